@@ -1,0 +1,102 @@
+"""The guest agent of QEMU, spoken to over its virtio-serial socket (docs/interop/qemu-ga-ref)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ldoms.model.errors import HostError
+
+ANSWER_S = 3.0
+_DELIMITER = b"\xff"
+
+
+class QemuAgent:
+    """The agent in one guest; it may not be there, or not answer."""
+
+    def __init__(self, socket: Path, name: str) -> None:
+        """Prepare to talk to the agent of domain `name`; each call connects anew, as the socket takes one client."""
+        self._socket = socket
+        self._name = name
+        self._lock = asyncio.Lock()
+
+    async def ping(self) -> bool:
+        """Whether it answers."""
+        try:
+            await self._call("guest-ping")
+        except HostError:
+            return False
+        return True
+
+    async def clock(self) -> float:
+        """The guest's clock, seconds since 1970.
+
+        Raises:
+            HostError: it does not answer.
+        """
+        return float(await self._call("guest-get-time")) / 1e9
+
+    async def set_clock(self, at: float) -> None:
+        """Set the guest's clock to `at` seconds since 1970.
+
+        Raises:
+            HostError: it does not answer, or cannot.
+        """
+        await self._call("guest-set-time", {"time": int(at * 1e9)})
+
+    async def shut_down(self) -> None:
+        """Ask the guest to shut down. The agent does not answer this one."""
+        async with self._connection() as (reader, writer):
+            await self._synchronize(reader, writer)
+            await _write(writer, {"execute": "guest-shutdown"})
+
+    async def _call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        async with self._connection() as (reader, writer):
+            await self._synchronize(reader, writer)
+            await _write(writer, {"execute": command, "arguments": arguments or {}})
+            answer = json.loads(await reader.readline())
+        if "error" in answer:
+            raise HostError(
+                f"{command} in LDom {self._name}: the guest agent says: {answer['error'].get('desc')}",
+                code="agent-refused",
+            )
+        return answer["return"]
+
+    async def _synchronize(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # An answer to somebody who has gone may still be on its way: the delimiter tells where ours begin.
+        number = secrets.randbelow(2**31)
+        writer.write(_DELIMITER)
+        await _write(writer, {"execute": "guest-sync-delimited", "arguments": {"id": number}})
+        while True:
+            await reader.readuntil(_DELIMITER)
+            if json.loads(await reader.readline()).get("return") == number:
+                return
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        async with self._lock:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    reader, writer = await asyncio.open_unix_connection(self._socket)
+                    try:
+                        yield reader, writer
+                    finally:
+                        writer.close()
+            except TimeoutError as error:
+                raise HostError(
+                    f"the guest agent of LDom {self._name} does not answer within {ANSWER_S:g} s", code="no-agent"
+                ) from error
+            except (OSError, EOFError, ValueError) as error:
+                raise HostError(
+                    f"the guest agent of LDom {self._name} cannot be reached: {error}", code="no-agent"
+                ) from error
+
+
+async def _write(writer: asyncio.StreamWriter, message: Mapping[str, object]) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()

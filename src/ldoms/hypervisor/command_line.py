@@ -1,0 +1,132 @@
+"""From a guest's specification to QEMU's command line: pure, and the same on both ends of a migration.
+
+Every device has an explicit address, because QEMU requires the same place on both ends
+(docs/devel/migration/main.rst, "Device ordering"). The layout on the root bus is
+
+====  =============================================================
+ 0    host bridge
+ 1    virtio-serial (guest agent)
+ 2    virtio-balloon (reports free pages, so that they are not sent)
+ 3    virtio-rng
+ 4…23 root ports, eight to a slot: one for each disk and network interface
+31    chipset
+====  =============================================================
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec
+
+FIRST_PORT_SLOT = 4
+PORTS = 160
+
+QMP_SOCKET = "qmp.sock"
+CONSOLE_SOCKET = "console.sock"
+AGENT_SOCKET = "agent.sock"
+PID_FILE = "qemu.pid"
+LOG_FILE = "qemu.log"
+
+# What libvirt denies, too: QEMU needs none of it once it runs.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[str]:
+    """The arguments that start the guest of `spec`, stopped."""
+    machine = spec.machine
+    words = [
+        binary,
+        *("-name", f"guest={_escape(spec.name)},debug-threads=on"),
+        *("-uuid", spec.uuid),
+        *("-no-user-config", "-nodefaults", "-display", "none"),
+        *("-machine", f"{machine.type},graphics=off,dump-guest-core=off"),
+        *("-accel", _accelerator(machine.accelerator, spec.memory_mib)),
+        *("-cpu", f"{machine.cpu.model},enforce=on"),
+        *("-smp", f"cpus={spec.vcpus},maxcpus={spec.vcpus},sockets=1,cores={spec.vcpus},threads=1"),
+        *("-m", f"size={spec.memory_mib}M"),
+        *("-rtc", "base=utc,driftfix=slew"),
+        *("-sandbox", _SANDBOX),
+        *("-msg", "timestamp=on"),
+        *("-pidfile", str(spec.directory / PID_FILE)),
+        # Only our own `cont` lets a guest run: see model/ownership.py.
+        "-S",
+        *_server("qmp", spec.directory / QMP_SOCKET),
+        *("-mon", "chardev=qmp,mode=control"),
+        *_server("console", spec.directory / CONSOLE_SOCKET),
+        *("-serial", "chardev:console"),
+        *("-device", "virtio-serial-pci,id=serial,bus=pcie.0,addr=1"),
+        *_server("agent", spec.directory / AGENT_SOCKET),
+        *("-device", "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0"),
+        # Reporting, not hinting: hints froze guests for seconds at the start of a migration.
+        *("-device", "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=2,free-page-reporting=on"),
+        *("-device", "virtio-rng-pci,id=rng,bus=pcie.0,addr=3"),
+    ]
+    # Without gaps: function 0 of a slot must exist for the guest to look at the others.
+    ports = [disk.port for disk in spec.disks] + [network.port for network in spec.networks]
+    for port in range(max(ports, default=-1) + 1):
+        words += _root_port(port)
+    for disk in spec.disks:
+        words += _disk(disk)
+    for network in spec.networks:
+        words += _network(network)
+    if spec.kernel is not None:
+        words += ["-kernel", str(spec.kernel), "-append", spec.boot_args]
+        if spec.initrd is not None:
+            words += ["-initrd", str(spec.initrd)]
+    if spec.incoming:
+        words += ["-incoming", "defer"]
+    return words
+
+
+def _accelerator(name: str, memory_mib: int) -> str:
+    if name == "tcg":
+        # Size of the translation cache: for a small guest the default of 1 GiB is out of proportion.
+        return f"tcg,thread=multi,tb-size={min(512, max(64, memory_mib))}"
+    return name
+
+
+def _server(name: str, path: Path) -> list[str]:
+    return ["-chardev", f"socket,id={name},path={_escape(str(path))},server=on,wait=off"]
+
+
+def _root_port(number: int) -> list[str]:
+    slot, function = FIRST_PORT_SLOT + number // 8, number % 8
+    multifunction = ",multifunction=on" if function == 0 else ""
+    address = f"bus=pcie.0,addr={slot:#x}.{function}{multifunction}"
+    return ["-device", f"pcie-root-port,id=port{number},chassis={number + 1},{address}"]
+
+
+def _disk(disk: DiskSpec) -> list[str]:
+    node = disk.device.replace("@", "")
+    file = {
+        "driver": "host_device" if disk.is_device else "file",
+        "filename": str(disk.path),
+        "aio": "threads",
+        "cache": {"direct": disk.direct},
+    }
+    blockdev = {
+        "node-name": node,
+        "driver": disk.format,
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "cache": {"direct": disk.direct},
+        "file": file,
+    }
+    device = f"virtio-blk-pci,id={node}-device,drive={node},bus=port{disk.port},addr=0,bootindex={disk.boot_index}"
+    return ["-blockdev", json.dumps(blockdev), "-device", device]
+
+
+def _network(network: NetworkSpec) -> list[str]:
+    node = network.device.replace("@", "")
+    device = (
+        f"virtio-net-pci,id={node}-device,netdev={node},mac={network.mac},host_mtu={network.mtu},"
+        # No boot ROM: its size is part of what must be the same on both hosts.
+        f"bus=port{network.port},addr=0,romfile="
+    )
+    return ["-netdev", f"tap,id={node},ifname={network.tap},script=no,downscript=no", "-device", device]
+
+
+def _escape(text: str) -> str:
+    return text.replace(",", ",,")

@@ -1,0 +1,309 @@
+"""What the rest of ldoms asks of a hypervisor: start guests, follow them, and move their memory.
+
+`QemuEngine` does it with QEMU, `FakeEngine` in memory; ``tests/contracts/engine.py`` holds both to the same promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from ldoms.model.domain import Machine
+from ldoms.model.host import HypervisorFacts
+from ldoms.model.migration import MigrationPlan, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """A disk of a guest.
+
+    Attributes:
+        device: ``disk@ID``.
+        path: image file or block device.
+        is_device: it is a block device.
+        direct: the file system can do without the host's page cache, as shared storage needs it.
+        port: number of the root port it sits behind.
+        boot_index: the firmware tries the lowest first.
+    """
+
+    device: str
+    path: Path
+    is_device: bool
+    format: str
+    read_only: bool
+    direct: bool
+    port: int
+    boot_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A network interface of a guest; `tap` exists already."""
+
+    device: str
+    tap: str
+    mac: str
+    mtu: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the threads of a guest run.
+
+    Attributes:
+        vcpus: for each virtual CPU, the host CPU of its strand.
+        vcpu_quota: of CPU time that all virtual CPUs together get, in CPUs; None = no limit.
+    """
+
+    vcpus: tuple[int, ...]
+    vcpu_quota: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlacement:
+    """Where everything of QEMU that is not a virtual CPU runs: the CPUs of the control domain."""
+
+    cpus: frozenset[int]
+    quota: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """A guest to start: the machine in full, so that two hosts make the same one of it.
+
+    Attributes:
+        directory: for its sockets and logs, private to it; made if missing.
+        kernel, initrd, boot_args: for a direct kernel boot; without a kernel the firmware boots from the disks.
+        incoming: wait for another host's memory instead of starting afresh.
+    """
+
+    uuid: str
+    name: str
+    directory: Path
+    machine: Machine
+    vcpus: int
+    memory_mib: int
+    placement: Placement
+    disks: tuple[DiskSpec, ...] = ()
+    networks: tuple[NetworkSpec, ...] = ()
+    kernel: Path | None = None
+    initrd: Path | None = None
+    boot_args: str = ""
+    incoming: bool = False
+
+
+class RunState(StrEnum):
+    """What a guest does, as far as a manager needs to tell the difference."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Stopped, may be resumed."""
+    INCOMING = "incoming"
+    """Waits for, or receives, another host's memory."""
+    SENT = "sent"
+    """Stopped because its memory has gone to another host."""
+    SHUT_DOWN = "shut-down"
+    CRASHED = "crashed"
+
+
+class GuestEventKind(StrEnum):
+    """What a guest, or its QEMU, reports by itself."""
+
+    STOPPED = "stopped"
+    RESUMED = "resumed"
+    RESET = "reset"
+    SHUT_DOWN = "shut-down"
+    PANICKED = "panicked"
+    MIGRATION = "migration"
+    """The state of a migration changed; data: ``status``."""
+    MIGRATION_PASS = "migration-pass"  # noqa: S105
+    """A new pass over memory began; data: ``pass``."""
+    GONE = "gone"
+    """The process has ended; always the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEvent:
+    """Something that a guest reported.
+
+    Attributes:
+        at: seconds since 1970, by the clock of this host, taken where it happened.
+    """
+
+    kind: GuestEventKind
+    at: float
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class MigrationStatus(StrEnum):
+    """QEMU's words for the state of a migration that a manager acts on; any other means: still under way."""
+
+    NONE = "none"
+    ACTIVE = "active"
+    PRE_SWITCHOVER = "pre-switchover"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED})
+
+
+class MigrationEnd(StrEnum):
+    """Which end of a migration a guest is."""
+
+    SEND = "send"
+    RECEIVE = "receive"
+
+
+class Agent(Protocol):
+    """The guest agent, if there is one in the guest."""
+
+    async def ping(self) -> bool:
+        """Whether it answers."""
+
+    async def clock(self) -> float:
+        """The guest's clock, seconds since 1970.
+
+        Raises:
+            HostError: it does not answer.
+        """
+
+    async def set_clock(self, at: float) -> None:
+        """Set the guest's clock.
+
+        Raises:
+            HostError: it does not answer, or cannot.
+        """
+
+    async def shut_down(self) -> None:
+        """Ask the guest to shut down."""
+
+
+class Guest(Protocol):
+    """A guest whose QEMU runs on this host.
+
+    Every call raises `HostError` when QEMU refuses or does not answer in time.
+    """
+
+    @property
+    def uuid(self) -> str:
+        """Of the domain that it is the guest of."""
+
+    @property
+    def agent(self) -> Agent:
+        """The way to the guest agent."""
+
+    @property
+    def console(self) -> Path:
+        """The socket of its console; one client at a time."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process has ended."""
+
+    def events(self) -> AbstractContextManager[AsyncIterator[GuestEvent]]:
+        """Subscribe to what it reports from now on; the iterator ends after `GuestEventKind.GONE`."""
+
+    async def state(self) -> RunState:
+        """What it does."""
+
+    async def resume(self) -> float:
+        """Let it run; the host's clock when it did."""
+
+    async def pause(self) -> None:
+        """Stop its virtual CPUs."""
+
+    async def press_power_button(self) -> None:
+        """Ask it to shut down, through ACPI."""
+
+    async def reset(self) -> None:
+        """Restart it as the reset button does."""
+
+    async def quit(self) -> None:
+        """End the process at once, and return when it is gone."""
+
+    async def wait_gone(self) -> None:
+        """Return when the process has ended."""
+
+    async def place(self, placement: Placement) -> None:
+        """Move its virtual CPUs to the given host CPUs."""
+
+    def cpu_seconds(self) -> tuple[float, ...]:
+        """CPU time that each virtual CPU has used so far."""
+
+    # Migration
+
+    async def set_migration(self, end: MigrationEnd, plan: MigrationPlan, key: str) -> None:
+        """Set capabilities and parameters, all of them, and read them back.
+
+        Raises:
+            HostError: QEMU did not take them; nothing was started.
+        """
+
+    async def clear_migration(self) -> None:
+        """Take back what `set_migration` set, and forget the key. Never raises."""
+
+    async def listen(self, host: str, port: int) -> None:
+        """Wait for the memory of another host's guest.
+
+        Raises:
+            HostError: code ``port-taken``: another process has the port.
+        """
+
+    async def send(self, host: str, port: int) -> None:
+        """Start to send the guest's memory; it goes on running."""
+
+    async def continue_switchover(self) -> None:
+        """Leave `MigrationStatus.PRE_SWITCHOVER`: send the rest."""
+
+    async def cancel_migration(self) -> None:
+        """Ask for an end of the migration; look at `progress` for what came of it."""
+
+    async def cut_migration(self) -> None:
+        """Break the connection of the migration, also when QEMU is blocked on it."""
+
+    async def progress(self) -> Progress:
+        """How far the migration is."""
+
+    async def set_downtime_limit(self, seconds: float) -> None:
+        """Allow a running migration to suspend the guest for so long."""
+
+    async def announce(self) -> None:
+        """Tell the network where the guest's addresses are now."""
+
+
+class Engine(Protocol):
+    """The hypervisor of a host."""
+
+    @property
+    def facts(self) -> HypervisorFacts:
+        """What it can do."""
+
+    async def start(self, spec: GuestSpec) -> Guest:
+        """Start a guest, stopped: it runs only after `Guest.resume`.
+
+        Raises:
+            HostError: it cannot be started; nothing is left behind.
+        """
+
+    async def attach(self, uuid: str, name: str, directory: Path) -> Guest | None:
+        """Find a guest again that an earlier manager has started; None if it does not run any more.
+
+        Raises:
+            HostError: its process is there but does not answer.
+        """
+
+    async def place_control(self, placement: ControlPlacement) -> None:
+        """Move what is not a virtual CPU, of every guest, to the CPUs of the control domain."""
+
+    def resolve_cpu(self, arch: str) -> tuple[str, tuple[str, ...]]:
+        """The versioned CPU model for ``native`` or ``generic``, and every feature that it turns on."""
+
+    async def close(self) -> None:
+        """Let go of all guests; they go on running."""

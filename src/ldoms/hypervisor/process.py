@@ -1,0 +1,96 @@
+"""A process that outlives this one: started in a session of its own, found again, and watched until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from ldoms.model.errors import HostError
+
+
+class Process:
+    """A process that is followed through a pidfd, whether this manager or an earlier one has started it.
+
+    Attributes:
+        pid: its id.
+        gone: set once it has ended.
+    """
+
+    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+        """Follow process `pid`; `child` if it is ours to reap.
+
+        Raises:
+            ProcessLookupError: there is no such process.
+        """
+        self.pid = pid
+        self.gone = asyncio.Event()
+        self._child = child
+        self._pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+
+    @classmethod
+    def start(cls, words: Sequence[str], directory: Path, log: Path) -> Process:
+        """Start a program in a session of its own, its output going to `log`.
+
+        Raises:
+            HostError: the program is not there.
+        """
+        with log.open("ab") as output:
+            try:
+                child = subprocess.Popen(
+                    words,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise HostError(f"{words[0]} cannot be started: {error}", code="no-qemu") from error
+        return cls(child.pid, child)
+
+    @classmethod
+    def find(cls, pid_file: Path, mark: str) -> Process | None:
+        """The process whose id is in `pid_file`, if it still runs and `mark` is among its arguments."""
+        try:
+            process = cls(int(pid_file.read_text()))
+        except (OSError, ValueError):
+            return None
+        with suppress(psutil.Error):
+            # Looked at after the pidfd is open, so that the id cannot have gone to another process meanwhile.
+            if mark in psutil.Process(process.pid).cmdline():
+                return process
+        process.close()
+        return None
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError, OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def thread_times(self) -> dict[int, float]:
+        """CPU seconds that each of its threads has used so far, by thread id; empty when it has ended."""
+        try:
+            return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process(self.pid).threads()}
+        except psutil.Error:
+            return {}
+
+    def close(self) -> None:
+        """Stop following it; it goes on."""
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_end(self) -> None:
+        self.close()
+        if self._child is not None:
+            self._child.wait()
+        self.gone.set()

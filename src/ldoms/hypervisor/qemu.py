@@ -1,0 +1,450 @@
+"""The real engine: each guest is a QEMU process of its own that outlives the manager."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import Message
+
+from ldoms.hypervisor.agent import QemuAgent
+from ldoms.hypervisor.command_line import (
+    AGENT_SOCKET,
+    CONSOLE_SOCKET,
+    LOG_FILE,
+    PID_FILE,
+    QMP_SOCKET,
+    command_line,
+)
+from ldoms.hypervisor.confinement import Confinement, set_affinity
+from ldoms.hypervisor.engine import (
+    ControlPlacement,
+    GuestEvent,
+    GuestEventKind,
+    GuestSpec,
+    MigrationEnd,
+    Placement,
+    RunState,
+)
+from ldoms.hypervisor.process import Process
+from ldoms.hypervisor.qmp import QUICK_S, SLOW_S, Monitor
+from ldoms.model.errors import HostError
+from ldoms.model.host import HypervisorFacts
+from ldoms.model.migration import MigrationPlan, Progress
+
+START_S = 30.0
+QUIT_S = 5.0
+MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path (unix(7))."""
+KEYS_DIRECTORY = "keys"
+KEY_USER = "ldoms"
+TLS_OBJECT = "ldoms-tls"
+CONTROL_GROUP = "primary"
+NO_CHANGE_S = 0.02
+
+_RUN_STATES = {
+    "running": RunState.RUNNING,
+    "inmigrate": RunState.INCOMING,
+    "postmigrate": RunState.SENT,
+    "finish-migrate": RunState.SENT,
+    "shutdown": RunState.SHUT_DOWN,
+    "guest-panicked": RunState.CRASHED,
+    "internal-error": RunState.CRASHED,
+    "io-error": RunState.CRASHED,
+}
+
+_EVENTS = {
+    "STOP": GuestEventKind.STOPPED,
+    "RESUME": GuestEventKind.RESUMED,
+    "RESET": GuestEventKind.RESET,
+    "SHUTDOWN": GuestEventKind.SHUT_DOWN,
+    "GUEST_PANICKED": GuestEventKind.PANICKED,
+    "MIGRATION": GuestEventKind.MIGRATION,
+    "MIGRATION_PASS": GuestEventKind.MIGRATION_PASS,
+}
+
+
+class QemuGuest:
+    """A guest in a QEMU process. See `ldoms.hypervisor.engine.Guest` for the promises."""
+
+    def __init__(self, uuid: str, name: str, directory: Path, process: Process, confinement: Confinement) -> None:
+        """Follow `process`; call `connect` before anything else."""
+        self.uuid = uuid
+        self.name = name
+        self.directory = directory
+        self.agent = QemuAgent(directory / AGENT_SOCKET, name)
+        self.console = directory / CONSOLE_SOCKET
+        self._process = process
+        self._confinement = confinement
+        self._monitor = Monitor(name)
+        self._vcpu_threads: tuple[int, ...] = ()
+
+    async def connect(self, limit_s: float = START_S) -> None:
+        """Connect to QEMU's monitor and learn its threads.
+
+        Raises:
+            HostError: QEMU ended, or does not answer; its log says why.
+        """
+        socket = self.directory / QMP_SOCKET
+        deadline = time.monotonic() + limit_s
+        while not self._process.gone.is_set():
+            with suppress(HostError):
+                if socket.exists():
+                    await self._monitor.connect(socket)
+                    break
+            if time.monotonic() > deadline:
+                raise HostError(f"the QEMU of LDom {self.name} does not answer", code="qemu-silent")
+            await asyncio.sleep(NO_CHANGE_S)
+        else:
+            raise HostError(
+                f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused"
+            )
+        cpus = await self._monitor.execute("query-cpus-fast")
+        self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.gone.is_set()
+
+    @contextmanager
+    def events(self) -> Iterator[AsyncIterator[GuestEvent]]:
+        """Subscribe to what it reports from now on."""
+        with self._monitor.listen() as messages:
+            yield self._translate(messages)
+
+    async def state(self) -> RunState:
+        """What it does."""
+        answer = await self._monitor.execute("query-status")
+        return _RUN_STATES.get(answer["status"], RunState.PAUSED)
+
+    async def resume(self) -> float:
+        """Let it run; the host's clock when it did."""
+        await self._monitor.execute("cont", limit_s=SLOW_S)
+        return time.time()
+
+    async def pause(self) -> None:
+        """Stop its virtual CPUs."""
+        await self._monitor.execute("stop", limit_s=SLOW_S)
+
+    async def press_power_button(self) -> None:
+        """Ask it to shut down, through ACPI."""
+        await self._monitor.execute("system_powerdown")
+
+    async def reset(self) -> None:
+        """Restart it as the reset button does."""
+        await self._monitor.execute("system_reset")
+
+    async def quit(self) -> None:
+        """End the process at once, and return when it is gone."""
+        with suppress(HostError):
+            await self._monitor.execute("quit", limit_s=QUIT_S)
+        try:
+            async with asyncio.timeout(QUIT_S):
+                await self._process.gone.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.gone.wait()
+        await self.release()
+
+    async def wait_gone(self) -> None:
+        """Return when the process has ended."""
+        await self._process.gone.wait()
+
+    async def release(self) -> None:
+        """Let go of it: it goes on if it runs; what it leaves behind is removed if it has ended."""
+        await self._monitor.close()
+        if self.is_gone:
+            self._confinement.remove_group(self.uuid)
+        self._process.close()
+
+    async def place(self, placement: Placement) -> None:
+        """Move its virtual CPUs to the given host CPUs."""
+        for thread, cpu in zip(self._vcpu_threads, placement.vcpus, strict=True):
+            set_affinity([thread], [cpu])
+        self._confinement.set_group(self.uuid, placement.vcpu_quota)
+        self._confinement.add_threads(self.uuid, self._vcpu_threads)
+
+    def place_control(self, placement: ControlPlacement) -> None:
+        """Move everything but its virtual CPUs to the control domain's CPUs."""
+        threads = self._process.thread_times().keys() - set(self._vcpu_threads)
+        set_affinity(threads, placement.cpus)
+        self._confinement.add_threads(CONTROL_GROUP, threads)
+
+    def cpu_seconds(self) -> tuple[float, ...]:
+        """CPU time that each virtual CPU has used so far."""
+        times = self._process.thread_times()
+        return tuple(times.get(thread, 0.0) for thread in self._vcpu_threads)
+
+    # Migration
+
+    async def set_migration(self, end: MigrationEnd, plan: MigrationPlan, key: str) -> None:
+        """Set capabilities and parameters, all of them, and read them back."""
+        await self._set_capabilities(plan.capabilities)
+        if plan.encrypted:
+            await self._add_key(end, plan.cipher, key)
+        wanted = _parameters(plan)
+        await self._monitor.execute("migrate-set-parameters", wanted)
+        await self._read_back(plan, wanted)
+
+    async def clear_migration(self) -> None:
+        """Take back what `set_migration` set, and forget the key."""
+        # What one attempt sets stays set in QEMU for the next.
+        with suppress(HostError):
+            await self._monitor.execute("migrate-set-parameters", {"tls-creds": ""})
+        with suppress(HostError):
+            await self._monitor.execute("object-del", {"id": TLS_OBJECT})
+        with suppress(HostError):
+            await self._set_capabilities(())
+        self._forget_key()
+
+    async def listen(self, host: str, port: int) -> None:
+        """Wait for the memory of another host's guest."""
+        try:
+            await self._monitor.execute(
+                # With exit-on-error a failed copy would end the process before we can ask it why.
+                "migrate-incoming",
+                {"channels": _channels(host, port), "exit-on-error": False},
+                limit_s=SLOW_S,
+            )
+        except HostError as error:
+            if "already in use" in error.message:
+                raise HostError(f"port {port} is taken by another process", code="port-taken") from error
+            raise
+
+    async def send(self, host: str, port: int) -> None:
+        """Start to send the guest's memory."""
+        await self._monitor.execute("migrate", {"channels": _channels(host, port)}, limit_s=SLOW_S)
+
+    async def continue_switchover(self) -> None:
+        """Leave the state ``pre-switchover``: send the rest."""
+        await self._monitor.execute("migrate-continue", {"state": "pre-switchover"}, limit_s=QUICK_S)
+
+    async def cancel_migration(self) -> None:
+        """Ask for an end of the migration."""
+        await self._monitor.execute("migrate_cancel", limit_s=QUICK_S)
+
+    async def cut_migration(self) -> None:
+        """Break the connection of the migration, also when QEMU is blocked on it."""
+        await self._monitor.execute("yank", {"instances": [{"type": "migration"}]}, out_of_band=True)
+
+    async def progress(self) -> Progress:
+        """How far the migration is."""
+        return _progress(await self._monitor.execute("query-migrate"))
+
+    async def set_downtime_limit(self, seconds: float) -> None:
+        """Allow a running migration to suspend the guest for so long."""
+        await self._monitor.execute("migrate-set-parameters", {"downtime-limit": round(seconds * 1000)})
+
+    async def announce(self) -> None:
+        """Tell the network where the guest's addresses are now."""
+        await self._monitor.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})
+
+    # Inside
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = (self.directory / LOG_FILE).read_text(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1]
+        return "nothing"
+
+    async def _translate(self, messages: AsyncIterator[Message]) -> AsyncIterator[GuestEvent]:
+        async for message in messages:
+            kind = _EVENTS.get(str(message["event"]))
+            if kind is not None:
+                yield GuestEvent(kind, _event_time(message), _event_data(message))
+        await self._process.gone.wait()
+        yield GuestEvent(GuestEventKind.GONE, time.time())
+
+    async def _set_capabilities(self, wanted: tuple[str, ...]) -> None:
+        known = [entry["capability"] for entry in await self._monitor.execute("query-migrate-capabilities")]
+        missing = sorted(set(wanted) - set(known))
+        if missing:
+            raise HostError(
+                f"the QEMU of LDom {self.name} has no migration capability {', '.join(missing)}", code="qemu-refused"
+            )
+        settings = [{"capability": name, "state": name in wanted} for name in known]
+        # Some exclude each other even while both are being switched off: on ones last, each change on its own.
+        for setting in sorted(settings, key=lambda setting: bool(setting["state"])):
+            await self._monitor.execute("migrate-set-capabilities", {"capabilities": [setting]})
+
+    async def _add_key(self, end: MigrationEnd, cipher: str, key: str) -> None:
+        directory = self.directory / KEYS_DIRECTORY
+        self._forget_key()
+        directory.mkdir(mode=0o700)
+        file = os.open(directory / "keys.psk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w") as keys:
+            keys.write(f"{KEY_USER}:{key}\n")
+        credentials = {"qom-type": "tls-creds-psk", "id": TLS_OBJECT, "dir": str(directory), "priority": cipher}
+        if end is MigrationEnd.SEND:
+            credentials |= {"endpoint": "client", "username": KEY_USER}
+        else:
+            credentials |= {"endpoint": "server"}
+        await self._monitor.execute("object-add", credentials)
+        if end is MigrationEnd.SEND:
+            # Loaded; the receiving end reads its file anew for each channel that connects.
+            self._forget_key()
+
+    def _forget_key(self) -> None:
+        shutil.rmtree(self.directory / KEYS_DIRECTORY, ignore_errors=True)
+
+    async def _read_back(self, plan: MigrationPlan, wanted: Mapping[str, Any]) -> None:
+        # Mismatched ends hang for ever instead of failing, so nothing is taken for granted.
+        entries = await self._monitor.execute("query-migrate-capabilities")
+        on = {entry["capability"] for entry in entries if entry["state"]}
+        parameters = await self._monitor.execute("query-migrate-parameters")
+        differing = {name for name, value in wanted.items() if parameters.get(name) != value}
+        if on != set(plan.capabilities) or differing:
+            raise HostError(
+                f"the QEMU of LDom {self.name} did not keep the migration settings"
+                f" {', '.join(sorted(differing | (on ^ set(plan.capabilities))))}",
+                code="qemu-refused",
+            )
+
+
+class QemuEngine:
+    """Starts guests in QEMU processes, and finds them again. See `ldoms.hypervisor.engine.Engine`."""
+
+    def __init__(self, facts: HypervisorFacts, cpus: Mapping[str, tuple[str, ...]], confinement: Confinement) -> None:
+        """Make an engine.
+
+        Args:
+            facts: from `ldoms.hypervisor.probe`.
+            cpus: model and features for ``native`` and ``generic``, from the same probe.
+            confinement: how CPU time is divided.
+        """
+        self.facts = facts
+        self._cpus = cpus
+        self._confinement = confinement
+        self._guests: dict[str, QemuGuest] = {}
+        self._control: ControlPlacement | None = None
+
+    def resolve_cpu(self, arch: str) -> tuple[str, tuple[str, ...]]:
+        """The versioned CPU model for ``native`` or ``generic``, and every feature that it turns on."""
+        model, *features = self._cpus[arch]
+        return model, tuple(features)
+
+    async def start(self, spec: GuestSpec) -> QemuGuest:
+        """Start a guest, stopped."""
+        _prepare_directory(spec)
+        process = Process.start(command_line(spec), spec.directory, spec.directory / LOG_FILE)
+        guest = QemuGuest(spec.uuid, spec.name, spec.directory, process, self._confinement)
+        try:
+            self._confinement.add_process(process.pid)
+            self._place_control_of(guest)
+            await guest.connect()
+            self._place_control_of(guest)
+            await guest.place(spec.placement)
+        except BaseException:
+            process.kill()
+            await process.gone.wait()
+            await guest.release()
+            raise
+        self._follow(guest)
+        return guest
+
+    async def attach(self, uuid: str, name: str, directory: Path) -> QemuGuest | None:
+        """Find a guest again that an earlier manager has started."""
+        process = Process.find(directory / PID_FILE, mark=uuid)
+        if process is None:
+            return None
+        guest = QemuGuest(uuid, name, directory, process, self._confinement)
+        await guest.connect()
+        self._place_control_of(guest)
+        self._follow(guest)
+        return guest
+
+    async def place_control(self, placement: ControlPlacement) -> None:
+        """Move what is not a virtual CPU, of every guest, to the CPUs of the control domain."""
+        self._control = placement
+        self._confinement.set_group(CONTROL_GROUP, placement.quota)
+        for guest in self._guests.values():
+            guest.place_control(placement)
+
+    async def close(self) -> None:
+        """Let go of all guests; they go on running."""
+        for guest in list(self._guests.values()):
+            await guest.release()
+        self._confinement.close()
+
+    def _place_control_of(self, guest: QemuGuest) -> None:
+        if self._control is not None:
+            guest.place_control(self._control)
+
+    def _follow(self, guest: QemuGuest) -> None:
+        self._guests = {uuid: known for uuid, known in self._guests.items() if not known.is_gone}
+        self._guests[guest.uuid] = guest
+
+
+def _prepare_directory(spec: GuestSpec) -> None:
+    directory = spec.directory
+    longest = max(len(name) for name in (QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET))
+    if len(str(directory)) + 1 + longest > MAX_SOCKET_PATH:
+        raise HostError(
+            f"the path {directory} is too long for Unix sockets: use a shorter --root", code="path-too-long"
+        )
+    earlier = Process.find(directory / PID_FILE, mark=spec.uuid)
+    if earlier is not None:
+        earlier.close()
+        raise HostError(
+            f"LDom {spec.name} has a QEMU already, process {earlier.pid}: it cannot be started twice",
+            code="already-running",
+        )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET, PID_FILE, LOG_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _channels(host: str, port: int) -> list[dict[str, Any]]:
+    address = {"transport": "socket", "type": "inet", "host": host, "port": str(port)}
+    return [{"channel-type": "main", "addr": address}]
+
+
+def _parameters(plan: MigrationPlan) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "max-bandwidth": plan.max_bandwidth_bytes_s,
+        "downtime-limit": round(plan.downtime_limit_s * 1000),
+        "tls-creds": TLS_OBJECT if plan.encrypted else "",
+    }
+    if "multifd" in plan.capabilities:
+        # Never changed while a migration runs: QEMU 10.0 crashes on it.
+        parameters |= {"multifd-channels": plan.channels, "multifd-compression": plan.compression}
+    return parameters
+
+
+def _progress(answer: Mapping[str, Any]) -> Progress:
+    ram: Mapping[str, Any] = answer.get("ram", {})
+    page = ram.get("page-size", 4096)
+    return Progress(
+        status=answer.get("status", "none"),
+        elapsed_s=answer.get("total-time", 0) / 1000,
+        passes=ram.get("dirty-sync-count", 0),
+        transferred_bytes=ram.get("transferred", 0),
+        remaining_bytes=ram.get("remaining", 0),
+        total_bytes=ram.get("total", 0),
+        dirty_bytes_s=float(ram.get("dirty-pages-rate", 0) * page),
+        bandwidth_bytes_s=ram.get("mbps", 0) * 1e6 / 8,
+        expected_downtime_s=answer.get("expected-downtime", 0) / 1000,
+        downtime_s=answer.get("downtime", 0) / 1000,
+        throttle_percent=answer.get("cpu-throttle-percentage", 0),
+        error=answer.get("error-desc", ""),
+    )
+
+
+def _event_time(message: Message) -> float:
+    stamp = message["timestamp"]
+    assert isinstance(stamp, Mapping)
+    return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
+
+
+def _event_data(message: Message) -> Mapping[str, Any]:
+    data = message.get("data", {})
+    assert isinstance(data, Mapping)
+    return data

@@ -1,0 +1,134 @@
+"""One QMP connection: commands with a time limit, events for many listeners, errors translated once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
+
+from ldoms.model.errors import HostError
+
+QUICK_S = 5.0
+"""For commands that QEMU answers from its own state."""
+SLOW_S = 20.0
+"""For commands that open images, or wait for a disk."""
+CONNECT_S = 10.0
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn every error of the QMP library into a `HostError`; `what` says what was tried on which domain.
+
+    Raises:
+        HostError: code ``qemu-refused`` (QEMU said no), ``qemu-silent`` (no answer in time), or ``qemu-gone``
+            (the connection was lost, so the command may or may not have been carried out).
+    """
+    try:
+        yield
+    except ExecuteError as error:
+        raise HostError(f"{what}: QEMU says: {error}", code="qemu-refused") from error
+    except TimeoutError as error:
+        raise HostError(f"{what}: QEMU did not answer in time", code="qemu-silent") from error
+    except (ExecInterruptedError, QMPError, EOFError, OSError) as error:
+        raise HostError(f"{what}: the connection to QEMU was lost ({error})", code="qemu-gone") from error
+
+
+class Monitor:
+    """A connection to the QMP socket of one QEMU."""
+
+    def __init__(self, name: str) -> None:
+        """Prepare a monitor of domain `name`."""
+        self._name = name
+        self._client = QMPClient(f"ldoms-{name}")
+        self._client.logger.setLevel("CRITICAL")  # every error reaches us as an exception
+        self._client.remove_listener(self._client.events)  # it would keep every event for ever
+        self._events = _Broadcast()
+        self._client.register_listener(self._events)
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def connect(self, path: Path) -> None:
+        """Connect and negotiate; out-of-band commands are on afterwards.
+
+        Raises:
+            HostError: nobody answers at `path`.
+        """
+        with translated(f"connect to the monitor of LDom {self._name}"):
+            async with asyncio.timeout(CONNECT_S):
+                await self._client.connect(str(path))
+        self._watcher = asyncio.create_task(self._watch(), name=f"qmp-watch-{self._name}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can be sent."""
+        return self._client.runstate is Runstate.RUNNING
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        limit_s: float = QUICK_S,
+        out_of_band: bool = False,
+    ) -> Any:
+        """Carry out one command and return its answer.
+
+        Args:
+            command: name of the QMP command.
+            arguments: as the QMP reference names them.
+            limit_s: how long to wait for the answer.
+            out_of_band: let it overtake commands that QEMU is blocked on.
+
+        Raises:
+            HostError: see `translated`.
+        """
+        with translated(f"{command} on LDom {self._name}"):
+            async with asyncio.timeout(limit_s):
+                return await self._client.execute(command, arguments, oob=out_of_band)
+
+    @contextmanager
+    def listen(self) -> Iterator[AsyncIterator[Message]]:
+        """Subscribe to events from now on; the iterator ends when the connection does."""
+        queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._events.queues.add(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._events.queues.discard(queue)
+
+    async def close(self) -> None:
+        """Close the connection; QEMU goes on."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        with suppress(QMPError, EOFError, OSError):
+            await self._client.disconnect()
+        self._events.end()
+
+    async def _watch(self) -> None:
+        while self.is_open:
+            await self._client.runstate_changed()
+        self._events.end()
+
+
+class _Broadcast(EventListener):
+    """Hands every event to all subscribers, and keeps none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queues: set[asyncio.Queue[Message | None]] = set()
+
+    async def put(self, event: Message) -> None:
+        for queue in self.queues:
+            queue.put_nowait(event)
+
+    def end(self) -> None:
+        for queue in self.queues:
+            queue.put_nowait(None)
+
+
+async def _drain(queue: asyncio.Queue[Message | None]) -> AsyncIterator[Message]:
+    while (message := await queue.get()) is not None:
+        yield message

@@ -1,0 +1,1 @@
+"""What things are: values and errors, shared by every room, with no input or output."""

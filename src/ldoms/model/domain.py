@@ -1,0 +1,300 @@
+"""A logical domain: what was asked for (constraints), what was given (bindings), and how it does (status)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ldoms.model.errors import NotFound
+from ldoms.model.identity import CONTROL_DOMAIN
+
+
+class DomainState(StrEnum):
+    """The STATE column of ``ldm list``."""
+
+    INACTIVE = "inactive"
+    """Only constraints exist; nothing is reserved."""
+    BOUND = "bound"
+    """Resources are reserved; the guest does not run."""
+    STARTING = "starting"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    """Stopped for the last part of a migration, or until its outcome is settled."""
+    STOPPING = "stopping"
+
+
+class CpuArch(StrEnum):
+    """Which CPU the guest sees. SPARC class names are read as ``generic``."""
+
+    NATIVE = "native"
+    """The best CPU of this host; moves between hosts that have its features."""
+    GENERIC = "generic"
+    """A CPU that any host of the last decade can give."""
+
+
+class FailurePolicy(StrEnum):
+    """What happens to the slaves of a domain when it fails."""
+
+    IGNORE = "ignore"
+    PANIC = "panic"
+    RESET = "reset"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualDisk:
+    """A disk of the guest, on a volume of a virtual disk service.
+
+    Attributes:
+        id: the guest's ``disk@ID``; the boot order, lowest first.
+        timeout_s: how long I/O may wait for its service, 0 = for ever. Kept and shown.
+    """
+
+    name: str
+    volume: str
+    service: str
+    id: int
+    timeout_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualNetwork:
+    """A network interface of the guest, on a virtual switch.
+
+    Attributes:
+        id: the guest's ``network@ID``.
+        mac: fixed when the interface is added; moves along.
+        mtu: bytes; 0 = that of the switch.
+    """
+
+    name: str
+    switch: str
+    id: int
+    mac: str
+    mtu: int = 0
+    pvid: int = 1
+    linkprop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleConstraint:
+    """What was asked of the console; empty means: any concentrator, any port, the domain's name as group."""
+
+    service: str = ""
+    group: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """The properties of a domain that ``add-domain`` and ``set-domain`` take, and its CPUs and memory.
+
+    Attributes:
+        vcpus: number of virtual CPUs, 0 = none asked for yet.
+        memory_mib: 0 = none asked for yet.
+        masters: names of up to four domains that this one depends on.
+        shutdown_group: 0 to 15; higher ones are stopped first.
+        platform: properties that mean something on SPARC only, as they were set; kept and shown.
+    """
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    cpu_arch: CpuArch = CpuArch.NATIVE
+    failure_policy: FailurePolicy = FailurePolicy.IGNORE
+    masters: tuple[str, ...] = ()
+    shutdown_group: int = 15
+    platform: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuBinding:
+    """One virtual CPU and the strand that it runs on; `core` is the strand's host CPU."""
+
+    vid: int
+    strand: int
+    core: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBlock:
+    """A range of guest memory: where the guest sees it, and which part of the partition it takes (MiB)."""
+
+    real_address_mib: int
+    physical_address_mib: int
+    size_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuModel:
+    """The CPU that the guest sees, in full.
+
+    Attributes:
+        model: versioned name of QEMU's, such as ``Westmere-v2``.
+        features: every feature that is on in the guest, sorted: what a target must be able to give.
+    """
+
+    model: str
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The hardware that the guest sees; resolved when the domain is bound and never changed while it is.
+
+    Attributes:
+        type: versioned machine type, never an alias (QEMU, docs/devel/migration/compatibility.rst).
+        accelerator: ``kvm`` or ``tcg``.
+        qemu_version: of the QEMU that resolved it, for the record.
+    """
+
+    type: str
+    accelerator: str
+    cpu: CpuModel
+    qemu_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The PCI Express root port that a device sits behind: its place is part of what the guest sees.
+
+    Attributes:
+        device: ``disk@ID`` or ``network@ID``.
+        number: 0 to 159.
+    """
+
+    device: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What a bound domain has been given."""
+
+    vcpus: tuple[VcpuBinding, ...]
+    memory: tuple[MemoryBlock, ...]
+    console_service: str = ""
+    console_port: int = 0
+    machine: Machine | None = None
+    ports: tuple[Port, ...] = ()
+
+    @property
+    def strands(self) -> tuple[int, ...]:
+        """The host strands of the domain, in the order of its virtual CPUs."""
+        return tuple(vcpu.strand for vcpu in self.vcpus)
+
+    @property
+    def memory_mib(self) -> int:
+        """All memory that the domain has."""
+        return sum(block.size_mib for block in self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Everything about a domain that outlives a restart.
+
+    Attributes:
+        order: grows with every domain made on this host; listings follow it.
+        variables: name and value of each boot variable, sorted by name.
+        bindings: None while the domain is inactive.
+    """
+
+    uuid: str
+    name: str
+    mac: str
+    hostid: str
+    order: int
+    constraints: Constraints = field(default_factory=Constraints)
+    variables: tuple[tuple[str, str], ...] = ()
+    disks: tuple[VirtualDisk, ...] = ()
+    networks: tuple[VirtualNetwork, ...] = ()
+    console: ConsoleConstraint = field(default_factory=ConsoleConstraint)
+    bindings: Bindings | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the control domain, which is the host itself."""
+        return self.name == CONTROL_DOMAIN
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether resources are reserved for it (bound or active)."""
+        return self.bindings is not None
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """Every MAC address that the domain holds."""
+        return (self.mac, *(network.mac for network in self.networks))
+
+    def variable(self, name: str, default: str = "") -> str:
+        """The value of a boot variable."""
+        return dict(self.variables).get(name, default)
+
+    def disk(self, name: str) -> VirtualDisk:
+        """The disk of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for disk in self.disks:
+            if disk.name == name:
+                return disk
+        raise NotFound(f"Disk {name} was not found in LDom {self.name}")
+
+    def network(self, name: str) -> VirtualNetwork:
+        """The network interface of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for network in self.networks:
+            if network.name == name:
+                return network
+        raise NotFound(f"Virtual network {name} was not found in LDom {self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """What ``ldm list -o status`` shows of a migration that this domain takes part in.
+
+    Attributes:
+        role: ``source`` or ``target``: what this host is.
+        peer: the other host, as it was called on the command line.
+        progress: percent, 0 to 100.
+        error: a person must decide; nothing goes on by itself.
+    """
+
+    operation: str
+    role: str
+    peer: str
+    phase: str
+    progress: int
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStatus:
+    """How a domain does right now.
+
+    Attributes:
+        flags: the six letters of the FLAGS column.
+        utilisation: percent of its strands' time that the guest used lately; None while it does not run.
+        vcpu_utilisation: the same for each virtual CPU, in order.
+        uptime_s: since the guest was started, on whatever host; None while it does not run.
+        softstate: what is known of the software in the guest, or empty.
+    """
+
+    state: DomainState
+    flags: str
+    utilisation: float | None = None
+    vcpu_utilisation: tuple[float, ...] = ()
+    uptime_s: float | None = None
+    softstate: str = ""
+    migration: MigrationStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainView:
+    """A domain as a listing shows it."""
+
+    domain: Domain
+    status: DomainStatus

@@ -1,0 +1,62 @@
+"""Facts about a host: what it is, what it can do, what is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ldoms.model.partition import HostSize
+
+PROTOCOL_VERSION = 1
+"""Of the calls between managers. A manager talks to its own version and to the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorFacts:
+    """What the QEMU of a host can do, as it said itself.
+
+    Attributes:
+        version: such as ``10.0.2``.
+        accelerator: ``kvm`` if a guest really boots with it, else ``tcg``.
+        accelerator_reason: why that one was chosen.
+        machine_types: versioned ones that it can create, sorted.
+        default_machine_type: what ``q35`` stands for.
+        cpu_models: versioned models that it can create, sorted.
+        cpu_features: everything that a guest could be given, sorted.
+        migration_capabilities: names of QEMU's, sorted.
+        compressions: methods of multifd compression.
+    """
+
+    version: str
+    accelerator: str
+    accelerator_reason: str
+    machine_types: tuple[str, ...]
+    default_machine_type: str
+    cpu_models: tuple[str, ...]
+    cpu_features: tuple[str, ...]
+    migration_capabilities: tuple[str, ...]
+    compressions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What is fixed about a host while its manager runs.
+
+    Attributes:
+        name: host name.
+        cpu_model: of the processor, as its maker calls it.
+        cpu_flags: of the processor that matter to us (``aes``), sorted.
+        data_address: where this host receives migration data; empty = the address it was called at.
+        confinement: how CPU use is limited: ``cgroup-v2``, ``cgroup-v1`` or ``affinity``.
+    """
+
+    name: str
+    version: str
+    protocol: int
+    size: HostSize
+    cpu_model: str
+    cpu_flags: tuple[str, ...]
+    hypervisor: HypervisorFacts
+    data_address: str = ""
+    confinement: str = "affinity"
+    incoming_enabled: bool = True
+    outgoing_enabled: bool = True

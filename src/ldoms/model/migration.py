@@ -1,0 +1,387 @@
+"""A migration: what is asked, what the two managers tell each other, and the record that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ldoms.model.domain import Domain
+from ldoms.model.findings import Finding
+from ldoms.model.host import HostFacts
+from ldoms.model.images import BootFileFacts, ImageFacts
+from ldoms.model.ownership import OwnerState, Verdict
+from ldoms.model.phases import Phase
+from ldoms.model.services import Services
+
+DEFAULT_MAX_SUSPEND_S = 0.3
+
+
+class Outcome(StrEnum):
+    """How a migration ended, or that it has not."""
+
+    UNDER_WAY = "under-way"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNDECIDED = "undecided"
+    """The target's answer is missing; it is asked again until it comes."""
+
+
+class Role(StrEnum):
+    """What this host is in a migration."""
+
+    SOURCE = "source"
+    TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationOptions:
+    """What the administrator asked of a migration.
+
+    Attributes:
+        host: the target, as it was typed.
+        new_name: of the domain on the target; empty = the same.
+        max_suspend_s: longest suspension that is allowed.
+        max_bandwidth_bytes_s: 0 = as fast as it goes.
+        encrypted: guest memory is encrypted on its way.
+        certificates: the hosts trust each other's certificates, no person is authenticated (``-c``).
+    """
+
+    host: str
+    user: str = ""
+    new_name: str = ""
+    force: bool = False
+    dry_run: bool = False
+    certificates: bool = False
+    max_suspend_s: float = DEFAULT_MAX_SUSPEND_S
+    max_bandwidth_bytes_s: int = 0
+    encrypted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """A domain that is to move, as its host describes it to the other one.
+
+    Attributes:
+        active: a guest runs in it; its memory has to be copied.
+        images: what the source sees of each disk.
+        boot_files: what the source boots it from.
+        mtus: of each virtual switch that it is connected to, by name.
+        softstate: what is known of the software in the guest.
+        dependants: domains that name this one as master.
+    """
+
+    domain: Domain
+    active: bool
+    images: tuple[ImageFacts, ...] = ()
+    boot_files: tuple[BootFileFacts, ...] = ()
+    mtus: Mapping[str, int] = field(default_factory=dict)
+    volume_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    softstate: str = ""
+    dependants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What a target says of itself and of its fitness for one domain.
+
+    Attributes:
+        names: of every domain, with its UUID.
+        macs: every MAC address in use, with the domain that has it.
+        free_console_ports: how many, over all concentrators.
+        console_groups: names taken.
+        images: what it sees under the paths that its own volumes of the same names have.
+        free_data_port: whether a port for migration data can be had.
+        busy: operations under way that would be in the way, in words.
+    """
+
+    host: HostFacts
+    services: Services
+    names: Mapping[str, str]
+    macs: Mapping[str, str]
+    free_strands: int
+    free_memory_mib: int
+    available_memory_mib: int
+    free_console_ports: int
+    console_groups: tuple[str, ...] = ()
+    images: tuple[ImageFacts, ...] = ()
+    boot_files: tuple[BootFileFacts, ...] = ()
+    free_data_port: bool = True
+    data_mtu: int = 0
+    busy: tuple[str, ...] = ()
+    masters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The offset between the clocks of two hosts, as NTP finds it (RFC 5905 section 8).
+
+    Attributes:
+        offset_s: what the target's clock is ahead.
+        uncertainty_s: half of the round trip.
+    """
+
+    offset_s: float
+    uncertainty_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFacts:
+    """All that the rules look at."""
+
+    options: MigrationOptions
+    source: HostFacts
+    domain: DomainFacts
+    target: TargetFacts
+    clock: ClockReading
+    source_data_mtu: int = 0
+    source_busy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationPlan:
+    """How the memory is copied: one plan, made by the source, set and read back on both ends.
+
+    Attributes:
+        capabilities: of QEMU's that are on; all others are off.
+        channels: connections that carry memory; 1 = without multifd.
+        cipher: GnuTLS priority string; empty = not encrypted.
+        downtime_limit_s: what QEMU is told at first; never raised above `max_suspend_s`.
+        reasons: for each choice, by its name.
+    """
+
+    capabilities: tuple[str, ...]
+    channels: int
+    cipher: str
+    compression: str
+    max_bandwidth_bytes_s: int
+    downtime_limit_s: float
+    max_suspend_s: float
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether guest memory is encrypted on its way."""
+        return bool(self.cipher)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the copy is, from QEMU's own counters.
+
+    Attributes:
+        status: QEMU's word for where it is, such as ``active``.
+        passes: times that memory was gone through, the running one included.
+        transferred_bytes: sent so far.
+        remaining_bytes: still to be sent, as of now.
+        total_bytes: guest memory.
+        dirty_bytes_s: how fast the guest changes memory, over the last pass; 0 in the first.
+        bandwidth_bytes_s: how fast it is sent.
+        expected_downtime_s: QEMU's estimate, were the guest stopped now.
+        throttle_percent: of the guest's CPU time that is held back.
+    """
+
+    status: str
+    elapsed_s: float = 0.0
+    passes: int = 0
+    transferred_bytes: int = 0
+    remaining_bytes: int = 0
+    total_bytes: int = 0
+    dirty_bytes_s: float = 0.0
+    bandwidth_bytes_s: float = 0.0
+    expected_downtime_s: float = 0.0
+    downtime_s: float = 0.0
+    throttle_percent: int = 0
+    error: str = ""
+
+    @property
+    def percent(self) -> int:
+        """Share of the bytes known to be needed that are sent, 0 to 99; it can fall when the guest is busy."""
+        needed = self.transferred_bytes + self.remaining_bytes
+        return min(99, self.transferred_bytes * 100 // needed) if needed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRecord:
+    """When a phase began (seconds since 1970, source's clock) and how long it took."""
+
+    name: Phase
+    started_at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """One pass over the guest's memory.
+
+    Attributes:
+        sent_bytes: during the pass.
+        dirty_bytes: that the guest changed meanwhile: what the next pass starts with.
+    """
+
+    number: int
+    seconds: float
+    sent_bytes: int
+    dirty_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestClock:
+    """The guest's clock against its host's, before and after the target corrected it (guest agent)."""
+
+    error_before_s: float
+    error_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What stays of a migration: one record for the command line, the web and comparisons.
+
+    Attributes:
+        id: of the migration.
+        domain: its name on the source.
+        target_name: its name on the target.
+        source, target: names of the hosts.
+        started_at, ended_at: seconds since 1970, source's clock.
+        downtime_s: QEMU's own figure for the suspension.
+        stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
+            corrected for the offset between them.
+        cause: why it did not succeed, in a sentence.
+    """
+
+    id: str
+    domain: str
+    target_name: str
+    uuid: str
+    source: str
+    target: str
+    user: str
+    active: bool
+    outcome: Outcome
+    started_at: float
+    ended_at: float = 0.0
+    phases: tuple[PhaseRecord, ...] = ()
+    passes: tuple[PassRecord, ...] = ()
+    plan: MigrationPlan | None = None
+    findings: tuple[Finding, ...] = ()
+    clock: ClockReading | None = None
+    guest_clock: GuestClock | None = None
+    stopped_at: float = 0.0
+    resumed_at: float = 0.0
+    downtime_s: float | None = None
+    stop_resume_s: float | None = None
+    transferred_bytes: int = 0
+    bandwidth_bytes_s: float = 0.0
+    throttle_percent: int = 0
+    cause: str = ""
+
+    @property
+    def total_s(self) -> float:
+        """From the request to the end."""
+        return max(0.0, self.ended_at - self.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRecord:
+    """The journal of a migration on one host: enough to go on, or back, after a restart.
+
+    Attributes:
+        peer: the other host: what the source was told to call, or the source's name.
+        address: where the peer is called.
+        token: by which the target knows the source again. The target keeps only its digest.
+        epoch: that the domain will have when the move has succeeded.
+        phase: last one entered; written before anything of it is done.
+        verdict: the target's decision, once there is one.
+        settled: nothing is left to do about it on this host.
+    """
+
+    id: str
+    role: Role
+    uuid: str
+    name: str
+    peer: str
+    address: str
+    token: str
+    epoch: int
+    phase: Phase
+    options: MigrationOptions
+    report: MigrationReport
+    plan: MigrationPlan | None = None
+    active: bool = False
+    verdict: Verdict | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The source's first words: who it is, and what it wants to send."""
+
+    migration: str
+    source: HostFacts
+    domain: DomainFacts
+    new_name: str
+    encrypted: bool
+    beacon: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptionAnswer:
+    """The target's answer, with its clock at the call's arrival and departure, and a token for what follows."""
+
+    target: TargetFacts
+    received_at: float
+    answered_at: float
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What the target is to get ready for.
+
+    Attributes:
+        key: of the data stream, 32 bytes in hexadecimal; empty = not encrypted. It is never stored or logged.
+    """
+
+    migration: str
+    epoch: int
+    source: str
+    domain: Domain
+    new_name: str
+    active: bool
+    user: str
+    plan: MigrationPlan | None
+    options: MigrationOptions
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where the target waits for the data: host and port; empty for a domain that is not active."""
+
+    host: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """How a migration stands on the target.
+
+    Attributes:
+        state: what the target is to the domain.
+        verdict: once there is one.
+        complete: the copy is complete and stopped, ready to be taken over.
+        running: the guest runs here.
+        resumed_at: when it began to, target's clock; 0 = not yet.
+        error: what QEMU said when the copy failed.
+        settled: everything that follows the hand-off is done: network announced, clock set.
+    """
+
+    state: OwnerState | None
+    verdict: Verdict | None = None
+    complete: bool = False
+    running: bool = False
+    resumed_at: float = 0.0
+    error: str = ""
+    settled: bool = False
+    guest_clock: GuestClock | None = None

@@ -1,0 +1,13 @@
+"""The five phases of a migration, by the names that the paper gives them."""
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a migration stands. The order of the members is the order of the phases."""
+
+    CHECK = "check"
+    PREPARE = "prepare"
+    COPY = "copy"
+    SUSPEND = "suspend"
+    HAND_OFF = "hand-off"

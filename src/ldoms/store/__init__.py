@@ -1,0 +1,5 @@
+"""What one host remembers: domains, services, who owns what, operations, migrations, events."""
+
+from ldoms.store.sqlite import Store
+
+__all__ = ["Store"]

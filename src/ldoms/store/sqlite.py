@@ -1,0 +1,254 @@
+"""The store of a host: one SQLite file, in which a commit has reached the disk before it returns."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ldoms.model.codec import from_wire, to_wire
+from ldoms.model.domain import Domain
+from ldoms.model.errors import AlreadyExists, HostError, NotFound
+from ldoms.model.events import CommandRecord, Event, EventKind
+from ldoms.model.migration import MigrationRecord
+from ldoms.model.operation import Operation
+from ldoms.model.ownership import Ownership, OwnerState
+from ldoms.model.services import Services
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+KEPT_EVENTS = 10_000
+KEPT_COMMANDS = 1_000
+KEPT_OPERATIONS = 1_000
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE domains (uuid TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, position INTEGER NOT NULL,
+                      document TEXT NOT NULL) STRICT;
+CREATE TABLE services (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT NOT NULL) STRICT;
+CREATE TABLE ownerships (uuid TEXT PRIMARY KEY, epoch INTEGER NOT NULL, state TEXT NOT NULL,
+                         migration TEXT NOT NULL) STRICT;
+CREATE TABLE migrations (id TEXT PRIMARY KEY, uuid TEXT NOT NULL, settled INTEGER NOT NULL, started_at REAL NOT NULL,
+                         document TEXT NOT NULL) STRICT;
+CREATE TABLE operations (id TEXT PRIMARY KEY, started_at REAL NOT NULL, document TEXT NOT NULL) STRICT;
+CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL,
+                     domain TEXT NOT NULL, data TEXT NOT NULL) STRICT;
+CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, user TEXT NOT NULL,
+                       command TEXT NOT NULL, succeeded INTEGER NOT NULL) STRICT;
+"""
+
+
+class Store:
+    """The durable memory of one host.
+
+    Every method that changes something returns after the change is on disk. Use `transaction` to make several
+    changes together or not at all.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the store at `path`, and make it if it is not there; ``:memory:`` makes one that forgets.
+
+        Raises:
+            HostError: the file cannot be opened, or was written by a newer version.
+        """
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._prepare()
+        except sqlite3.Error as error:
+            raise HostError(f"the store {path} cannot be opened: {error}", code="store-broken") from error
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the changes inside together: all of them are durable at the end, or none is made."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Domains
+
+    def domains(self) -> tuple[Domain, ...]:
+        """Every domain of the host, in the order in which they were made."""
+        rows = self._db.execute("SELECT document FROM domains ORDER BY position")
+        return tuple(_load(Domain, row[0]) for row in rows)
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = self._db.execute("SELECT document FROM domains WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFound(f"LDom {name} was not found")
+        return _load(Domain, row[0])
+
+    def domain_by_uuid(self, uuid: str) -> Domain | None:
+        """The domain with that UUID, or None."""
+        row = self._db.execute("SELECT document FROM domains WHERE uuid = ?", (uuid,)).fetchone()
+        return _load(Domain, row[0]) if row else None
+
+    def next_position(self) -> int:
+        """A number for `Domain.order` that is larger than all in use."""
+        row = self._db.execute("SELECT coalesce(max(position), -1) + 1 FROM domains").fetchone()
+        return int(row[0])
+
+    def put_domain(self, domain: Domain) -> None:
+        """Write a domain, new or changed.
+
+        Raises:
+            AlreadyExists: another domain has its name.
+        """
+        try:
+            self._db.execute(
+                "INSERT INTO domains VALUES (?, ?, ?, ?) ON CONFLICT (uuid) DO UPDATE SET"
+                " name = excluded.name, position = excluded.position, document = excluded.document",
+                (domain.uuid, domain.name, domain.order, _dump(domain)),
+            )
+        except sqlite3.IntegrityError as error:
+            raise AlreadyExists(f"LDom {domain.name} already exists") from error
+
+    def delete_domain(self, uuid: str) -> None:
+        """Forget a domain; its ownership record stays."""
+        self._db.execute("DELETE FROM domains WHERE uuid = ?", (uuid,))
+
+    # Services
+
+    def services(self) -> Services:
+        """The virtual services of the host."""
+        row = self._db.execute("SELECT document FROM services").fetchone()
+        return _load(Services, row[0]) if row else Services()
+
+    def put_services(self, services: Services) -> None:
+        """Write the virtual services of the host."""
+        self._db.execute("INSERT OR REPLACE INTO services VALUES (1, ?)", (_dump(services),))
+
+    # Ownership and migrations
+
+    def ownership(self, uuid: str) -> Ownership | None:
+        """What this host is to a domain; None if no migration ever touched it here."""
+        row = self._db.execute("SELECT epoch, state, migration FROM ownerships WHERE uuid = ?", (uuid,)).fetchone()
+        return Ownership(uuid, row[0], OwnerState(row[1]), row[2]) if row else None
+
+    def put_ownership(self, ownership: Ownership) -> None:
+        """Write what this host is to a domain."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO ownerships VALUES (?, ?, ?, ?)",
+            (ownership.uuid, ownership.epoch, ownership.state.value, ownership.migration),
+        )
+
+    def migration(self, migration: str) -> MigrationRecord | None:
+        """The journal of that migration, or None."""
+        row = self._db.execute("SELECT document FROM migrations WHERE id = ?", (migration,)).fetchone()
+        return _load(MigrationRecord, row[0]) if row else None
+
+    def migrations(self, *, unsettled: bool = False) -> tuple[MigrationRecord, ...]:
+        """Migrations that this host took part in, oldest first."""
+        where = "WHERE settled = 0" if unsettled else ""
+        rows = self._db.execute(f"SELECT document FROM migrations {where} ORDER BY started_at")  # noqa: S608
+        return tuple(_load(MigrationRecord, row[0]) for row in rows)
+
+    def put_migration(self, record: MigrationRecord) -> None:
+        """Write the journal of a migration."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO migrations VALUES (?, ?, ?, ?, ?)",
+            (record.id, record.uuid, record.settled, record.report.started_at, _dump(record)),
+        )
+
+    # Operations, events, commands
+
+    def put_operation(self, operation: Operation) -> None:
+        """Write an operation, new or changed."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO operations VALUES (?, ?, ?)",
+            (operation.id, operation.started_at, _dump(operation)),
+        )
+        self._keep("operations", "started_at", KEPT_OPERATIONS)
+
+    def operation(self, operation: str) -> Operation | None:
+        """The operation with that id, or None."""
+        row = self._db.execute("SELECT document FROM operations WHERE id = ?", (operation,)).fetchone()
+        return _load(Operation, row[0]) if row else None
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Operations of the host, running and over, oldest first."""
+        rows = self._db.execute("SELECT document FROM operations ORDER BY started_at")
+        return tuple(_load(Operation, row[0]) for row in rows)
+
+    def add_event(self, at: float, kind: EventKind, domain: str, data: dict[str, Any]) -> Event:
+        """Write down something that happened."""
+        cursor = self._db.execute(
+            "INSERT INTO events (at, kind, domain, data) VALUES (?, ?, ?, ?)",
+            (at, kind.value, domain, json.dumps(data)),
+        )
+        assert cursor.lastrowid is not None
+        self._keep("events", "sequence", KEPT_EVENTS)
+        return Event(cursor.lastrowid, at, kind, domain, data)
+
+    def events(self, after: int = 0, limit: int = KEPT_EVENTS) -> tuple[Event, ...]:
+        """The events after sequence number `after`, oldest first."""
+        rows = self._db.execute(
+            "SELECT sequence, at, kind, domain, data FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (after, limit),
+        )
+        return tuple(Event(row[0], row[1], EventKind(row[2]), row[3], json.loads(row[4])) for row in rows)
+
+    def add_command(self, record: CommandRecord) -> None:
+        """Write down a command for ``list-history``."""
+        self._db.execute(
+            "INSERT INTO commands (at, user, command, succeeded) VALUES (?, ?, ?, ?)",
+            (record.at, record.user, record.command, record.succeeded),
+        )
+        self._keep("commands", "number", KEPT_COMMANDS)
+
+    def commands(self) -> tuple[CommandRecord, ...]:
+        """Commands that changed something, oldest first."""
+        rows = self._db.execute("SELECT at, user, command, succeeded FROM commands ORDER BY number")
+        return tuple(CommandRecord(row[0], row[1], row[2], bool(row[3])) for row in rows)
+
+    # Inside
+
+    def _prepare(self) -> None:
+        with self.transaction():
+            known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            if known is None:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+            version = int(self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise HostError(
+                f"the store was written by a newer ldmd (schema {version}, this one knows {SCHEMA_VERSION}):"
+                " install that version again",
+                code="store-too-new",
+            )
+
+    def _keep(self, table: str, column: str, count: int) -> None:
+        self._db.execute(
+            f"DELETE FROM {table} WHERE {column} <"  # noqa: S608
+            f" (SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET {count - 1})"
+        )
+
+
+def _dump(value: object) -> str:
+    return json.dumps(to_wire(value))
+
+
+def _load(kind: type[T], document: str) -> T:
+    return from_wire(kind, json.loads(document))
