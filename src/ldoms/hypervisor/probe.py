@@ -115,8 +115,8 @@ async def _asking(accelerator: str) -> AsyncIterator[Monitor]:
         words = ["qemu-system-x86_64", "-machine", "none", "-accel", accelerator, "-S"]
         words += ["-no-user-config", "-nodefaults", "-display", "none"]
         words += ["-chardev", f"socket,id=qmp,path={socket},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
-        process = Process.start(words, directory, log)
         monitor = Monitor("probe")
+        process = Process.start(words, directory, log)
         try:
             with translated("ask QEMU what it can do"):
                 async with asyncio.timeout(START_S):

@@ -264,16 +264,19 @@ class QemuGuest:
         yield GuestEvent(GuestEventKind.GONE, time.time())
 
     async def _set_capabilities(self, wanted: tuple[str, ...]) -> None:
-        known = [entry["capability"] for entry in await self._monitor.execute("query-migrate-capabilities")]
-        missing = sorted(set(wanted) - set(known))
+        now = {
+            entry["capability"]: entry["state"] for entry in await self._monitor.execute("query-migrate-capabilities")
+        }
+        missing = sorted(set(wanted) - set(now))
         if missing:
             raise HostError(
                 f"the QEMU of LDom {self.name} has no migration capability {', '.join(missing)}", code="qemu-refused"
             )
-        settings = [{"capability": name, "state": name in wanted} for name in known]
-        # Some exclude each other even while both are being switched off: on ones last, each change on its own.
-        for setting in sorted(settings, key=lambda setting: bool(setting["state"])):
-            await self._monitor.execute("migrate-set-capabilities", {"capabilities": [setting]})
+        changes = [
+            {"capability": name, "state": name in wanted} for name, is_on in now.items() if is_on != (name in wanted)
+        ]
+        if changes:
+            await self._monitor.execute("migrate-set-capabilities", {"capabilities": changes})
 
     async def _add_key(self, end: MigrationEnd, cipher: str, key: str) -> None:
         directory = self.directory / KEYS_DIRECTORY

@@ -45,7 +45,7 @@ class Monitor:
         self._name = name
         self._client = QMPClient(f"ldoms-{name}")
         self._client.logger.setLevel("CRITICAL")  # every error reaches us as an exception
-        self._client.remove_listener(self._client.events)  # it would keep every event for ever
+        self._client.events.event_filter = lambda event: False  # the built-in listener would keep every one
         self._events = _Broadcast()
         self._client.register_listener(self._events)
         self._watcher: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.ownership import OwnerState, Verdict
 from ldoms.model.phases import Phase
-from ldoms.model.services import Services
+from ldoms.model.services import Services, Volume
 
 DEFAULT_MAX_SUSPEND_S = 0.3
 
@@ -68,6 +68,7 @@ class DomainFacts:
         images: what the source sees of each disk.
         boot_files: what the source boots it from.
         mtus: of each virtual switch that it is connected to, by name.
+        volumes: behind each disk, by ``volume@service``.
         softstate: what is known of the software in the guest.
         dependants: domains that name this one as master.
     """
@@ -77,7 +78,7 @@ class DomainFacts:
     images: tuple[ImageFacts, ...] = ()
     boot_files: tuple[BootFileFacts, ...] = ()
     mtus: Mapping[str, int] = field(default_factory=dict)
-    volume_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
     softstate: str = ""
     dependants: tuple[str, ...] = ()
 

@@ -19,12 +19,15 @@ class Volume:
         backend: path of a raw or qcow2 image, or of a block device.
         options: of ``ro``, ``slice``, ``excl``.
         mpgroup: volumes of one group are paths to the same data.
+        format: ``raw`` or ``qcow2``, found out once, when the volume was added or first bound: never again, because
+            a guest can write anything into a raw image, also what looks like the head of another format.
     """
 
     name: str
     backend: str
     options: tuple[str, ...] = ()
     mpgroup: str = ""
+    format: str = ""
 
     @property
     def is_read_only(self) -> bool:

@@ -1,0 +1,46 @@
+"""The table of rules, and the one function that runs them."""
+
+from __future__ import annotations
+
+from ldoms.checks import devices, hosts, machine
+from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
+from ldoms.model.findings import Finding
+from ldoms.model.migration import CheckFacts
+
+# An inactive domain needs nothing but a free name: what it asks for is looked at when it is bound. For a bound one
+# the machine does not matter, as it will start afresh. (spec/ldm.md 4.6)
+RULES: tuple[Rule, ...] = (
+    Rule("manager-version", ANY, hosts.manager_version),
+    Rule("migration-enabled", ANY, hosts.migration_enabled),
+    Rule("control-domain", ANY, hosts.control_domain),
+    Rule("name-free", ANY, hosts.name_free),
+    Rule("not-busy", ANY, hosts.not_busy),
+    Rule("macs", ANY, devices.macs),
+    Rule("masters", ANY, devices.masters),
+    Rule("cpu-count", BOUND, machine.cpu_count),
+    Rule("memory-amount", BOUND, machine.memory_amount),
+    Rule("volumes", BOUND, devices.volumes),
+    Rule("images", BOUND, devices.images),
+    Rule("image-locks", BOUND, devices.image_locks),
+    Rule("boot-files", BOUND, devices.boot_files),
+    Rule("switches", BOUND, devices.switches),
+    Rule("console", BOUND, devices.console),
+    Rule("guest-runs", ACTIVE, machine.guest_runs),
+    Rule("accelerator", ACTIVE, machine.accelerator),
+    Rule("machine-type", ACTIVE, machine.machine_type),
+    Rule("qemu-version", ACTIVE, machine.qemu_version),
+    Rule("migration-capabilities", ACTIVE, machine.migration_capabilities),
+    Rule("cpu-features", ACTIVE, machine.cpu_features),
+    Rule("enough-vcpus", ACTIVE, machine.enough_vcpus),
+    Rule("encryption", ACTIVE, machine.encryption),
+    Rule("volume-options", ACTIVE, devices.volume_options),
+    Rule("clocks", ACTIVE, hosts.clocks),
+    Rule("data-port", ACTIVE, hosts.data_port),
+    Rule("path-mtu", ACTIVE, hosts.path_mtu),
+)
+
+
+def evaluate(facts: CheckFacts) -> tuple[Finding, ...]:
+    """Every finding of every rule that applies, in the order of the table."""
+    moves = what_moves(facts)
+    return tuple(finding for rule in RULES if moves in rule.applies_to for finding in rule.check(facts))

@@ -1,0 +1,378 @@
+"""An engine without QEMU, for unit tests: guests are objects, their memory is a number, time is the event loop's.
+
+All fake engines of one `FakeWorld` reach each other, and the world watches the one rule that matters: whenever two
+guests with the same UUID run at the same time, it is written down in `FakeWorld.doubles`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldoms.hypervisor.engine import (
+    ControlPlacement,
+    GuestEvent,
+    GuestEventKind,
+    GuestSpec,
+    MigrationEnd,
+    MigrationStatus,
+    Placement,
+    RunState,
+)
+from ldoms.model.errors import HostError
+from ldoms.model.host import HypervisorFacts
+from ldoms.model.migration import MigrationPlan, Progress
+
+FACTS = HypervisorFacts(
+    version="10.0.2",
+    accelerator="tcg",
+    accelerator_reason="it is a fake",
+    machine_types=("pc-q35-10.0", "pc-q35-9.2"),
+    default_machine_type="pc-q35-10.0",
+    cpu_models=("Nehalem-v1", "qemu64-v1"),
+    cpu_features=("aes", "lm", "nx", "sse2"),
+    migration_capabilities=("auto-converge", "events", "multifd", "pause-before-switchover", "return-path"),
+    compressions=("none", "zstd"),
+)
+
+
+@dataclass
+class FakeWorld:
+    """What the fakes of one test share.
+
+    Attributes:
+        copy_s: how long the first pass takes; each later one takes a tenth.
+        passes: before the source is ready to switch over.
+        doubles: UUIDs of guests that ran twice at once.
+        links_up: migration data flows.
+    """
+
+    copy_s: float = 1.0
+    passes: int = 3
+    doubles: list[str] = field(default_factory=list)
+    links_up: bool = True
+    listeners: dict[tuple[str, int], FakeGuest] = field(default_factory=dict)
+    guests: list[FakeGuest] = field(default_factory=list)
+
+    def running(self, uuid: str) -> list[FakeGuest]:
+        """The guests with that UUID that run, anywhere."""
+        return [guest for guest in self.guests if guest.uuid == uuid and guest.run_state is RunState.RUNNING]
+
+
+class FakeAgent:
+    """A guest agent that always answers."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.error_s = 0.0
+
+    async def ping(self) -> bool:
+        """It answers."""
+        return True
+
+    async def clock(self) -> float:
+        """The host's time, and what the guest's is off."""
+        return self._now() + self.error_s
+
+    async def set_clock(self, at: float) -> None:
+        """Set the guest's clock."""
+        self.error_s = at - self._now()
+
+    async def shut_down(self) -> None:
+        """Accept the wish."""
+
+
+class FakeGuest:
+    """A guest that is only an object. See `ldoms.hypervisor.engine.Guest`."""
+
+    def __init__(self, spec: GuestSpec, world: FakeWorld) -> None:
+        self.uuid = spec.uuid
+        self.spec = spec
+        self.console = spec.directory / "console.sock"
+        self.agent = FakeAgent(self._now)
+        self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
+        self.status: str = MigrationStatus.NONE
+        self.plan: MigrationPlan | None = None
+        self.key = ""
+        self.memory = 0
+        self.hangs = False
+        self.passes = 0
+        self.announced = 0
+        self.placement = spec.placement
+        self.refuses_to_run = False
+        self._world = world
+        self._gone = asyncio.Event()
+        self._queues: set[asyncio.Queue[GuestEvent | None]] = set()
+        self._address: tuple[str, int] | None = None
+        self._copy: asyncio.Task[None] | None = None
+        self._switch = asyncio.Event()
+        world.guests.append(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._gone.is_set()
+
+    @contextmanager
+    def events(self) -> Iterator[AsyncIterator[GuestEvent]]:
+        """Subscribe to what it reports from now on."""
+        queue: asyncio.Queue[GuestEvent | None] = asyncio.Queue()
+        self._queues.add(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._queues.discard(queue)
+
+    async def state(self) -> RunState:
+        """What it does."""
+        await self._answer()
+        return self.run_state
+
+    async def resume(self) -> float:
+        """Let it run."""
+        await self._answer()
+        if self.refuses_to_run:
+            raise HostError(f"cont on LDom {self.spec.name}: QEMU says: no", code="qemu-refused")
+        if self.run_state is RunState.INCOMING:
+            raise HostError(f"cont on LDom {self.spec.name}: QEMU says: no memory yet", code="qemu-refused")
+        if self.run_state is not RunState.RUNNING:
+            self.run_state = RunState.RUNNING
+            self._emit(GuestEventKind.RESUMED)
+            if len(self._world.running(self.uuid)) > 1:
+                self._world.doubles.append(self.uuid)
+        return self._now()
+
+    async def pause(self) -> None:
+        """Stop it."""
+        await self._answer()
+        if self.run_state is RunState.RUNNING:
+            self.run_state = RunState.PAUSED
+            self._emit(GuestEventKind.STOPPED)
+
+    async def press_power_button(self) -> None:
+        """It obeys at once."""
+        await self._answer()
+        self._emit(GuestEventKind.SHUT_DOWN, guest=True)
+        self.die()
+
+    async def reset(self) -> None:
+        """Restart it."""
+        await self._answer()
+        self._emit(GuestEventKind.RESET)
+
+    async def quit(self) -> None:
+        """End it."""
+        self.die()
+
+    async def wait_gone(self) -> None:
+        """Return when it has ended."""
+        await self._gone.wait()
+
+    async def place(self, placement: Placement) -> None:
+        """Note where it should run."""
+        await self._answer()
+        self.placement = placement
+
+    def cpu_seconds(self) -> tuple[float, ...]:
+        """Nothing is used."""
+        return (0.0,) * self.spec.vcpus
+
+    def die(self) -> None:
+        """End as a killed process does."""
+        if self.is_gone:
+            return
+        self.run_state = RunState.CRASHED
+        self._gone.set()
+        if self._copy is not None:
+            self._copy.cancel()
+        if self._address is not None:
+            self._world.listeners.pop(self._address, None)
+        for queue in self._queues:
+            queue.put_nowait(GuestEvent(GuestEventKind.GONE, self._now()))
+            queue.put_nowait(None)
+
+    # Migration
+
+    async def set_migration(self, end: MigrationEnd, plan: MigrationPlan, key: str) -> None:
+        """Take the plan."""
+        await self._answer()
+        missing = set(plan.capabilities) - set(FACTS.migration_capabilities)
+        if missing:
+            raise HostError(f"QEMU has no migration capability {sorted(missing)}", code="qemu-refused")
+        self.plan, self.key = plan, key
+
+    async def clear_migration(self) -> None:
+        """Forget the plan."""
+        self.plan, self.key = None, ""
+
+    async def listen(self, host: str, port: int) -> None:
+        """Wait for memory."""
+        await self._answer()
+        if (host, port) in self._world.listeners:
+            raise HostError(f"port {port} is taken by another process", code="port-taken")
+        self._address = (host, port)
+        self._world.listeners[self._address] = self
+
+    async def send(self, host: str, port: int) -> None:
+        """Start to send memory."""
+        await self._answer()
+        receiver = self._world.listeners.get((host, port))
+        self._set_status("setup")
+        self._copy = asyncio.create_task(self._send_to(receiver))
+
+    async def continue_switchover(self) -> None:
+        """Send the rest."""
+        await self._answer()
+        if self.status != MigrationStatus.PRE_SWITCHOVER:
+            raise HostError("migrate-continue: QEMU says: not in the expected state", code="qemu-refused")
+        self._switch.set()
+
+    async def cancel_migration(self) -> None:
+        """Stop sending, if that is still possible."""
+        await self._answer()
+        if self._copy is not None and not self._copy.done():
+            self._copy.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._copy
+            await self._end_copy(MigrationStatus.CANCELLED)
+
+    async def cut_migration(self) -> None:
+        """Break the connection."""
+        if self._copy is not None and not self._copy.done():
+            self._copy.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._copy
+            await self._end_copy(MigrationStatus.FAILED)
+
+    async def progress(self) -> Progress:
+        """How far it is."""
+        await self._answer()
+        total = self.spec.memory_mib << 20
+        done = min(self.passes, self._world.passes) * total // self._world.passes
+        return Progress(
+            status=self.status,
+            passes=self.passes,
+            total_bytes=total,
+            transferred_bytes=done,
+            remaining_bytes=total - done,
+            bandwidth_bytes_s=1e9,
+            downtime_s=0.03 if self.status == MigrationStatus.COMPLETED else 0.0,
+        )
+
+    async def set_downtime_limit(self, seconds: float) -> None:
+        """Note it."""
+        await self._answer()
+
+    async def announce(self) -> None:
+        """Count it."""
+        await self._answer()
+        self.announced += 1
+
+    # Inside
+
+    async def _send_to(self, receiver: FakeGuest | None) -> None:
+        if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
+            await self._end_copy(MigrationStatus.FAILED)
+            return
+        receiver._set_status(MigrationStatus.ACTIVE)
+        self._set_status(MigrationStatus.ACTIVE)
+        for number in range(1, self._world.passes + 1):
+            self.passes = number
+            self._emit(GuestEventKind.MIGRATION_PASS, **{"pass": number})
+            if not await self._transfer(receiver, self._world.copy_s if number == 1 else self._world.copy_s / 10):
+                await self._end_copy(MigrationStatus.FAILED)
+                return
+        self.run_state = RunState.SENT
+        self._emit(GuestEventKind.STOPPED)
+        if self.plan is not None and "pause-before-switchover" in self.plan.capabilities:
+            self._set_status(MigrationStatus.PRE_SWITCHOVER)
+            await self._switch.wait()
+        self._set_status("device")
+        if not await self._transfer(receiver, 0.02):
+            await self._end_copy(MigrationStatus.FAILED)
+            return
+        receiver.memory = self.memory
+        receiver.run_state = RunState.PAUSED
+        receiver._set_status(MigrationStatus.COMPLETED)
+        self._set_status(MigrationStatus.COMPLETED)
+
+    async def _transfer(self, receiver: FakeGuest, seconds: float) -> bool:
+        """Whether the receiver was there to the end; a cut link makes it wait for ever."""
+        passed = 0.0
+        while passed < seconds:
+            await asyncio.sleep(0.01)
+            if receiver.is_gone:
+                return False
+            if self._world.links_up:
+                passed += 0.01
+        return True
+
+    async def _end_copy(self, status: MigrationStatus) -> None:
+        was_stopped = self.run_state is RunState.SENT
+        self._set_status(status)
+        if was_stopped:
+            # As QEMU does by itself when a migration fails before it is complete.
+            self.run_state = RunState.PAUSED
+            await self.resume()
+
+    def _set_status(self, status: str) -> None:
+        self.status = status
+        self._emit(GuestEventKind.MIGRATION, status=str(status))
+
+    def _emit(self, kind: GuestEventKind, **data: object) -> None:
+        for queue in self._queues:
+            queue.put_nowait(GuestEvent(kind, self._now(), data))
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(0)
+        if self.is_gone:
+            raise HostError(f"the connection to the QEMU of LDom {self.spec.name} was lost", code="qemu-gone")
+        if self.hangs:
+            await asyncio.sleep(5)
+            raise HostError(f"LDom {self.spec.name}: QEMU did not answer in time", code="qemu-silent")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class FakeEngine:
+    """Starts guests that are only objects. See `ldoms.hypervisor.engine.Engine`."""
+
+    def __init__(self, world: FakeWorld | None = None, facts: HypervisorFacts = FACTS) -> None:
+        self.facts = facts
+        self.world = world or FakeWorld()
+        self.guests: dict[str, FakeGuest] = {}
+        self.control: ControlPlacement | None = None
+
+    async def start(self, spec: GuestSpec) -> FakeGuest:
+        """Make a guest, stopped."""
+        known = self.guests.get(spec.uuid)
+        if known is not None and not known.is_gone:
+            raise HostError(f"LDom {spec.name} has a QEMU already", code="already-running")
+        guest = FakeGuest(spec, self.world)
+        self.guests[spec.uuid] = guest
+        return guest
+
+    async def attach(self, uuid: str, name: str, directory: Path) -> FakeGuest | None:
+        """Find a guest again."""
+        guest = self.guests.get(uuid)
+        return guest if guest is not None and not guest.is_gone else None
+
+    async def place_control(self, placement: ControlPlacement) -> None:
+        """Note it."""
+        self.control = placement
+
+    def resolve_cpu(self, arch: str) -> tuple[str, tuple[str, ...]]:
+        """A CPU with three features."""
+        return "qemu64-v1", ("lm", "nx", "sse2")
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+async def _drain(queue: asyncio.Queue[GuestEvent | None]) -> AsyncIterator[GuestEvent]:
+    while (event := await queue.get()) is not None:
+        yield event

@@ -1,0 +1,1 @@
+"""Back ends of virtual disks: `storage` is the interface, `files` the real thing."""

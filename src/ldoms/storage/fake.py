@@ -1,0 +1,74 @@
+"""Storage that is only remembered, for unit tests. Hosts that share a `FakeDisks` see the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldoms.model.errors import HostError, RequestError
+from ldoms.model.images import ImageFacts
+from ldoms.model.services import Volume
+from ldoms.storage.storage import BackEnd
+
+
+@dataclass
+class FakeDisks:
+    """What several hosts share.
+
+    Attributes:
+        images: format of each image, by its path.
+        files: content of other files, by path; beacons among them.
+        locked: paths that a guest has open.
+    """
+
+    images: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    locked: set[str] = field(default_factory=set)
+
+
+class FakeStorage:
+    """See `ldoms.storage.storage.Storage`."""
+
+    def __init__(self, disks: FakeDisks | None = None) -> None:
+        self.disks = disks or FakeDisks()
+
+    async def detect_format(self, path: str) -> str:
+        """What was said of it."""
+        if path not in self.disks.images:
+            raise RequestError(f"there is no file or device {path} on this host", code="no-image")
+        return self.disks.images[path]
+
+    async def open(self, volume: Volume) -> BackEnd:
+        """How a guest opens the volume."""
+        if volume.backend not in self.disks.images:
+            raise HostError(f"the back end {volume.backend} of volume {volume.name} cannot be used", code="no-image")
+        return BackEnd(Path(volume.backend), self.disks.images[volume.backend], is_device=False, direct=True)
+
+    async def inspect(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
+        """What this host sees of a volume."""
+        if volume.backend not in self.disks.images:
+            return ImageFacts(name, volume.backend, error=f"there is no file or device {volume.backend}")
+        return ImageFacts(
+            volume=name,
+            path=volume.backend,
+            format=self.disks.images[volume.backend],
+            virtual_size=1 << 30,
+            identity=f"{id(self.disks)} {volume.backend}",
+            beacon=self.disks.files.get(str(Path(volume.backend).parent / beacon), ""),
+            locked=volume.backend in self.disks.locked,
+            writable=not volume.is_read_only,
+        )
+
+    async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
+        """Leave a small file beside each image."""
+        for path in paths:
+            self.disks.files[str(Path(path).parent / beacon)] = content
+
+    async def remove_beacons(self, paths: tuple[str, ...], beacon: str) -> None:
+        """Take the beacons back."""
+        for path in paths:
+            self.disks.files.pop(str(Path(path).parent / beacon), None)
+
+    async def digest(self, path: str) -> str:
+        """The content stands for its own digest."""
+        return self.disks.files.get(path, "")

@@ -1,0 +1,159 @@
+"""Images in files and on block devices."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from ldoms.model.errors import HostError, LdomsError, RequestError
+from ldoms.model.images import ImageFacts
+from ldoms.model.services import Volume
+from ldoms.storage.storage import BackEnd
+
+FORMATS = ("raw", "qcow2")
+QEMU_IMG_S = 20.0
+
+# Byte that QEMU locks while it may write: RAW_LOCK_PERM_BASE + bit of BLK_PERM_WRITE (QEMU, block/file-posix.c).
+_WRITE_LOCK_BYTE = 101
+_FLOCK = "hhqqi4x"  # struct flock of x86-64: type, whence, start, length, process
+
+
+class FileStorage:
+    """Images as this host's kernel shows them. See `ldoms.storage.storage.Storage`."""
+
+    async def detect_format(self, path: str) -> str:
+        """``raw`` or ``qcow2``, from the content."""
+        facts = await _image_info(path, None)
+        if facts["format"] not in FORMATS:
+            raise RequestError(
+                f"{path} has the format {facts['format']}: convert it to raw or qcow2 with 'qemu-img convert'",
+                code="bad-image",
+            )
+        return str(facts["format"])
+
+    async def open(self, volume: Volume) -> BackEnd:
+        """How a guest opens the volume."""
+        path = Path(os.path.realpath(volume.backend))
+        mode = os.O_RDONLY if volume.is_read_only else os.O_RDWR
+        try:
+            os.close(os.open(path, mode))
+        except OSError as error:
+            raise HostError(
+                f"the back end {volume.backend} of volume {volume.name} cannot be used: {error.strerror}",
+                code="no-image",
+            ) from error
+        return BackEnd(path, volume.format, stat.S_ISBLK(path.stat().st_mode), _can_do_direct(path, mode))
+
+    async def inspect(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
+        """What this host sees of a volume."""
+        try:
+            back_end = await self.open(volume)
+            info = await _image_info(str(back_end.path), volume.format or None)
+        except LdomsError as error:
+            return ImageFacts(name, volume.backend, error=error.message)
+        content = ""
+        with suppress(OSError):
+            content = (back_end.path.parent / beacon).read_text()
+        return ImageFacts(
+            volume=name,
+            path=volume.backend,
+            format=str(info["format"]),
+            virtual_size=int(str(info["virtual-size"])),
+            identity=_identity(back_end.path),
+            beacon=content,
+            locked=_is_locked(back_end.path),
+            writable=not volume.is_read_only,
+        )
+
+    async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
+        """Leave a small file beside each image."""
+        for path in paths:
+            if not Path(os.path.realpath(path)).is_block_device():
+                with suppress(OSError):
+                    Path(os.path.realpath(path)).parent.joinpath(beacon).write_text(content)
+
+    async def remove_beacons(self, paths: tuple[str, ...], beacon: str) -> None:
+        """Take the beacons back."""
+        for path in paths:
+            with suppress(OSError):
+                Path(os.path.realpath(path)).parent.joinpath(beacon).unlink()
+
+    async def digest(self, path: str) -> str:
+        """SHA-256 of a file's content."""
+        return await asyncio.to_thread(_digest, Path(path))
+
+
+async def _image_info(path: str, image_format: str | None) -> dict[str, object]:
+    # --force-share: the image may be in use, and looking at its head does no harm.
+    words = ["qemu-img", "info", "--output=json", "--force-share"]
+    words += ["-f", image_format] if image_format else []
+    if not Path(path).exists():
+        raise RequestError(f"there is no file or device {path} on this host", code="no-image")
+    try:
+        async with asyncio.timeout(QEMU_IMG_S):
+            process = await asyncio.create_subprocess_exec(
+                *words, path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            output, errors = await process.communicate()
+    except TimeoutError as error:
+        process.kill()
+        raise HostError(
+            f"{path} does not answer within {QEMU_IMG_S:g} s: is its storage there?", code="no-image"
+        ) from (error)
+    if process.returncode != 0:
+        reason = errors.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        raise RequestError(f"{path} cannot be used as a disk: {reason}", code="bad-image")
+    info: dict[str, object] = json.loads(output)
+    return info
+
+
+def _can_do_direct(path: Path, mode: int) -> bool:
+    try:
+        os.close(os.open(path, mode | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
+def _identity(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISBLK(status.st_mode):
+        # Inode numbers are the server's on every network file system that keeps files consistent.
+        return f"inode {status.st_ino}"
+    device = Path(f"/sys/dev/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}")
+    for attribute in ("wwid", "device/wwid", "serial", "device/serial", "dm/uuid", "md/uuid"):
+        with suppress(OSError):
+            value = (device / attribute).read_text().strip()
+            if value:
+                return f"device {value}"
+    return ""
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITE_LOCK_BYTE, 1, 0)
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, question))
+        return bool(answer[0] != fcntl.F_UNLCK)
+    except OSError:
+        return False  # the file system has no locks; the check says so when a guest is expected to hold one
+    finally:
+        os.close(file)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
