@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,6 +147,7 @@ class MigrationStatus(StrEnum):
     NONE = "none"
     ACTIVE = "active"
     PRE_SWITCHOVER = "pre-switchover"
+    DEVICE = "device"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -207,8 +209,8 @@ class Guest(Protocol):
     def is_gone(self) -> bool:
         """Whether its process has ended."""
 
-    def events(self) -> AbstractContextManager[AsyncIterator[GuestEvent]]:
-        """Subscribe to what it reports from now on; the iterator ends after `GuestEventKind.GONE`."""
+    def events(self) -> AbstractContextManager[asyncio.Queue[GuestEvent]]:
+        """Subscribe to what it reports from now on; the last event is `GuestEventKind.GONE`."""
 
     async def state(self) -> RunState:
         """What it does."""

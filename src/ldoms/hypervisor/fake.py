@@ -7,7 +7,7 @@ guests with the same UUID run at the same time, it is written down in `FakeWorld
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +105,7 @@ class FakeGuest:
         self.refuses_to_run = False
         self._world = world
         self._gone = asyncio.Event()
-        self._queues: set[asyncio.Queue[GuestEvent | None]] = set()
+        self._queues: set[asyncio.Queue[GuestEvent]] = set()
         self._address: tuple[str, int] | None = None
         self._copy: asyncio.Task[None] | None = None
         self._switch = asyncio.Event()
@@ -117,12 +117,14 @@ class FakeGuest:
         return self._gone.is_set()
 
     @contextmanager
-    def events(self) -> Iterator[AsyncIterator[GuestEvent]]:
+    def events(self) -> Iterator[asyncio.Queue[GuestEvent]]:
         """Subscribe to what it reports from now on."""
-        queue: asyncio.Queue[GuestEvent | None] = asyncio.Queue()
+        queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
         self._queues.add(queue)
+        if self.is_gone:
+            queue.put_nowait(GuestEvent(GuestEventKind.GONE, self._now()))
         try:
-            yield _drain(queue)
+            yield queue
         finally:
             self._queues.discard(queue)
 
@@ -190,9 +192,7 @@ class FakeGuest:
             self._copy.cancel()
         if self._address is not None:
             self._world.listeners.pop(self._address, None)
-        for queue in self._queues:
-            queue.put_nowait(GuestEvent(GuestEventKind.GONE, self._now()))
-            queue.put_nowait(None)
+        self._emit(GuestEventKind.GONE)
 
     # Migration
 
@@ -371,8 +371,3 @@ class FakeEngine:
 
     async def close(self) -> None:
         """Nothing to let go of."""
-
-
-async def _drain(queue: asyncio.Queue[GuestEvent | None]) -> AsyncIterator[GuestEvent]:
-    while (event := await queue.get()) is not None:
-        yield event

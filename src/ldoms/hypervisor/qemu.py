@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,9 @@ class QemuGuest:
         self.console = directory / CONSOLE_SOCKET
         self._process = process
         self._confinement = confinement
-        self._monitor = Monitor(name)
+        self._monitor = Monitor(name, self._on_event)
+        self._listeners: set[asyncio.Queue[GuestEvent]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
         self._vcpu_threads: tuple[int, ...] = ()
 
     async def connect(self, limit_s: float = START_S) -> None:
@@ -107,6 +109,7 @@ class QemuGuest:
             )
         cpus = await self._monitor.execute("query-cpus-fast")
         self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")
 
     @property
     def is_gone(self) -> bool:
@@ -114,10 +117,16 @@ class QemuGuest:
         return self._process.gone.is_set()
 
     @contextmanager
-    def events(self) -> Iterator[AsyncIterator[GuestEvent]]:
+    def events(self) -> Iterator[asyncio.Queue[GuestEvent]]:
         """Subscribe to what it reports from now on."""
-        with self._monitor.listen() as messages:
-            yield self._translate(messages)
+        queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
+        self._listeners.add(queue)
+        if self.is_gone:
+            queue.put_nowait(GuestEvent(GuestEventKind.GONE, time.time()))
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
 
     async def state(self) -> RunState:
         """What it does."""
@@ -160,6 +169,8 @@ class QemuGuest:
     async def release(self) -> None:
         """Let go of it: it goes on if it runs; what it leaves behind is removed if it has ended."""
         await self._monitor.close()
+        if self._supervisor is not None and not self.is_gone:
+            self._supervisor.cancel()
         if self.is_gone:
             self._confinement.remove_group(self.uuid)
         self._process.close()
@@ -255,13 +266,19 @@ class QemuGuest:
                 return lines[-1]
         return "nothing"
 
-    async def _translate(self, messages: AsyncIterator[Message]) -> AsyncIterator[GuestEvent]:
-        async for message in messages:
-            kind = _EVENTS.get(str(message["event"]))
-            if kind is not None:
-                yield GuestEvent(kind, _event_time(message), _event_data(message))
+    def _on_event(self, message: Message) -> None:
+        kind = _EVENTS.get(str(message["event"]))
+        if kind is not None:
+            self._emit(GuestEvent(kind, _event_time(message), _event_data(message)))
+
+    def _emit(self, event: GuestEvent) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(event)
+
+    async def _supervise(self) -> None:
         await self._process.gone.wait()
-        yield GuestEvent(GuestEventKind.GONE, time.time())
+        await self._monitor.lost.wait()  # what QEMU said last comes first
+        self._emit(GuestEvent(GuestEventKind.GONE, time.time()))
 
     async def _set_capabilities(self, wanted: tuple[str, ...]) -> None:
         now = {

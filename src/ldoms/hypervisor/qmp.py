@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,21 @@ def translated(what: str) -> Iterator[None]:
 
 
 class Monitor:
-    """A connection to the QMP socket of one QEMU."""
+    """A connection to the QMP socket of one QEMU.
 
-    def __init__(self, name: str) -> None:
-        """Prepare a monitor of domain `name`."""
+    Attributes:
+        lost: set when the connection has ended, from whatever side.
+    """
+
+    def __init__(self, name: str, on_event: Callable[[Message], None] = lambda event: None) -> None:
+        """Prepare a monitor of domain `name`; every event is handed to `on_event`."""
         self._name = name
         self._client = QMPClient(f"ldoms-{name}")
         self._client.logger.setLevel("CRITICAL")  # every error reaches us as an exception
         self._client.events.event_filter = lambda event: False  # the built-in listener would keep every one
-        self._events = _Broadcast()
-        self._client.register_listener(self._events)
+        self._client.register_listener(_Forward(on_event))
         self._watcher: asyncio.Task[None] | None = None
+        self.lost = asyncio.Event()
 
     async def connect(self, path: Path) -> None:
         """Connect and negotiate; out-of-band commands are on afterwards.
@@ -89,46 +93,26 @@ class Monitor:
             async with asyncio.timeout(limit_s):
                 return await self._client.execute(command, arguments, oob=out_of_band)
 
-    @contextmanager
-    def listen(self) -> Iterator[AsyncIterator[Message]]:
-        """Subscribe to events from now on; the iterator ends when the connection does."""
-        queue: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._events.queues.add(queue)
-        try:
-            yield _drain(queue)
-        finally:
-            self._events.queues.discard(queue)
-
     async def close(self) -> None:
         """Close the connection; QEMU goes on."""
         if self._watcher is not None:
             self._watcher.cancel()
         with suppress(QMPError, EOFError, OSError):
             await self._client.disconnect()
-        self._events.end()
+        self.lost.set()
 
     async def _watch(self) -> None:
         while self.is_open:
             await self._client.runstate_changed()
-        self._events.end()
+        self.lost.set()
 
 
-class _Broadcast(EventListener):
-    """Hands every event to all subscribers, and keeps none."""
+class _Forward(EventListener):
+    """Hands every event on, and keeps none."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_event: Callable[[Message], None]) -> None:
         super().__init__()
-        self.queues: set[asyncio.Queue[Message | None]] = set()
+        self._on_event = on_event
 
     async def put(self, event: Message) -> None:
-        for queue in self.queues:
-            queue.put_nowait(event)
-
-    def end(self) -> None:
-        for queue in self.queues:
-            queue.put_nowait(None)
-
-
-async def _drain(queue: asyncio.Queue[Message | None]) -> AsyncIterator[Message]:
-    while (message := await queue.get()) is not None:
-        yield message
+        self._on_event(event)

@@ -196,6 +196,7 @@ class Domain:
         order: grows with every domain made on this host; listings follow it.
         variables: name and value of each boot variable, sorted by name.
         bindings: None while the domain is inactive.
+        started_at: when its guest was started, on whatever host, in seconds since 1970; 0 = it does not run.
     """
 
     uuid: str
@@ -209,6 +210,7 @@ class Domain:
     networks: tuple[VirtualNetwork, ...] = ()
     console: ConsoleConstraint = field(default_factory=ConsoleConstraint)
     bindings: Bindings | None = None
+    started_at: float = 0.0
 
     @property
     def is_control(self) -> bool:

@@ -13,6 +13,7 @@
     ├── HostError           this host: QEMU, the kernel, a file, a port
     ├── PeerError           the other host, or the way to it
     ├── MigrationError      a migration ended without moving the domain; phase and cause
+    ├── Cancelled           nobody: somebody asked for an end, and everything is undone
     └── OutcomeUnknown      nobody yet: it may have happened; look again
 
 Each error has a stable ``code`` for scripts, and a sentence for people.
@@ -122,6 +123,12 @@ class MigrationError(LdomsError):
     def __init__(self, message: str, *, phase: Phase, code: str | None = None, **details: object) -> None:
         super().__init__(message, code=code, **details)
         self.phase = phase
+
+
+class Cancelled(LdomsError):
+    """It was stopped because somebody asked for it, and what it had done is undone."""
+
+    default_code = "cancelled"
 
 
 class OutcomeUnknown(LdomsError):

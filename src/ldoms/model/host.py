@@ -43,6 +43,7 @@ class HostFacts:
 
     Attributes:
         name: host name.
+        identity: fingerprint of its certificate: no two hosts have the same.
         cpu_model: of the processor, as its maker calls it.
         cpu_flags: of the processor that matter to us (``aes``), sorted.
         data_address: where this host receives migration data; empty = the address it was called at.
@@ -50,6 +51,7 @@ class HostFacts:
     """
 
     name: str
+    identity: str
     version: str
     protocol: int
     size: HostSize
@@ -60,3 +62,30 @@ class HostFacts:
     confinement: str = "affinity"
     incoming_enabled: bool = True
     outgoing_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StrandView:
+    """A strand in a listing: its number, its CPU, and the domain that holds it, or empty."""
+
+    strand: int
+    core: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """A range of memory in a listing: where, how much, and the domain that holds it, or empty."""
+
+    address_mib: int
+    size_mib: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """A host in a listing."""
+
+    facts: HostFacts
+    strands: tuple[StrandView, ...]
+    memory: tuple[MemoryView, ...]

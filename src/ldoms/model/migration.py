@@ -293,7 +293,7 @@ class MigrationRecord:
         token: by which the target knows the source again. The target keeps only its digest.
         epoch: that the domain will have when the move has succeeded.
         phase: last one entered; written before anything of it is done.
-        verdict: the target's decision, once there is one.
+        phase_at: when it was entered, in seconds since 1970.
         settled: nothing is left to do about it on this host.
     """
 
@@ -306,11 +306,11 @@ class MigrationRecord:
     token: str
     epoch: int
     phase: Phase
+    phase_at: float
     options: MigrationOptions
     report: MigrationReport
     plan: MigrationPlan | None = None
     active: bool = False
-    verdict: Verdict | None = None
     settled: bool = False
 
 
@@ -372,7 +372,6 @@ class TargetStatus:
         state: what the target is to the domain.
         verdict: once there is one.
         complete: the copy is complete and stopped, ready to be taken over.
-        running: the guest runs here.
         resumed_at: when it began to, target's clock; 0 = not yet.
         error: what QEMU said when the copy failed.
         settled: everything that follows the hand-off is done: network announced, clock set.
@@ -381,7 +380,6 @@ class TargetStatus:
     state: OwnerState | None
     verdict: Verdict | None = None
     complete: bool = False
-    running: bool = False
     resumed_at: float = 0.0
     error: str = ""
     settled: bool = False

@@ -16,8 +16,8 @@ are made durable *before* the action that the table names is carried out, and th
     GONE             then the copy here is removed
 
 A target that cannot take over records REFUSED before it says so, and never runs that copy afterwards; the source
-then resumes (peer-refused). A verdict is never changed: asked again, even years and several moves later, the target
-gives the same answer. ``design.md`` section 5 is the picture; this table is what runs, and
+then resumes (peer-refused). A verdict that was told is never changed: asked again, even years and several moves
+later, the target gives the same answer. ``design.md`` section 5 is the picture; this table is what runs, and
 ``tests/unit/model/test_ownership.py`` walks through everything that can happen to it.
 """
 
@@ -44,7 +44,7 @@ class OwnerState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """How a target decided one migration; it never changes its mind."""
+    """How a target decided one migration; once told, it never changes."""
 
     TAKEN = "taken"
     REFUSED = "refused"
@@ -67,6 +67,8 @@ class OwnerEvent(StrEnum):
     """Target: the copy is complete, and the source has let go (or the administrator says it is lost for good)."""
     GIVE_UP = "give-up"
     """Target: the copy cannot be completed, or the source has called it off."""
+    CANNOT_RUN = "cannot-run"
+    """Target: QEMU has definitely refused to let the copy run, and nobody has been told that it was taken."""
 
 
 class Action(StrEnum):
@@ -129,6 +131,7 @@ TRANSITIONS: Mapping[tuple[OwnerState | None, OwnerEvent], Step] = {
     (_S.REFUSED, _E.ANNOUNCED): Step(_S.INCOMING, _A.NOTHING),
     (_S.INCOMING, _E.TAKE_OVER): Step(_S.OWNER, _A.RUN),
     (_S.INCOMING, _E.GIVE_UP): Step(_S.REFUSED, _A.DISCARD),
+    (_S.OWNER, _E.CANNOT_RUN): Step(_S.REFUSED, _A.DISCARD),
 }
 
 ON_RESTART: Mapping[OwnerState, Action] = {
@@ -168,4 +171,4 @@ def announce(before: Ownership | None, uuid: str, epoch: int, migration: str) ->
 
 def verdict_of(event: OwnerEvent) -> Verdict:
     """The verdict that a target records together with its new state."""
-    return {OwnerEvent.TAKE_OVER: Verdict.TAKEN, OwnerEvent.GIVE_UP: Verdict.REFUSED}[event]
+    return Verdict.TAKEN if event is OwnerEvent.TAKE_OVER else Verdict.REFUSED

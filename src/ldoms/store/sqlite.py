@@ -15,7 +15,7 @@ from ldoms.model.errors import AlreadyExists, HostError, NotFound
 from ldoms.model.events import CommandRecord, Event, EventKind
 from ldoms.model.migration import MigrationRecord
 from ldoms.model.operation import Operation
-from ldoms.model.ownership import Ownership, OwnerState
+from ldoms.model.ownership import Ownership, OwnerState, Verdict
 from ldoms.model.services import Services
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ CREATE TABLE domains (uuid TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, position
 CREATE TABLE services (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT NOT NULL) STRICT;
 CREATE TABLE ownerships (uuid TEXT PRIMARY KEY, epoch INTEGER NOT NULL, state TEXT NOT NULL,
                          migration TEXT NOT NULL) STRICT;
+CREATE TABLE verdicts (migration TEXT PRIMARY KEY, verdict TEXT NOT NULL) STRICT;
 CREATE TABLE migrations (id TEXT PRIMARY KEY, uuid TEXT NOT NULL, settled INTEGER NOT NULL, started_at REAL NOT NULL,
                          document TEXT NOT NULL) STRICT;
 CREATE TABLE operations (id TEXT PRIMARY KEY, started_at REAL NOT NULL, document TEXT NOT NULL) STRICT;
@@ -152,6 +153,19 @@ class Store:
             "INSERT OR REPLACE INTO ownerships VALUES (?, ?, ?, ?)",
             (ownership.uuid, ownership.epoch, ownership.state.value, ownership.migration),
         )
+
+    def forget_ownership(self, uuid: str) -> None:
+        """Forget what this host was to a domain that an administrator has removed."""
+        self._db.execute("DELETE FROM ownerships WHERE uuid = ?", (uuid,))
+
+    def verdict(self, migration: str) -> Verdict | None:
+        """How this host, as a target, has decided a migration; None if it has not."""
+        row = self._db.execute("SELECT verdict FROM verdicts WHERE migration = ?", (migration,)).fetchone()
+        return Verdict(row[0]) if row else None
+
+    def put_verdict(self, migration: str, verdict: Verdict) -> None:
+        """Write how this host, as a target, decides a migration."""
+        self._db.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (migration, verdict.value))
 
     def migration(self, migration: str) -> MigrationRecord | None:
         """The journal of that migration, or None."""

@@ -1,0 +1,1 @@
+"""Who is asking, and whom to trust: passwords, roles, certificates, tokens."""

@@ -1,0 +1,92 @@
+"""Passwords of this host's users, checked through PAM, more slowly after each failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import pam
+import structlog
+
+from ldoms.auth.callers import Caller, Role, role_of
+from ldoms.model.errors import NotAuthorized
+
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 30.0
+FORGET_S = 900.0
+PAM_LIMIT_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+class PasswordChecker(Protocol):
+    """Whoever knows the passwords."""
+
+    async def check(self, user: str, password: str) -> bool:
+        """Whether that is the user's password."""
+
+
+class PamPasswords:
+    """The PAM of this host."""
+
+    def __init__(self, service: str) -> None:
+        """Use the PAM service of that name: ``/etc/pam.d/SERVICE``, or ``other`` where there is none."""
+        self._service = service
+
+    async def check(self, user: str, password: str) -> bool:
+        """Whether PAM accepts the user and password."""
+        async with asyncio.timeout(PAM_LIMIT_S):
+            return await asyncio.to_thread(self._check, user, password)
+
+    def _check(self, user: str, password: str) -> bool:
+        # A handle for each call: a PAM conversation is not to be shared between threads.
+        authenticator = pam.pam()
+        return bool(authenticator.authenticate(user, password, service=self._service, resetcreds=False))
+
+
+class Gatekeeper:
+    """Lets users in by password: PAM says who they are, a group says what they may do, and guessing is slow."""
+
+    def __init__(self, passwords: PasswordChecker, group: str, role: Callable[[str, str], Role] = role_of) -> None:
+        """Guard with `passwords`; members of `group` may manage."""
+        self._passwords = passwords
+        self._group = group
+        self._role = role
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    async def admit(self, user: str, password: str, address: str) -> Caller:
+        """The caller with that name and password.
+
+        Raises:
+            NotAuthorized: code ``authentication-failed``; it does not say whether the user exists.
+        """
+        await asyncio.sleep(self._delay_s(user))
+        if not await self._passwords.check(user, password):
+            self._note_failure(user)
+            _log.warning("login-failed", user=user, address=address, failures=self._failures[user][0])
+            raise NotAuthorized(
+                f"Authentication failed: user name or password is wrong (user {user})", code="authentication-failed"
+            )
+        self._failures.pop(user, None)
+        role = self._role(user, self._group)
+        _log.info("login", user=user, address=address, role=role.name.lower())
+        return Caller(user, role, "password")
+
+    def _delay_s(self, user: str) -> float:
+        count, last = self._failures.get(user, (0, 0.0))
+        if count == 0 or _now() - last > FORGET_S:
+            self._failures.pop(user, None)
+            return 0.0
+        return float(min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (count - 1)))
+
+    def _note_failure(self, user: str) -> None:
+        # Names that do not exist are counted too; old entries go, so that guessing names cannot fill the memory.
+        now = _now()
+        self._failures = {name: entry for name, entry in self._failures.items() if now - entry[1] <= FORGET_S}
+        count, _ = self._failures.get(user, (0, 0.0))
+        self._failures[user] = (count + 1, now)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,385 @@
+"""Domains as descriptions: made, changed, removed; with their variables, disks, networks and consoles."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from ldoms.manager.host import Host
+from ldoms.model.domain import (
+    ConsoleConstraint,
+    Constraints,
+    CpuArch,
+    Domain,
+    FailurePolicy,
+    VirtualDisk,
+    VirtualNetwork,
+)
+from ldoms.model.errors import AlreadyExists, NotFound, RequestError
+from ldoms.model.events import EventKind
+from ldoms.model.identity import check_name, hostid_of
+from ldoms.model.services import MIN_MTU
+
+MAX_MASTERS = 4
+MAX_DEVICES = 64
+"""Disks, and network interfaces, of one domain."""
+
+# SPARC classes of CPUs: what a guest needs that moves between unlike hosts is our generic CPU.
+_ARCHES = {
+    "native": CpuArch.NATIVE,
+    "generic": CpuArch.GENERIC,
+    "migration-class1": CpuArch.GENERIC,
+    "sparc64-class1": CpuArch.GENERIC,
+}
+_PLATFORM = ("boot-policy", "extended-mapin-space", "perf-counters", "rc-add-policy")
+
+E = TypeVar("E")
+
+
+class DomainVerbs:
+    """``add-domain``, ``set-domain``, ``remove-domain``, and the commands for what belongs to one domain."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def add(self, name: str, properties: Mapping[str, str]) -> Domain:
+        """Make an inactive domain.
+
+        Args:
+            name: of the domain.
+            properties: as ``ldm add-domain`` takes them: ``cpu-arch``, ``mac-addr``, ``hostid``, ``uuid``, ...
+
+        Raises:
+            RequestError: the name or a property is wrong.
+            AlreadyExists: the name, the UUID or the MAC address is taken.
+        """
+        check_name(name, "domain")
+        store = self._host.store
+        if any(domain.name == name for domain in store.domains()):
+            raise AlreadyExists(f"LDom {name} already exists")
+        given = dict(properties)
+        uuid = _uuid(given.pop("uuid", ""))
+        if store.domain_by_uuid(uuid) is not None:
+            raise AlreadyExists(f"a domain with the UUID {uuid} already exists")
+        store.forget_ownership(uuid)  # of a domain with this UUID that has left this host, or was refused
+        mac = self._host.pick_mac(given.pop("mac-addr", ""))
+        domain = Domain(uuid, name, mac, hostid_of(mac), order=store.next_position())
+        return self._host.save(self._with_properties(domain, given), EventKind.DOMAIN_ADDED)
+
+    def set(self, name: str, properties: Mapping[str, str]) -> Domain:
+        """Change properties of a domain; an empty value clears one.
+
+        Raises:
+            RequestError: a property is wrong, or cannot be changed while the domain is bound.
+        """
+        with self._host.changing(name, "set-domain") as domain:
+            given = dict(properties)
+            if "uuid" in given:
+                raise RequestError("the UUID of a domain cannot be changed", code="bad-property")
+            if "mac-addr" in given:
+                domain = replace(domain, mac=self._host.pick_mac(given.pop("mac-addr")))
+            if domain.is_bound and not domain.is_control and "cpu-arch" in given:
+                raise RequestError(
+                    f"the CPU of LDom {name} cannot be changed while it is bound: stop and unbind it first",
+                    code="domain-bound",
+                )
+            return self._host.save(self._with_properties(domain, given))
+
+    def remove(self, name: str) -> None:
+        """Remove an inactive domain.
+
+        Raises:
+            RequestError: it is bound, or it is the control domain.
+        """
+        with self._host.changing(name, "remove-domain") as domain:
+            if domain.is_control:
+                raise RequestError("LDom primary is the control domain and cannot be removed", code="control-domain")
+            if domain.is_bound:
+                raise RequestError(
+                    f"LDom {name} is bound: stop it and unbind it first ('ldm unbind-domain {name}')",
+                    code="domain-bound",
+                )
+            with self._host.store.transaction():
+                self._host.store.delete_domain(domain.uuid)
+                self._host.store.forget_ownership(domain.uuid)
+                self._host.events.publish(EventKind.DOMAIN_REMOVED, name)
+
+    # Variables
+
+    def set_variables(self, name: str, values: Mapping[str, str]) -> Domain:
+        """Set boot variables; they count from the next start on."""
+        with self._host.changing(name, "set-variable") as domain:
+            for variable in values:
+                if not variable or "=" in variable or any(character.isspace() for character in variable):
+                    raise RequestError(f"'{variable}' cannot name a variable", code="bad-name")
+            merged = dict(domain.variables) | dict(values)
+            return self._host.save(replace(domain, variables=tuple(sorted(merged.items()))))
+
+    def remove_variables(self, name: str, variables: Sequence[str]) -> Domain:
+        """Remove boot variables.
+
+        Raises:
+            NotFound: one of them is not set; nothing is removed.
+        """
+        with self._host.changing(name, "remove-variable") as domain:
+            left = dict(domain.variables)
+            for variable in variables:
+                if left.pop(variable, None) is None:
+                    raise NotFound(f"Variable {variable} was not found in LDom {name}")
+            return self._host.save(replace(domain, variables=tuple(sorted(left.items()))))
+
+    # Disks
+
+    def add_disk(self, name: str, disk: str, volume: str, service: str, timeout_s: int, number: int | None) -> Domain:
+        """Give a domain a disk on a volume.
+
+        Raises:
+            RequestError: the domain is bound, or the volume is in use by another one.
+        """
+        with self._host.changing(name, "add-vdisk") as domain:
+            self._check_unbound(domain, "a disk can be added")
+            check_name(disk, "disk")
+            if any(known.name == disk for known in domain.disks):
+                raise AlreadyExists(f"disk {disk} already exists in LDom {name}")
+            self._host.store.services().disk_service(service).volume(volume)
+            holder = self._disk_on(volume, service)
+            if holder is not None:
+                raise RequestError(
+                    f"volume {volume}@{service} is in use by disk {holder[1].name} of LDom {holder[0].name}",
+                    code="volume-in-use",
+                )
+            number = _free_number(number, [known.id for known in domain.disks], f"disk of LDom {name}")
+            added = VirtualDisk(disk, volume, service, number, timeout_s)
+            return self._host.save(replace(domain, disks=(*domain.disks, added)))
+
+    def remove_disk(self, name: str, disk: str) -> Domain:
+        """Take a disk away from a domain."""
+        with self._host.changing(name, "remove-vdisk") as domain:
+            self._check_unbound(domain, "a disk can be removed")
+            domain.disk(disk)
+            return self._host.save(replace(domain, disks=_without(domain.disks, disk, lambda known: known.name)))
+
+    def _disk_on(self, volume: str, service: str) -> tuple[Domain, VirtualDisk] | None:
+        for domain in self._host.store.domains():
+            for disk in domain.disks:
+                if (disk.volume, disk.service) == (volume, service):
+                    return domain, disk
+        return None
+
+    # Networks
+
+    def add_network(self, name: str, network: str, switch: str, properties: Mapping[str, str]) -> Domain:
+        """Connect a domain to a virtual switch.
+
+        Args:
+            name: of the domain.
+            network: name of the new interface.
+            switch: to connect it to.
+            properties: ``mac-addr``, ``mtu``, ``id``, ``linkprop``, ``pvid``.
+        """
+        with self._host.changing(name, "add-vnet") as domain:
+            self._check_unbound(domain, "a network can be added")
+            check_name(network, "virtual network")
+            if any(known.name == network for known in domain.networks):
+                raise AlreadyExists(f"virtual network {network} already exists in LDom {name}")
+            known_switch = self._host.store.services().switch(switch)
+            given = dict(properties)
+            wished = int_property("id", given.pop("id")) if "id" in given else None
+            mtu = int_property("mtu", given.pop("mtu", "0") or "0")
+            if mtu and not MIN_MTU <= mtu <= known_switch.mtu:
+                raise RequestError(
+                    f"mtu={mtu} is out of range: virtual switch {switch} takes {MIN_MTU} to {known_switch.mtu}",
+                    code="bad-property",
+                )
+            added = VirtualNetwork(
+                name=network,
+                switch=switch,
+                id=_free_number(wished, [known.id for known in domain.networks], f"network of LDom {name}"),
+                mac=self._host.pick_mac(given.pop("mac-addr", "")),
+                mtu=mtu,
+                linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),
+            )
+            refuse_unknown(given)
+            return self._host.save(replace(domain, networks=(*domain.networks, added)))
+
+    def remove_network(self, name: str, network: str) -> Domain:
+        """Disconnect an interface of a domain, and remove it."""
+        with self._host.changing(name, "remove-vnet") as domain:
+            self._check_unbound(domain, "a network can be removed")
+            domain.network(network)
+            left = _without(domain.networks, network, lambda known: known.name)
+            return self._host.save(replace(domain, networks=left))
+
+    # Console
+
+    def set_console(self, name: str, properties: Mapping[str, str]) -> Domain:
+        """Say which concentrator, port and group the console of a domain is to have.
+
+        Args:
+            name: of the domain.
+            properties: ``service``, ``port``, ``group``; an empty value means: any.
+        """
+        with self._host.changing(name, "set-vcons") as domain:
+            self._check_unbound(domain, "its console can be changed")
+            given = dict(properties)
+            console = domain.console
+            if "service" in given:
+                service = given.pop("service")
+                if service:
+                    self._host.store.services().concentrator(service)
+                console = replace(console, service=service)
+            if "group" in given:
+                console = replace(console, group=given.pop("group"))
+            if "port" in given:
+                console = replace(console, port=int_property("port", given.pop("port") or "0"))
+            refuse_unknown(given)
+            self._check_port(console)
+            return self._host.save(replace(domain, console=console))
+
+    def _check_port(self, console: ConsoleConstraint) -> None:
+        concentrators = self._host.store.services().concentrators
+        if console.service:
+            concentrators = tuple(known for known in concentrators if known.name == console.service)
+        if console.port and not any(known.port_min <= console.port <= known.port_max for known in concentrators):
+            raise RequestError(
+                f"port {console.port} is not in the range of a virtual console concentrator", code="bad-property"
+            )
+
+    # Inside
+
+    def _with_properties(self, domain: Domain, given: dict[str, str]) -> Domain:
+        constraints = domain.constraints
+        if "hostid" in given:
+            domain = replace(domain, hostid=_hostid(given.pop("hostid")) or hostid_of(domain.mac))
+        if "cpu-arch" in given:
+            arch = choice_property("cpu-arch", given.pop("cpu-arch") or "native", tuple(_ARCHES))
+            constraints = replace(constraints, cpu_arch=_ARCHES[arch])
+        if "failure-policy" in given:
+            policies = tuple(policy.value for policy in FailurePolicy)
+            policy = choice_property("failure-policy", given.pop("failure-policy") or "ignore", policies)
+            constraints = replace(constraints, failure_policy=FailurePolicy(policy))
+        if "master" in given:
+            masters = self._masters(domain, given.pop("master"))
+            constraints = replace(constraints, masters=masters)
+        if "shutdown-group" in given:
+            default = Constraints.__dataclass_fields__["shutdown_group"].default
+            group = int_property("shutdown-group", given.pop("shutdown-group") or str(default))
+            if not 0 <= group <= 15:
+                raise RequestError("shutdown-group must be between 0 and 15", code="bad-property")
+            constraints = replace(constraints, shutdown_group=group)
+        platform = dict(constraints.platform)
+        for name in _PLATFORM:
+            if name in given:
+                platform[name] = given.pop(name)
+        refuse_unknown(given)
+        kept = tuple(sorted((name, value) for name, value in platform.items() if value))
+        return replace(domain, constraints=replace(constraints, platform=kept))
+
+    def _masters(self, domain: Domain, text: str) -> tuple[str, ...]:
+        masters = tuple(name for name in text.split(",") if name)
+        if len(masters) > MAX_MASTERS:
+            raise RequestError(f"a domain has at most {MAX_MASTERS} masters", code="bad-property")
+        known = {other.name: other.constraints.masters for other in self._host.store.domains()}
+        for master in masters:
+            if master not in known:
+                raise NotFound(f"LDom {master} was not found")
+            if domain.name in _above(master, known):
+                raise RequestError(
+                    f"LDom {master} cannot be the master of LDom {domain.name}: that would be a circle",
+                    code="dependency-circle",
+                )
+        return masters
+
+    @staticmethod
+    def _check_unbound(domain: Domain, what: str) -> None:
+        if domain.is_control:
+            raise RequestError(
+                "LDom primary is the host itself: it has its devices from the host, not from virtual services",
+                code="control-domain",
+            )
+        if domain.is_bound:
+            raise RequestError(f"LDom {domain.name} is bound: stop and unbind it before {what}", code="domain-bound")
+
+
+def int_property(name: str, value: str) -> int:
+    """The value of a property that is a number.
+
+    Raises:
+        RequestError: it is not one.
+    """
+    if not value.isdigit():
+        raise RequestError(f"{name}={value} is not a number", code="bad-property")
+    return int(value)
+
+
+def choice_property(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """The value of a property that is one of several words.
+
+    Raises:
+        RequestError: it is none of them.
+    """
+    if value not in choices:
+        shown = ", ".join(choice for choice in choices if choice)
+        raise RequestError(f"{name}={value} has no meaning: use one of {shown}", code="bad-property")
+    return value
+
+
+def refuse_unknown(left: Mapping[str, str]) -> None:
+    """Make sure that no property is left over.
+
+    Raises:
+        RequestError: one is.
+    """
+    for name in left:
+        raise RequestError(f"property {name} is not known here", code="bad-property")
+
+
+def _above(master: str, masters: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """The domain and everything that it depends on."""
+    found, pending = set(), [master]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending.extend(masters.get(name, ()))
+    return found
+
+
+def _free_number(wished: int | None, taken: Sequence[int], what: str) -> int:
+    if wished is not None:
+        if wished in taken:
+            raise AlreadyExists(f"id {wished} is taken by another {what}", code="id-in-use")
+        if wished >= MAX_DEVICES:
+            raise RequestError(f"id {wished} is too high: {MAX_DEVICES - 1} is the last", code="bad-property")
+        return wished
+    free = next((number for number in range(MAX_DEVICES) if number not in taken), None)
+    if free is None:
+        raise RequestError(f"there are {MAX_DEVICES} already: no id is free for another {what}", code="no-id")
+    return free
+
+
+def _without(entries: tuple[E, ...], name: str, name_of: Callable[[E], str]) -> tuple[E, ...]:
+    return tuple(entry for entry in entries if name_of(entry) != name)
+
+
+def _uuid(text: str) -> str:
+    if not text:
+        return str(uuids.uuid4())
+    try:
+        return str(uuids.UUID(text))
+    except ValueError as error:
+        raise RequestError(f"'{text}' is not a UUID", code="bad-property") from error
+
+
+def _hostid(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        number = int(text, 16)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 32:
+        raise RequestError(f"hostid={text} is not a hexadecimal number of at most 32 bits", code="bad-property")
+    return f"{number:#010x}"

@@ -1,0 +1,139 @@
+"""The guests that run on this host: followed, measured, and missed when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, RunState
+from ldoms.model.errors import HostError
+
+MIN_WINDOW_S = 1.0
+"""Over which CPU use is measured at least."""
+
+_log = structlog.get_logger(__name__)
+
+OnEnd = Callable[[str, bool], Awaitable[None]]
+"""Called with a domain's UUID when its guest has ended; True if the guest, or somebody here, wanted it."""
+OnReset = Callable[[str], None]
+
+
+class Meter:
+    """The share of its virtual CPUs' time that a guest has used lately."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._last = (time.monotonic(), guest.cpu_seconds())
+        self._shares: tuple[float, ...] = ()
+
+    def read(self) -> tuple[float, ...]:
+        """Percent for each virtual CPU, since the last reading that is at least a second old; empty before that."""
+        now, seconds = time.monotonic(), self._guest.cpu_seconds()
+        elapsed = now - self._last[0]
+        if elapsed >= MIN_WINDOW_S and len(seconds) == len(self._last[1]):
+            used = zip(seconds, self._last[1], strict=True)
+            self._shares = tuple(min(100.0, max(0.0, 100 * (after - before) / elapsed)) for after, before in used)
+            self._last = (now, seconds)
+        return self._shares
+
+
+class RunningGuest:
+    """A guest, and what is known of it without asking.
+
+    Attributes:
+        run_state: as its latest event tells.
+        ending: somebody here has asked it to end.
+        ended: set when it has ended and everything that belonged to it is cleared away.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.run_state = RunState.PAUSED
+        self.ending = False
+        self.ended = asyncio.Event()
+        self.meter = Meter(guest)
+        self._shut_down = False
+
+    def note(self, event: GuestEvent) -> None:
+        """Take in what the guest reports."""
+        match event.kind:
+            case GuestEventKind.RESUMED:
+                self.run_state = RunState.RUNNING
+            case GuestEventKind.STOPPED:
+                self.run_state = RunState.PAUSED
+            case GuestEventKind.PANICKED:
+                self.run_state = RunState.CRASHED
+            case GuestEventKind.SHUT_DOWN:
+                self._shut_down = True
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether its end was wanted: by the guest itself, or here."""
+        return self._shut_down or self.ending
+
+
+class GuestBook:
+    """Every guest that runs here, by its domain's UUID."""
+
+    def __init__(self) -> None:
+        self._guests: dict[str, RunningGuest] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_end: OnEnd | None = None
+        self.on_reset: OnReset = lambda uuid: None
+
+    def get(self, uuid: str) -> RunningGuest | None:
+        """The guest of a domain, or None if there is none."""
+        return self._guests.get(uuid)
+
+    def require(self, uuid: str, name: str) -> RunningGuest:
+        """The guest of a domain.
+
+        Raises:
+            HostError: it has none.
+        """
+        running = self._guests.get(uuid)
+        if running is None:
+            raise HostError(f"LDom {name} does not run on this host", code="not-running")
+        return running
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time that the virtual CPUs of each guest have used so far, by its domain's UUID."""
+        return {uuid: sum(running.guest.cpu_seconds()) for uuid, running in self._guests.items()}
+
+    async def enter(self, guest: Guest) -> RunningGuest:
+        """Follow a guest until it ends."""
+        running = RunningGuest(guest)
+        self._guests[guest.uuid] = running
+        started = asyncio.Event()
+        task = asyncio.create_task(self._follow(running, started), name=f"follow-{guest.uuid}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await started.wait()
+        return running
+
+    async def close(self) -> None:
+        """Stop following; the guests go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, running: RunningGuest, started: asyncio.Event) -> None:
+        guest = running.guest
+        with guest.events() as events:
+            with suppress(HostError):
+                running.run_state = await guest.state()
+            started.set()
+            while (event := await events.get()).kind is not GuestEventKind.GONE:
+                running.note(event)
+                if event.kind is GuestEventKind.RESET:
+                    self.on_reset(guest.uuid)
+        if self._guests.get(guest.uuid) is running:
+            del self._guests[guest.uuid]
+            if self.on_end is not None:
+                await self.on_end(guest.uuid, running.ended_well)
+        await guest.quit()  # lets go of what was kept for it
+        running.ended.set()

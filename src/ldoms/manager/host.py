@@ -1,0 +1,121 @@
+"""What every verb needs: the host's parts, and a few questions that all of them ask."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ldoms.hypervisor.engine import ControlPlacement, Engine, Placement
+from ldoms.manager.config import Config, Places
+from ldoms.manager.events import EventHub
+from ldoms.manager.guests import GuestBook
+from ldoms.manager.operations import Operations
+from ldoms.model.domain import Bindings, Domain
+from ldoms.model.errors import AlreadyExists, RequestError
+from ldoms.model.events import EventKind
+from ldoms.model.host import HostFacts
+from ldoms.model.identity import CONTROL_DOMAIN, check_mac, pick_mac
+from ldoms.model.ownership import OwnerState
+from ldoms.model.partition import HostSize, Partition
+from ldoms.net.network import Network
+from ldoms.storage.storage import Storage
+from ldoms.store import Store
+
+
+@dataclass
+class Host:
+    """The parts of a host that the manager puts together."""
+
+    config: Config
+    places: Places
+    facts: HostFacts
+    store: Store
+    engine: Engine
+    network: Network
+    storage: Storage
+    events: EventHub
+    operations: Operations
+    guests: GuestBook
+    random: random.Random = field(default_factory=random.SystemRandom)
+
+    @property
+    def size(self) -> HostSize:
+        """What there is to partition."""
+        return self.facts.size
+
+    def partition(self) -> Partition:
+        """Who has what right now."""
+        return Partition.of(self.size, self.store.domains())
+
+    def placement(self, bindings: Bindings) -> Placement:
+        """Where the virtual CPUs of a bound domain run."""
+        return Placement(tuple(self.size.cpu_of(strand) for strand in bindings.strands), self._quota(bindings))
+
+    def control_placement(self) -> ControlPlacement:
+        """Where everything else of QEMU runs."""
+        bindings = self.store.domain(CONTROL_DOMAIN).bindings
+        assert bindings is not None, "the control domain is always bound"
+        return ControlPlacement(self.size.cpus_of(bindings.strands), self._quota(bindings))
+
+    def save(self, domain: Domain, kind: EventKind = EventKind.DOMAIN_CHANGED) -> Domain:
+        """Write a domain, and tell everybody."""
+        with self.store.transaction():
+            self.store.put_domain(domain)
+            self.events.publish(kind, domain.name)
+        return domain
+
+    def macs(self) -> dict[str, str]:
+        """Every MAC address in use on this host, with who has it."""
+        taken = {switch.mac: f"virtual switch {switch.name}" for switch in self.store.services().switches}
+        for domain in self.store.domains():
+            taken |= dict.fromkeys(domain.macs, f"LDom {domain.name}")
+        return taken
+
+    def pick_mac(self, wished: str) -> str:
+        """The MAC address `wished`, or a free one of the automatic range if that is empty.
+
+        Raises:
+            RequestError: it is not a MAC address.
+            AlreadyExists: it is in use on this host.
+        """
+        taken = self.macs()
+        if not wished:
+            return pick_mac(taken, self.random)
+        mac = check_mac(wished)
+        if mac in taken:
+            raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]}", code="mac-in-use")
+        return mac
+
+    @contextmanager
+    def changing(self, name: str, verb: str) -> Iterator[Domain]:
+        """A domain, to be changed by nobody else meanwhile.
+
+        Raises:
+            NotFound: there is no such domain.
+            Busy: an operation holds it.
+            RequestError: code ``domain-unsettled``: a migration of it waits to be settled.
+        """
+        domain = self.store.domain(name)
+        with self.operations.holding(name, verb):
+            self._check_settled(domain)
+            yield domain
+
+    def is_owner(self, uuid: str) -> bool:
+        """Whether a domain that is on this host is ours, and not about to come or go."""
+        ownership = self.store.ownership(uuid)
+        return ownership is None or ownership.state is OwnerState.OWNER
+
+    def _check_settled(self, domain: Domain) -> None:
+        if not self.is_owner(domain.uuid):
+            raise RequestError(
+                f"LDom {domain.name} is busy: operation migrate-domain is under way;"
+                f" 'ldm list -o status {domain.name}' shows how it stands",
+                code="domain-unsettled",
+            )
+
+    def _quota(self, bindings: Bindings) -> float | None:
+        if self.size.strands_per_cpu == 1:
+            return None  # a strand is a whole CPU: pinning says it all
+        return len(bindings.vcpus) / self.size.strands_per_cpu

@@ -1,0 +1,345 @@
+"""The life of a domain: bound, started, stopped, unbound; and what happens when its guest ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from ldoms.hypervisor.command_line import PORTS
+from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec, RunState
+from ldoms.manager.consoles import Consoles
+from ldoms.manager.guests import RunningGuest
+from ldoms.manager.host import Host
+from ldoms.manager.services import ServiceVerbs
+from ldoms.model.domain import Bindings, CpuModel, Domain, Machine, Port
+from ldoms.model.errors import HostError, NoResources, RequestError
+from ldoms.model.events import EventKind
+from ldoms.model.services import ConsoleConcentrator
+from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
+from ldoms.net.network import TapSpec, tap_name
+
+STOP_S = 100.0
+"""How long a guest may take to shut down when it is asked to."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LifeVerbs:
+    """``bind-domain``, ``unbind-domain``, ``start-domain``, ``stop-domain``."""
+
+    def __init__(self, host: Host, services: ServiceVerbs, consoles: Consoles) -> None:
+        self._host = host
+        self._services = services
+        self._consoles = consoles
+        host.guests.on_end = self._guest_ended
+        host.guests.on_reset = self._guest_reset
+
+    # Verbs
+
+    async def bind(self, name: str) -> Domain:
+        """Reserve what the domain asks for.
+
+        Raises:
+            RequestError: it is bound already, asks for nothing, or names what is not there.
+            NoResources: there is not enough of something; the message has the figures.
+        """
+        with self._host.changing(name, "bind-domain") as domain:
+            if domain.is_bound:
+                raise RequestError(f"LDom {name} is bound already", code="domain-bound")
+            for network in domain.networks:
+                self._host.store.services().switch(network.switch)
+            await self.settle_formats(domain)
+            bound = replace(domain, bindings=self.make_bindings(domain))
+            self._host.save(bound, EventKind.DOMAIN_BOUND)
+            await self._consoles.open(bound)
+            return bound
+
+    async def unbind(self, name: str) -> Domain:
+        """Give back what was reserved."""
+        with self._host.changing(name, "unbind-domain") as domain:
+            if domain.is_control:
+                raise RequestError("LDom primary is the control domain and is always bound", code="control-domain")
+            if not domain.is_bound:
+                raise RequestError(f"LDom {name} is not bound", code="domain-inactive")
+            self._check_stopped(domain)
+            await self._consoles.close_domain(domain.uuid)
+            return self._host.save(replace(domain, bindings=None), EventKind.DOMAIN_UNBOUND)
+
+    async def start(self, name: str) -> Domain:
+        """Start the guest of a bound domain.
+
+        Raises:
+            RequestError: the domain is not bound, or runs already.
+            HostError: QEMU or the kernel refuse; nothing is left behind.
+        """
+        with self._host.changing(name, "start-domain") as domain:
+            if domain.is_control:
+                raise RequestError("LDom primary is the host itself and runs already", code="control-domain")
+            if domain.bindings is None:
+                raise RequestError(
+                    f"LDom {name} is inactive: bind it first ('ldm bind-domain {name}')", code="domain-inactive"
+                )
+            if self._host.guests.get(domain.uuid) is not None:
+                raise RequestError(f"LDom {name} is active already", code="domain-active")
+            async with AsyncExitStack() as undo:
+                guest = await self.start_guest(domain, undo, incoming=False)
+                await guest.resume()
+                undo.pop_all()
+            return self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_STARTED)
+
+    async def stop(self, name: str, *, force: bool, limit_s: float = STOP_S) -> Domain:
+        """Stop the guest of a domain, which stays bound: ask it to shut down, or with `force` end it at once.
+
+        Raises:
+            RequestError: it does not run.
+            HostError: code ``stop-timeout``: it did not shut down in time, and goes on running.
+        """
+        with self._host.changing(name, "stop-domain") as domain:
+            if domain.is_control:
+                raise RequestError(
+                    "LDom primary is the host itself: shut the host down instead", code="control-domain"
+                )
+            running = self._host.guests.get(domain.uuid)
+            if running is None:
+                raise RequestError(f"LDom {name} is not active", code="domain-not-active")
+            running.ending = True
+            try:
+                if force or running.run_state is RunState.CRASHED:
+                    await running.guest.quit()
+                else:
+                    await self._ask_to_shut_down(name, running, limit_s)
+            finally:
+                running.ending = running.guest.is_gone
+            await running.ended.wait()
+            return self._host.store.domain(name)
+
+    # For others who start and end guests
+
+    def make_bindings(self, domain: Domain, machine: Machine | None = None) -> Bindings:
+        """What a domain is given when it is bound; with `machine` that of another host is kept.
+
+        Raises:
+            RequestError: the domain asks for no CPU or no memory.
+            NoResources: there is not enough of something.
+        """
+        name, constraints = domain.name, domain.constraints
+        if constraints.vcpus == 0:
+            raise RequestError(
+                f"LDom {name} has no virtual CPUs: give it some ('ldm set-vcpu 2 {name}')", code="no-vcpus"
+            )
+        if constraints.memory_mib == 0:
+            raise RequestError(
+                f"LDom {name} has no memory: give it some ('ldm set-memory 1G {name}')", code="no-memory-asked"
+            )
+        partition = self._host.partition()
+        concentrator, port = self._pick_console(domain)
+        return Bindings(
+            vcpus=partition.bind_vcpus(partition.pick_strands(constraints.vcpus, name)),
+            memory=partition.pick_memory(align_up(constraints.memory_mib, BOUND_ALIGNMENT_MIB), name),
+            console_service=concentrator,
+            console_port=port,
+            machine=machine or self._resolve_machine(domain),
+            ports=_pick_ports(domain),
+        )
+
+    async def start_guest(self, domain: Domain, undo: AsyncExitStack, *, incoming: bool) -> Guest:
+        """Start the guest of a bound domain, stopped, and follow it.
+
+        Args:
+            domain: to start.
+            undo: is given what takes everything back.
+            incoming: wait for another host's memory.
+        """
+        assert domain.bindings is not None
+        networks = [await self._make_tap(domain, network.name, undo) for network in domain.networks]
+        disks = [await self._disk_spec(domain, disk.name) for disk in domain.disks]
+        spec = GuestSpec(
+            uuid=domain.uuid,
+            name=domain.name,
+            directory=self._host.places.domain(domain.uuid),
+            machine=_machine(domain),
+            vcpus=len(domain.bindings.vcpus),
+            memory_mib=domain.bindings.memory_mib,
+            placement=self._host.placement(domain.bindings),
+            disks=tuple(disks),
+            networks=tuple(networks),
+            kernel=_path(domain.variable("boot-file")),
+            initrd=_path(domain.variable("boot-initrd")),
+            boot_args=domain.variable("boot-args"),
+            incoming=incoming,
+        )
+        guest = await self._host.engine.start(spec)
+        running = await self._host.guests.enter(guest)
+        undo.push_async_callback(self._end, running)
+        await self._consoles.connect(domain.uuid, guest.console)
+        return guest
+
+    async def find_guests(self) -> None:
+        """Find the guests again that an earlier manager has started, and those that ended meanwhile."""
+        for domain in self._host.store.domains():
+            if domain.bindings is None or domain.is_control:
+                continue
+            await self._consoles.open(domain)
+            guest = None
+            try:
+                guest = await self._host.engine.attach(
+                    domain.uuid, domain.name, self._host.places.domain(domain.uuid)
+                )
+            except HostError as error:
+                _log.error("guest-silent", domain=domain.name, reason=error.message)
+            if guest is not None:
+                await self._host.guests.enter(guest)
+                await self._consoles.connect(domain.uuid, guest.console)
+                _log.info("guest-found", domain=domain.name)
+            elif domain.started_at:
+                await self._guest_ended(domain.uuid, well=False)
+
+    async def end_guest(self, uuid: str) -> None:
+        """End a guest, if there is one, without asking it."""
+        running = self._host.guests.get(uuid)
+        if running is not None:
+            await self._end(running)
+
+    async def remove_taps(self, domain: Domain) -> None:
+        """Remove the host's ends of a domain's network interfaces."""
+        for network in domain.networks:
+            with suppress(HostError):
+                await self._host.network.remove_tap(tap_name(domain.order, network.id))
+
+    async def settle_formats(self, domain: Domain) -> None:
+        """Make sure that each disk has its volume, and each volume a known format."""
+        for disk in domain.disks:
+            volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
+            if not volume.format:
+                found = await self._host.storage.detect_format(volume.backend)
+                self._services.set_volume_format(disk.service, disk.volume, found)
+
+    # Inside
+
+    async def _end(self, running: RunningGuest) -> None:
+        running.ending = True
+        await running.guest.quit()
+        await running.ended.wait()
+
+    async def _ask_to_shut_down(self, name: str, running: RunningGuest, limit_s: float) -> None:
+        guest = running.guest
+        if await guest.agent.ping():
+            with suppress(HostError):
+                await guest.agent.shut_down()
+        else:
+            await guest.press_power_button()
+        try:
+            async with asyncio.timeout(limit_s):
+                await guest.wait_gone()
+        except TimeoutError as error:
+            raise HostError(
+                f"LDom {name} did not shut down within {limit_s:g} s and goes on running; 'ldm stop-domain -f {name}'"
+                " ends it at once",
+                code="stop-timeout",
+            ) from error
+
+    async def _guest_ended(self, uuid: str, well: bool) -> None:
+        domain = self._host.store.domain_by_uuid(uuid)
+        if domain is None:
+            return
+        await self.remove_taps(domain)
+        if domain.started_at and self._host.is_owner(uuid):
+            kind = EventKind.DOMAIN_STOPPED if well else EventKind.DOMAIN_CRASHED
+            self._host.save(replace(domain, started_at=0.0), kind)
+
+    def _guest_reset(self, uuid: str) -> None:
+        domain = self._host.store.domain_by_uuid(uuid)
+        if domain is not None:
+            self._host.events.publish(EventKind.DOMAIN_RESET, domain.name)
+
+    def _check_stopped(self, domain: Domain) -> None:
+        if self._host.guests.get(domain.uuid) is not None:
+            raise RequestError(
+                f"LDom {domain.name} is active: stop it first ('ldm stop-domain {domain.name}')", code="domain-active"
+            )
+
+    def _pick_console(self, domain: Domain) -> tuple[str, int]:
+        concentrators = self._host.store.services().concentrators
+        if domain.console.service:
+            concentrators = tuple(known for known in concentrators if known.name == domain.console.service)
+        taken = {
+            other.bindings.console_port
+            for other in self._host.store.domains()
+            if other.bindings and other is not domain
+        }
+        for concentrator in concentrators:
+            for port in _candidates(concentrator, domain.console.port):
+                if port not in taken and self._consoles.can_listen(port):
+                    return concentrator.name, port
+        if not concentrators:
+            raise RequestError(
+                f"LDom {domain.name} cannot have a console: there is no virtual console concentrator; add one"
+                " ('ldm add-vcc port-range=5000-5100 primary-vcc0 primary')",
+                code="no-concentrator",
+            )
+        wish = f"port {domain.console.port} is taken" if domain.console.port else "no console port is free"
+        raise NoResources(f"LDom {domain.name} cannot have a console: {wish}", code="no-console-port")
+
+    def _resolve_machine(self, domain: Domain) -> Machine:
+        facts = self._host.engine.facts
+        model, features = self._host.engine.resolve_cpu(domain.constraints.cpu_arch.value)
+        return Machine(facts.default_machine_type, facts.accelerator, CpuModel(model, features), facts.version)
+
+    async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
+        network = domain.network(name)
+        switch = self._host.store.services().switch(network.switch)
+        tap = tap_name(domain.order, network.id)
+        mtu = network.mtu or switch.mtu
+        undo.push_async_callback(self._host.network.remove_tap, tap)
+        await self._host.network.put_tap(TapSpec(tap, f"{domain.name}/{name}", mtu), switch)
+        device = f"network@{network.id}"
+        return NetworkSpec(device, tap, network.mac, mtu, _port(domain, device))
+
+    async def _disk_spec(self, domain: Domain, name: str) -> DiskSpec:
+        disk = domain.disk(name)
+        volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
+        back_end = await self._host.storage.open(volume)
+        device = f"disk@{disk.id}"
+        return DiskSpec(
+            device=device,
+            path=back_end.path,
+            is_device=back_end.is_device,
+            format=back_end.format,
+            read_only=volume.is_read_only,
+            direct=back_end.direct,
+            port=_port(domain, device),
+            boot_index=disk.id,
+        )
+
+
+def _pick_ports(domain: Domain) -> tuple[Port, ...]:
+    devices = [f"disk@{disk.id}" for disk in domain.disks] + [f"network@{network.id}" for network in domain.networks]
+    assert len(devices) <= PORTS
+    return tuple(Port(device, number) for number, device in enumerate(devices))
+
+
+def _port(domain: Domain, device: str) -> int:
+    assert domain.bindings is not None
+    return next(port.number for port in domain.bindings.ports if port.device == device)
+
+
+def _machine(domain: Domain) -> Machine:
+    assert domain.bindings is not None
+    assert domain.bindings.machine is not None, "only the control domain has none"
+    return domain.bindings.machine
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _candidates(concentrator: ConsoleConcentrator, wished: int) -> range:
+    everything = range(concentrator.port_min, concentrator.port_max + 1)
+    if not wished:
+        return everything
+    return range(wished, wished + 1) if wished in everything else range(0)

@@ -1,0 +1,153 @@
+"""What listings show: domains with their state, flags and use of CPU; free and taken parts of the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import psutil
+
+from ldoms.hypervisor.engine import RunState
+from ldoms.manager.host import Host
+from ldoms.manager.migrations import MigrationVerbs
+from ldoms.model.domain import Domain, DomainState, DomainStatus, DomainView, MigrationStatus
+from ldoms.model.host import HostView, MemoryView, StrandView
+
+_BUSY_STATES = {
+    "start-domain": DomainState.STARTING,
+    "stop-domain": DomainState.STOPPING,
+}
+MIN_WINDOW_S = 1.0
+
+
+class HostMeter:
+    """The share of the control domain's CPU time that is used, by everything but virtual CPUs."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._last = (time.monotonic(), self._busy_seconds(), host.guests.cpu_seconds())
+        self._share = 0.0
+
+    def read(self, strands: int) -> float:
+        """Percent of the capacity of `strands`, since the last reading that is at least a second old."""
+        now, busy, guests = time.monotonic(), self._busy_seconds(), self._host.guests.cpu_seconds()
+        then, busy_then, guests_then = self._last
+        if now - then >= MIN_WINDOW_S:
+            by_guests = sum(seconds - guests_then.get(uuid, seconds) for uuid, seconds in guests.items())
+            capacity = (now - then) * strands / self._host.size.strands_per_cpu
+            self._share = min(100.0, max(0.0, 100 * (busy - busy_then - by_guests) / capacity))
+            self._last = (now, busy, guests)
+        return self._share
+
+    def _busy_seconds(self) -> float:
+        times = psutil.cpu_times(percpu=True)
+        return sum(
+            sum(times[cpu]) - times[cpu].idle - times[cpu].iowait for cpu in self._host.size.cpus if cpu < len(times)
+        )
+
+
+class Listing:
+    """Answers every question that begins with ``list``."""
+
+    def __init__(self, host: Host, migrations: MigrationVerbs) -> None:
+        self._host = host
+        self._migrations = migrations
+        self._meter = HostMeter(host)
+
+    def domains(self, names: Iterable[str] = ()) -> tuple[DomainView, ...]:
+        """Domains as listings show them: those named, or all, the control domain first.
+
+        Raises:
+            NotFound: one that is named does not exist.
+        """
+        wanted = [self._host.store.domain(name) for name in names]
+        domains = wanted or sorted(
+            self._host.store.domains(), key=lambda domain: (not domain.is_control, domain.order)
+        )
+        return tuple(DomainView(domain, self._status(domain)) for domain in domains)
+
+    def host(self) -> HostView:
+        """The host, and who holds which part of it."""
+        partition = self._host.partition()
+        holders = {strand: name for name, bindings in partition.bindings.items() for strand in bindings.strands}
+        strands = tuple(
+            StrandView(strand, strand // partition.size.strands_per_cpu, holders.get(strand, ""))
+            for strand in partition.size.strands
+        )
+        held = [
+            MemoryView(block.physical_address_mib, block.size_mib, name)
+            for name, bindings in partition.bindings.items()
+            for block in bindings.memory
+        ]
+        free = [MemoryView(start, size, "") for start, size in partition.free_memory]
+        memory = tuple(sorted((*held, *free), key=lambda block: block.address_mib))
+        return HostView(self._host.facts, strands, memory)
+
+    def _status(self, domain: Domain) -> DomainStatus:
+        migration = self._migrations.status(domain)
+        state = self._state(domain)
+        flags = _flags(domain, state, migration, serves=self._serves(domain))
+        if domain.is_control:
+            return self._control_status(domain, state, flags)
+        running = self._host.guests.get(domain.uuid)
+        if running is None or not self._host.is_owner(domain.uuid):
+            return DomainStatus(state, flags, migration=migration)
+        shares = running.meter.read()
+        return DomainStatus(
+            state=state,
+            flags=flags,
+            utilisation=sum(shares) / len(shares) if shares else 0.0,
+            vcpu_utilisation=shares or (0.0,) * len(domain.bindings.vcpus if domain.bindings else ()),
+            uptime_s=max(0.0, time.time() - domain.started_at) if domain.started_at else 0.0,
+            migration=migration,
+        )
+
+    def _control_status(self, domain: Domain, state: DomainState, flags: str) -> DomainStatus:
+        assert domain.bindings is not None
+        share = self._meter.read(len(domain.bindings.vcpus))
+        return DomainStatus(
+            state=state,
+            flags=flags,
+            utilisation=share,
+            vcpu_utilisation=(share,) * len(domain.bindings.vcpus),
+            uptime_s=time.time() - psutil.boot_time(),
+        )
+
+    def _state(self, domain: Domain) -> DomainState:
+        if domain.bindings is None:
+            return DomainState.INACTIVE
+        if domain.is_control:
+            return DomainState.ACTIVE
+        verb = self._host.operations.held_by(domain.name)
+        if verb in _BUSY_STATES:
+            return _BUSY_STATES[verb]
+        running = self._host.guests.get(domain.uuid)
+        if running is None or running.run_state is RunState.INCOMING or self._is_arriving(domain):
+            return DomainState.BOUND
+        return DomainState.ACTIVE if running.run_state is RunState.RUNNING else DomainState.SUSPENDED
+
+    def _is_arriving(self, domain: Domain) -> bool:
+        status = self._migrations.status(domain)
+        return status is not None and status.role == "target"
+
+    def _serves(self, domain: Domain) -> bool:
+        services = self._host.store.services()
+        everything = (*services.disk_services, *services.switches, *services.concentrators)
+        return any(service.domain == domain.name for service in everything)
+
+
+def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool) -> str:
+    """The six letters of the FLAGS column (spec/ldm.md 1.3)."""
+    migrating = "-"
+    if migration is not None:
+        migrating = "e" if migration.error else migration.role[0]
+    return "".join(
+        (
+            "s" if state in (DomainState.STARTING, DomainState.STOPPING) else "-",
+            "n" if state in (DomainState.ACTIVE, DomainState.SUSPENDED) else "-",
+            "-",
+            "c" if domain.is_control else "-",
+            "v" if serves else "-",
+            migrating,
+        )
+    )

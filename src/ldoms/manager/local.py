@@ -1,0 +1,242 @@
+"""This host as a migration sees it: implements `ldoms.migration.local.LocalHost` with the manager's verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Set
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import psutil
+
+from ldoms.hypervisor.engine import Guest, RunState
+from ldoms.manager.consoles import Consoles
+from ldoms.manager.host import Host
+from ldoms.manager.life import LifeVerbs
+from ldoms.model.domain import ConsoleConstraint, Domain
+from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound
+from ldoms.model.events import EventKind
+from ldoms.model.host import HostFacts
+from ldoms.model.images import BootFileFacts, ImageFacts
+from ldoms.model.migration import Description, DomainFacts, Preparation, TargetFacts
+from ldoms.model.services import Volume
+from ldoms.model.sizes import MIB
+from ldoms.store import Store
+
+BOOT_FILES = ("boot-file", "boot-initrd")
+_SOFT_STATES = {RunState.CRASHED: "crashed", RunState.PAUSED: "suspended", RunState.SHUT_DOWN: "shut down"}
+
+
+class LocalMigrationHost:
+    """The manager, as far as a migration needs it."""
+
+    def __init__(self, host: Host, life: LifeVerbs, consoles: Consoles) -> None:
+        self._host = host
+        self._life = life
+        self._consoles = consoles
+        self._ports: dict[str, int] = {}
+
+    @property
+    def facts(self) -> HostFacts:
+        """What is fixed about this host."""
+        return self._host.facts
+
+    @property
+    def store(self) -> Store:
+        """Its durable memory."""
+        return self._host.store
+
+    def guest(self, uuid: str) -> Guest | None:
+        """The guest of a domain, if it runs here."""
+        running = self._host.guests.get(uuid)
+        return running.guest if running else None
+
+    def publish(self, kind: EventKind, domain: str, **data: object) -> None:
+        """Tell everybody what happened."""
+        self._host.events.publish(kind, domain, **data)
+
+    # As the source
+
+    async def describe_domain(self, domain: Domain, beacon: str, content: str) -> DomainFacts:
+        """What the target must know of a domain; leaves a beacon beside each of its images."""
+        services = self._host.store.services()
+        volumes = self._volumes(domain)
+        await self._host.storage.place_beacons(_paths(volumes), beacon, content)
+        running = self._host.guests.get(domain.uuid)
+        switches = {switch.name: switch.mtu for switch in services.switches}
+        return DomainFacts(
+            domain=domain,
+            active=running is not None,
+            images=await self._inspect(volumes, beacon),
+            boot_files=await self._boot_files(domain),
+            mtus={
+                network.switch: switches[network.switch] for network in domain.networks if network.switch in switches
+            },
+            volumes=volumes,
+            softstate=_SOFT_STATES.get(running.run_state, "") if running else "",
+            dependants=tuple(
+                other.name for other in self._host.store.domains() if domain.name in other.constraints.masters
+            ),
+        )
+
+    async def take_beacons_back(self, domain: Domain, beacon: str) -> None:
+        """Remove what `describe_domain` has left."""
+        await self._host.storage.remove_beacons(_paths(self._volumes(domain)), beacon)
+
+    async def mtu_towards(self, address: str) -> int:
+        """The MTU of the way to another host."""
+        return await self._host.network.mtu_towards(address)
+
+    async def remove(self, uuid: str) -> None:
+        """End the guest of a domain, give everything back and forget the domain; may be repeated."""
+        self._ports.pop(uuid, None)
+        directory = self._host.places.domain(uuid)
+        domain = self._host.store.domain_by_uuid(uuid)
+        await self._life.end_guest(uuid)
+        await self._consoles.close_domain(uuid)
+        if domain is not None:
+            await self._life.remove_taps(domain)
+            with self._host.store.transaction():
+                self._host.store.delete_domain(uuid)
+                self._host.events.publish(EventKind.DOMAIN_REMOVED, domain.name)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    # As the target
+
+    async def describe_self(self, description: Description, caller: str) -> TargetFacts:
+        """What this host says of its fitness for a domain of another host."""
+        host, store = self._host, self._host.store
+        domain = description.domain.domain
+        partition, domains = host.partition(), store.domains()
+        volumes = self._volumes(domain)
+        bindings = [known.bindings for known in domains if known.bindings is not None]
+        taken = {binding.console_port for binding in bindings}
+        concentrators = store.services().concentrators
+        free_ports = sum(
+            1 for known in concentrators for port in range(known.port_min, known.port_max + 1) if port not in taken
+        )
+        name = description.new_name or domain.name
+        operation = host.operations.on(name)
+        return TargetFacts(
+            host=host.facts,
+            services=store.services(),
+            names={known.name: known.uuid for known in domains},
+            macs=host.macs(),
+            free_strands=len(partition.free_strands),
+            free_memory_mib=partition.free_memory_mib,
+            available_memory_mib=psutil.virtual_memory().available // MIB,
+            free_console_ports=free_ports,
+            console_groups=tuple(known.console.group or known.name for known in domains if known.is_bound),
+            images=await self._inspect(volumes, description.beacon),
+            boot_files=await self._boot_files(domain),
+            free_data_port=self._free_data_port() is not None,
+            data_mtu=await host.network.mtu_towards(caller),
+            busy=(f"operation {operation.kind} on LDom {name}",) if operation else (),
+        )
+
+    def check_admits(self, preparation: Preparation) -> Domain:
+        """The domain as it will be here, with what it is given."""
+        store, moved = self._host.store, preparation.domain
+        name = preparation.new_name or moved.name
+        self._host.operations.check_free(name)
+        known = store.domains()
+        if any(domain.name == name for domain in known):
+            raise AlreadyExists(f"LDom {name} already exists on {self.facts.name}")
+        if any(domain.uuid == moved.uuid for domain in known):
+            raise AlreadyExists(f"a domain with the UUID {moved.uuid} already exists on {self.facts.name}")
+        taken = self._host.macs()
+        for mac in moved.macs:
+            if mac in taken:
+                raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]} on {self.facts.name}")
+        names = {domain.name for domain in known}
+        masters = tuple(master for master in moved.constraints.masters if master in names)
+        domain = replace(
+            moved,
+            name=name,
+            order=store.next_position(),
+            constraints=replace(moved.constraints, masters=masters),
+            console=ConsoleConstraint(),
+            bindings=None,
+        )
+        if moved.bindings is None:
+            return domain
+        for network in domain.networks:
+            store.services().switch(network.switch)
+        if not preparation.active:
+            return replace(domain, bindings=self._life.make_bindings(domain))
+        # What the guest sees must be the same here: its machine, and the place of each device.
+        bindings = self._life.make_bindings(domain, moved.bindings.machine)
+        return replace(domain, bindings=replace(bindings, ports=moved.bindings.ports))
+
+    async def start_incoming(self, domain: Domain) -> Guest:
+        """Start the guest of a domain that waits for its memory."""
+        await self._life.settle_formats(domain)
+        async with AsyncExitStack() as undo:
+            guest = await self._life.start_guest(domain, undo, incoming=True)
+            undo.pop_all()
+        return guest
+
+    async def open_console(self, domain: Domain) -> None:
+        """Open the console of a domain that has just been made."""
+        await self._consoles.open(domain)
+
+    async def listen(self, guest: Guest, address: str) -> int:
+        """Have a guest wait for its memory at a free port of the range, which is returned."""
+        tried: set[int] = set()
+        while (port := self._free_data_port(tried)) is not None:
+            self._ports[guest.uuid] = port  # before the first wait, so that no other arrival picks it
+            try:
+                await guest.listen(address, port)
+                return port
+            except HostError as error:
+                del self._ports[guest.uuid]
+                if error.code != "port-taken":
+                    raise
+                tried.add(port)
+        raise NoResources(f"no port for migration data is free on {self.facts.name}", code="no-data-port")
+
+    def arrived(self, uuid: str) -> None:
+        """The domain is ours now: tell everybody."""
+        self._ports.pop(uuid, None)
+        domain = self._host.store.domain_by_uuid(uuid)
+        if domain is None:
+            return
+        kind = EventKind.DOMAIN_ADDED
+        if domain.is_bound:
+            kind = EventKind.DOMAIN_STARTED if domain.started_at else EventKind.DOMAIN_BOUND
+        self.publish(kind, domain.name)
+
+    # Inside
+
+    def _volumes(self, domain: Domain) -> dict[str, Volume]:
+        """The volumes behind the disks of a domain, as far as this host has them, by ``volume@service``."""
+        volumes = {}
+        for disk in domain.disks:
+            try:
+                volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
+            except NotFound:
+                continue
+            volumes[f"{disk.volume}@{disk.service}"] = volume
+        return volumes
+
+    async def _inspect(self, volumes: dict[str, Volume], beacon: str) -> tuple[ImageFacts, ...]:
+        return tuple([await self._host.storage.inspect(name, volume, beacon) for name, volume in volumes.items()])
+
+    async def _boot_files(self, domain: Domain) -> tuple[BootFileFacts, ...]:
+        return tuple(
+            [
+                BootFileFacts(variable, path, await self._host.storage.digest(path))
+                for variable in BOOT_FILES
+                if (path := domain.variable(variable))
+            ]
+        )
+
+    def _free_data_port(self, tried: Set[int] = frozenset()) -> int | None:
+        first, last = self._host.config.network.data_ports
+        taken = {*self._ports.values(), *tried}
+        return next((port for port in range(first, last + 1) if port not in taken), None)
+
+
+def _paths(volumes: dict[str, Volume]) -> tuple[str, ...]:
+    return tuple(volume.backend for volume in volumes.values())

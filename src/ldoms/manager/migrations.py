@@ -1,0 +1,268 @@
+"""``migrate-domain``, ``cancel-operation migration`` and what is left of earlier migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid as uuids
+from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import structlog
+
+from ldoms.manager.host import Host
+from ldoms.manager.operations import Handle, Work
+from ldoms.migration.journal import Journal
+from ldoms.migration.local import LocalHost, Observer
+from ldoms.migration.peer import Connector, Credentials
+from ldoms.migration.phases import PHASES, Undo
+from ldoms.migration.source import SourceMigration, beacon_name
+from ldoms.migration.target import TargetSide
+from ldoms.model.codec import to_wire
+from ldoms.model.domain import Domain, MigrationStatus
+from ldoms.model.errors import LdomsError, NotFound, RequestError
+from ldoms.model.migration import (
+    MigrationOptions,
+    MigrationRecord,
+    MigrationReport,
+    Outcome,
+    Role,
+)
+from ldoms.model.operation import Operation, OperationStatus
+from ldoms.model.phases import Phase
+
+KIND = "migrate-domain"
+
+_log = structlog.get_logger(__name__)
+
+
+class MigrationVerbs:
+    """The migrations of this host, as their source; `target` has those that come here."""
+
+    def __init__(self, host: Host, local: LocalHost, connector: Connector, target: TargetSide) -> None:
+        self._host = host
+        self._local = local
+        self._connector = connector
+        self._target = target
+        self._sources: dict[str, SourceMigration] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    def migrate(self, name: str, options: MigrationOptions, credentials: Credentials, user: str) -> Operation:
+        """Begin to move a domain; the operation that is returned goes on by itself, under the migration's id.
+
+        Raises:
+            NotFound: there is no such domain.
+            Busy: another operation holds it.
+            RequestError: it is on its way already.
+        """
+        with self._host.changing(name, KIND) as domain:
+            record = self._new_record(domain, options, user)
+        work = self._lead(record, credentials)
+        return self._host.operations.start(KIND, name, user, work, may_cancel=True, identity=record.id)
+
+    async def cancel(self, name: str, *, force: bool) -> None:
+        """Stop the migration of a domain, and return when everything is as before.
+
+        With `force`, a hand-off that waits for its target's answer is settled: the domain is ours again.
+
+        Raises:
+            RequestError: none is under way, this host is its target, or it cannot be stopped any more.
+        """
+        domain = self._host.store.domain(name)
+        arriving = self._target.migration_status(domain.uuid)
+        if arriving is not None:
+            raise RequestError(
+                f"the migration of LDom {name} is led by its source: run 'ldm cancel-operation migration {name}' on"
+                f" {arriving.peer}",
+                code="not-the-source",
+            )
+        operation, migration = self._host.operations.on(name), self._sources.get(name)
+        if operation is None or operation.kind != KIND or migration is None:
+            raise RequestError(f"no migration of LDom {name} is under way", code="no-migration")
+        if operation.may_cancel:
+            self._host.operations.cancel(operation.id)
+        elif force:
+            migration.reclaim()
+        else:
+            raise RequestError(
+                f"LDom {name} has been handed over and waits for the answer of the target, which may have it running"
+                " already. If the target is lost for good, 'ldm cancel-operation -f migration"
+                f" {name}' lets it run here again; if it is not, the guest may then run on both hosts and destroy its"
+                " disks",
+                code="handed-over",
+            )
+        ended = await self._host.operations.wait(operation.id)
+        if ended.status is OperationStatus.SUCCESS:
+            raise RequestError(
+                f"the migration of LDom {name} was complete before it could be cancelled: the domain is on"
+                f" {migration.record.peer}",
+                code="too-late",
+            )
+
+    async def claim(self, name: str) -> None:
+        """Let the complete copy of a domain run here whose source is lost for good.
+
+        Raises:
+            RequestError: no copy waits here, or its source is not silent.
+        """
+        domain = self._host.store.domain(name)
+        status = self._target.migration_status(domain.uuid)
+        if status is None:
+            raise RequestError(f"no copy of LDom {name} waits on this host", code="no-copy")
+        if not status.error:
+            raise RequestError(
+                f"the source of LDom {name} is alive: the migration goes on by itself", code="source-alive"
+            )
+        await self._target.claim(domain.uuid)
+
+    def status(self, domain: Domain) -> MigrationStatus | None:
+        """What a listing shows of the migration that a domain takes part in; None when there is none."""
+        operation, migration = self._host.operations.on(domain.name), self._sources.get(domain.name)
+        if operation is None or migration is None:
+            return self._target.migration_status(domain.uuid)
+        return MigrationStatus(
+            operation="migration",
+            role="source",
+            peer=migration.record.peer,
+            phase=operation.phase,
+            progress=operation.progress,
+            error=migration.record.report.outcome is Outcome.UNDECIDED,
+        )
+
+    def history(self) -> tuple[MigrationReport, ...]:
+        """The report of every migration that this host took part in, oldest first."""
+        return tuple(record.report for record in self._host.store.migrations())
+
+    def report(self, migration: str) -> MigrationReport:
+        """The report of one migration; the beginning of its id is enough.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = [report for report in self.history() if report.id.startswith(migration)]
+        if len(found) != 1:
+            raise NotFound(f"migration {migration} was not found")
+        return found[0]
+
+    async def recover(self) -> None:
+        """Go on with, or take back, every migration that a restart of the manager has interrupted."""
+        for operation in self._host.store.operations():
+            if operation.is_over:
+                continue
+            record = self._host.store.migration(operation.id)
+            if record is None or record.settled:
+                await self._take_beacons_back(operation)
+                self._host.operations.abandon(operation)
+        for record in self._host.store.migrations(unsettled=True):
+            if record.role is not Role.SOURCE:
+                continue
+            _log.info("migration-found", migration=record.id, phase=record.phase.value)
+            if record.report.ended_at:
+                self._in_background(self._tell_later(self._migration(record, Unobserved())))
+            else:
+                self._host.operations.start(
+                    KIND,
+                    record.name,
+                    record.report.user,
+                    self._lead(record, None),
+                    may_cancel=PHASES[record.phase].undo is not Undo.IMPOSSIBLE,
+                    identity=record.id,
+                )
+
+    async def close(self) -> None:
+        """Let go; everything goes on after the restart."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    # Inside
+
+    def _lead(self, record: MigrationRecord, credentials: Credentials | None) -> Work:
+        """The work of a migration: from the beginning with credentials, from where it stands without."""
+
+        async def work(handle: Handle) -> Mapping[str, Any]:
+            migration = self._migration(record, handle)
+            self._sources[record.name] = migration
+            try:
+                if credentials is None:
+                    report = await migration.resume()
+                elif record.options.dry_run:
+                    report = await migration.check(credentials)
+                else:
+                    report = await migration.run(credentials)
+                    self._in_background(migration.settle())
+            except LdomsError:
+                if not migration.record.settled:
+                    self._in_background(self._tell_later(migration))
+                raise
+            finally:
+                del self._sources[record.name]
+            return {"report": to_wire(report)}
+
+        return work
+
+    def _migration(self, record: MigrationRecord, observer: Observer) -> SourceMigration:
+        return SourceMigration(self._local, self._connector, Journal(self._host.store, record), observer)
+
+    async def _tell_later(self, migration: SourceMigration) -> None:
+        """Tell the target that it is off. A domain whose guest is not here is held meanwhile: it may be there."""
+        record = migration.record
+        with ExitStack() as stack:
+            if record.active and self._host.guests.get(record.uuid) is None:
+                stack.enter_context(self._host.operations.holding(record.name, "settling its migration"))
+            await migration.tell_later()
+
+    async def _take_beacons_back(self, operation: Operation) -> None:
+        with suppress(NotFound):
+            domain = self._host.store.domain(operation.domain)
+            await self._local.take_beacons_back(domain, beacon_name(operation.id))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _new_record(self, domain: Domain, options: MigrationOptions, user: str) -> MigrationRecord:
+        ownership = self._host.store.ownership(domain.uuid)
+        active = self._host.guests.get(domain.uuid) is not None
+        identity, now = str(uuids.uuid4()), time.time()
+        report = MigrationReport(
+            id=identity,
+            domain=domain.name,
+            target_name=options.new_name or domain.name,
+            uuid=domain.uuid,
+            source=self._host.facts.name,
+            target=options.host,
+            user=user,
+            active=active,
+            outcome=Outcome.UNDER_WAY,
+            started_at=now,
+        )
+        return MigrationRecord(
+            id=identity,
+            role=Role.SOURCE,
+            uuid=domain.uuid,
+            name=domain.name,
+            peer=options.host,
+            address="",
+            token="",
+            epoch=(ownership.epoch if ownership else 0) + 1,
+            phase=Phase.CHECK,
+            phase_at=now,
+            options=options,
+            report=report,
+            active=active,
+        )
+
+
+class Unobserved:
+    """Nobody follows a migration that is over and only has to be told to its target."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+
+    def update(
+        self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None
+    ) -> None:
+        """Nobody wants to know."""

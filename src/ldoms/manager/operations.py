@@ -1,0 +1,265 @@
+"""Operations: work on a domain that others must not disturb, and that may outlive the request that began it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from ldoms.model.codec import to_wire
+from ldoms.model.errors import Busy, Cancelled, CheckFailed, LdomsError, NotFound, RequestError
+from ldoms.model.operation import Operation, OperationStatus
+from ldoms.store import Store
+
+Work = Callable[["Handle"], Awaitable[Mapping[str, Any]]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Handle:
+    """What the work of an operation says of itself, and hears from others."""
+
+    def __init__(self, operations: Operations, operation: Operation) -> None:
+        self._operations = operations
+        self.operation = operation
+        self.cancelled = asyncio.Event()
+        """Set when somebody has asked for an end."""
+
+    def update(
+        self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None
+    ) -> None:
+        """Tell how far it is. Nothing of this is written down: the journal of the work is what counts."""
+        now = self.operation
+        self.operation = replace(
+            now,
+            phase=now.phase if phase is None else phase,
+            progress=now.progress if progress is None else progress,
+            may_cancel=now.may_cancel if may_cancel is None else may_cancel,
+        )
+        self._operations.tell(self.operation)
+
+
+class Operations:
+    """The operations of a host: at most one for each domain."""
+
+    def __init__(self, store: Store) -> None:
+        """Write operations to `store`."""
+        self._store = store
+        self._running: dict[str, Handle] = {}
+        self._held: dict[str, str] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watchers: dict[str, set[asyncio.Queue[Operation]]] = {}
+
+    # Short work
+
+    @contextmanager
+    def holding(self, domain: str, kind: str) -> Iterator[None]:
+        """Keep everybody else from changing a domain while a short piece of work goes on.
+
+        Raises:
+            Busy: another operation holds it; the message names that one.
+        """
+        self.check_free(domain)
+        self._held[domain] = kind
+        try:
+            yield
+        finally:
+            del self._held[domain]
+
+    def check_free(self, domain: str) -> None:
+        """Make sure that nothing holds a domain.
+
+        Raises:
+            Busy: something does; the message names it and what to do.
+        """
+        operation = self.on(domain)
+        if operation is not None:
+            remedy = "wait for it to end"
+            if operation.kind == "migrate-domain" and operation.may_cancel:
+                remedy += f", or run 'ldm cancel-operation migration {domain}'"
+            raise Busy(
+                f"LDom {domain} is busy: operation {operation.kind} (phase {operation.phase or 'begin'}) is under"
+                f" way; {remedy}",
+                operation=operation.id,
+                kind=operation.kind,
+            )
+        if domain in self._held:
+            raise Busy(
+                f"LDom {domain} is busy: {self._held[domain]} is under way; try again", kind=self._held[domain]
+            )
+
+    def on(self, domain: str) -> Operation | None:
+        """The operation that is under way on a domain, or None."""
+        for handle in self._running.values():
+            if handle.operation.domain == domain:
+                return handle.operation
+        return None
+
+    def held_by(self, domain: str) -> str:
+        """The verb of the short work that holds a domain, or empty."""
+        return self._held.get(domain, "")
+
+    # Long work
+
+    def start(
+        self, kind: str, domain: str, user: str, work: Work, *, may_cancel: bool, identity: str = ""
+    ) -> Operation:
+        """Begin an operation that goes on by itself.
+
+        Args:
+            kind: the verb.
+            domain: that it holds while it runs.
+            user: who asked for it.
+            work: what it does; what it returns becomes `Operation.result`, what it raises `Operation.error`.
+            may_cancel: whether it can be stopped from the beginning.
+            identity: id of an earlier operation that this one continues; empty = a new one.
+
+        Raises:
+            Busy: another operation holds the domain.
+        """
+        self.check_free(domain)
+        operation = Operation(
+            id=identity or str(uuid.uuid4()),
+            kind=kind,
+            domain=domain,
+            user=user,
+            started_at=time.time(),
+            may_cancel=may_cancel,
+        )
+        handle = Handle(self, operation)
+        self._running[operation.id] = handle
+        self._store.put_operation(operation)
+        self._tasks[operation.id] = asyncio.create_task(self._run(handle, work), name=f"{kind}-{domain}")
+        return operation
+
+    def get(self, identity: str) -> Operation:
+        """The operation with that id, running or over.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if identity in self._running:
+            return self._running[identity].operation
+        operation = self._store.operation(identity)
+        if operation is None:
+            raise NotFound(f"operation {identity} was not found")
+        return operation
+
+    def list(self) -> tuple[Operation, ...]:
+        """All operations that are remembered, oldest first."""
+        running = {identity: handle.operation for identity, handle in self._running.items()}
+        return tuple(running.get(operation.id, operation) for operation in self._store.operations())
+
+    async def follow(self, identity: str) -> AsyncIterator[Operation]:
+        """The operation as it is now, and again after each change, until it is over.
+
+        Raises:
+            NotFound: there is none.
+        """
+        queue: asyncio.Queue[Operation] = asyncio.Queue()
+        watchers = self._watchers.setdefault(identity, set())
+        watchers.add(queue)
+        try:
+            operation = self.get(identity)
+            yield operation
+            while not operation.is_over:
+                operation = await queue.get()
+                yield operation
+        finally:
+            watchers.discard(queue)
+            if not watchers:
+                self._watchers.pop(identity, None)
+
+    async def wait(self, identity: str) -> Operation:
+        """The operation, once it is over.
+
+        Raises:
+            NotFound: there is none.
+        """
+        operation = self.get(identity)
+        async for known in self.follow(identity):
+            operation = known
+        return operation
+
+    def cancel(self, identity: str) -> None:
+        """Ask an operation to stop; it says by itself when it has.
+
+        Raises:
+            RequestError: it is over, or cannot be stopped any more.
+        """
+        handle = self._running.get(identity)
+        if handle is None:
+            raise RequestError(f"operation {identity} is over", code="operation-over")
+        if not handle.operation.may_cancel:
+            raise RequestError(
+                f"operation {handle.operation.kind} on LDom {handle.operation.domain} cannot be cancelled any more"
+                f" (phase {handle.operation.phase})",
+                code="too-late",
+            )
+        handle.cancelled.set()
+
+    def abandon(self, operation: Operation) -> None:
+        """Note that an operation has ended with the manager that was doing it, and cannot go on."""
+        error = {"code": "restarted", "message": f"{operation.kind} was interrupted by a restart of the manager"}
+        ended = replace(
+            operation, status=OperationStatus.FAILURE, ended_at=time.time(), may_cancel=False, error=error
+        )
+        self._store.put_operation(ended)
+
+    async def close(self) -> None:
+        """Let go of everything that runs; what it was doing is in the journal and goes on after a restart."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Inside
+
+    def tell(self, operation: Operation) -> None:
+        """Tell everybody who follows the operation that it has changed."""
+        for queue in self._watchers.get(operation.id, ()):
+            queue.put_nowait(operation)
+
+    async def _run(self, handle: Handle, work: Work) -> None:
+        identity, domain = handle.operation.id, handle.operation.domain
+        with structlog.contextvars.bound_contextvars(operation=identity, domain=domain):
+            status, error, result = OperationStatus.SUCCESS, {}, {}
+            try:
+                result = dict(await work(handle))
+            except Cancelled as cancelled:
+                status, error = OperationStatus.CANCELLED, describe_error(cancelled)
+            except LdomsError as failure:
+                status, error = OperationStatus.FAILURE, describe_error(failure)
+            except asyncio.CancelledError:
+                # The manager stops: the operation is not over, and goes on after the restart.
+                del self._running[identity], self._tasks[identity]
+                raise
+            except Exception as bug:
+                _log.exception("operation-crashed", kind=handle.operation.kind)
+                status, error = OperationStatus.FAILURE, {"code": "internal", "message": f"internal error: {bug!r}"}
+        handle.operation = replace(
+            handle.operation,
+            status=status,
+            ended_at=time.time(),
+            may_cancel=False,
+            progress=100 if status is OperationStatus.SUCCESS else handle.operation.progress,
+            error=error,
+            result=result,
+        )
+        del self._running[identity], self._tasks[identity]
+        self._store.put_operation(handle.operation)
+        self.tell(handle.operation)
+
+
+def describe_error(error: LdomsError) -> dict[str, Any]:
+    """An error as JSON data: its code, its sentence, and what explains it."""
+    described: dict[str, Any] = {"code": error.code, "message": error.message, "details": to_wire(error.details)}
+    if isinstance(error, CheckFailed):
+        described["findings"] = to_wire(error.findings)
+    return described

@@ -1,0 +1,199 @@
+"""Phases 3 and 4 on the source: memory crosses while the guest runs, then the guest stops and the rest crosses."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from ldoms.hypervisor.engine import (
+    ENDED,
+    Guest,
+    GuestEvent,
+    GuestEventKind,
+    MigrationStatus,
+    RunState,
+)
+from ldoms.migration.convergence import GiveUp, PassSample, SetLimit, Situation, decide
+from ldoms.migration.journal import Journal
+from ldoms.migration.link import TargetLink
+from ldoms.migration.local import Observer
+from ldoms.model.errors import HostError, MigrationError
+from ldoms.model.migration import MigrationPlan, Progress, Ticket
+
+POLL_S = 0.25
+MIN_SWITCHOVER_S = 3.0
+"""The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
+STOP_S = 10.0
+RESUME_TRIES, RESUME_PAUSE_S = 100, 0.05
+
+
+class MemoryCopy:
+    """The copy of one guest's memory, as its sending end sees it."""
+
+    def __init__(
+        self, guest: Guest, events: asyncio.Queue[GuestEvent], plan: MigrationPlan, journal: Journal, link: TargetLink
+    ) -> None:
+        """Copy the memory of `guest`, whose `events` have been subscribed to before."""
+        self._guest = guest
+        self._events = events
+        self._plan = plan
+        self._journal = journal
+        self._link = link
+        self._limit_s = plan.downtime_limit_s
+        self._samples: list[PassSample] = []
+
+    async def send(self, ticket: Ticket, observer: Observer) -> bool:
+        """Phase 3: send memory until QEMU has stopped the guest for the last part.
+
+        A copy that is under way already, from before a restart of the manager, is followed from where it is.
+
+        Returns:
+            Whether QEMU now waits for our word to send the last part.
+
+        Raises:
+            MigrationError: it failed, or does not come to an end.
+        """
+        progress = await self._guest.progress()
+        if progress.status in (MigrationStatus.NONE, *ENDED):
+            self._journal.begin_copy()
+            await self._guest.send(ticket.host, ticket.port)
+        async with self._link.heartbeat():
+            return await self._follow(observer)
+
+    async def switch_over(self, *, waits: bool) -> bool:
+        """Phase 4: send the rest. The guest stands still meanwhile; nothing here may dawdle.
+
+        Args:
+            waits: QEMU is known to wait for our word.
+
+        Returns:
+            Whether everything was sent; False = this QEMU has died over it, and the target must be asked.
+
+        Raises:
+            MigrationError: it failed, and the guest can go on here.
+        """
+        try:
+            if waits or (await self._guest.progress()).status == MigrationStatus.PRE_SWITCHOVER:
+                if not await self._link.is_alive():
+                    raise self._journal.error("the target's manager does not answer: it gets nothing", "peer-silent")
+                await self._guest.continue_switchover()
+            async with asyncio.timeout(max(MIN_SWITCHOVER_S, 3 * self._plan.max_suspend_s)):
+                status = await self._wait_ended()
+        except (TimeoutError, HostError) as error:
+            if self._guest.is_gone:
+                return False
+            raise self._journal.error("the last part of the copy did not arrive in time", "too-slow") from error
+        if status is None:
+            return False
+        if status != MigrationStatus.COMPLETED:
+            raise await self._failure(await self._guest.progress())
+        return True
+
+    async def note_figures(self) -> None:
+        """Put QEMU's own figures into the report; after the hand-off, as each question takes time."""
+        with suppress(HostError):
+            self._journal.note_copied(await self._guest.progress())
+
+    # Inside
+
+    async def _follow(self, observer: Observer) -> bool:
+        loop = asyncio.get_running_loop()
+        began, seen_passes = loop.time(), 0
+        while True:
+            if await self._next_status() == MigrationStatus.PRE_SWITCHOVER:
+                return True
+            progress = await self._guest.progress()
+            observer.update(progress=progress.percent)
+            self._link.progress = progress.percent
+            if progress.passes > seen_passes > 0:
+                self._journal.note_pass(progress)
+                self._samples.append(PassSample(loop.time() - began, _left_s(progress)))
+            seen_passes = max(seen_passes, progress.passes)
+            self._journal.note_throttle(progress.throttle_percent)
+            if progress.status in (MigrationStatus.PRE_SWITCHOVER, MigrationStatus.COMPLETED):
+                return progress.status == MigrationStatus.PRE_SWITCHOVER
+            if progress.status in ENDED:
+                raise await self._failure(progress)
+            await self._steer(loop.time() - began)
+
+    async def _steer(self, now_s: float) -> None:
+        situation = Situation(self._samples, now_s, self._limit_s, self._plan.max_suspend_s, self._link.silence_s)
+        match decide(situation, self._plan.downtime_limit_s):
+            case SetLimit(seconds):
+                await self._guest.set_downtime_limit(seconds)
+                self._limit_s = seconds
+            case GiveUp(reason):
+                raise self._journal.error(reason, "not-converging")
+
+    async def _wait_ended(self) -> str | None:
+        """QEMU's last word about the copy; None if it died before it."""
+        while True:
+            status = await self._next_status()
+            if status in ENDED:
+                return status
+            if self._guest.is_gone:
+                return None
+            if status is None and (status := (await self._guest.progress()).status) in ENDED:
+                return status
+
+    async def _next_status(self) -> str | None:
+        """The next word of QEMU about the copy, or None when there is something else to look at, or no news."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                while True:
+                    event = await self._events.get()
+                    if event.kind is GuestEventKind.STOPPED:
+                        self._journal.note(stopped_at=event.at)
+                    if event.kind is GuestEventKind.MIGRATION:
+                        return str(event.data["status"])
+                    if event.kind in (GuestEventKind.MIGRATION_PASS, GuestEventKind.GONE):
+                        return None
+        return None
+
+    async def _failure(self, progress: Progress) -> MigrationError:
+        """Why the copy failed: this end often knows only that the connection was lost, and the other one why."""
+        target = await self._link.status_now()
+        there = f"the target says: {target.error}" if target and target.error else ""
+        reasons = [reason for reason in (progress.error, there) if reason]
+        return self._journal.error(f"the copy failed: {'; '.join(reasons) or progress.status}", "copy-failed")
+
+
+async def stop_copy(guest: Guest) -> None:
+    """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises."""
+    try:
+        await guest.cancel_migration()
+        await _wait_stopped(guest)
+    except (HostError, TimeoutError):
+        # QEMU may be blocked on the connection: cutting it overtakes everything.
+        with suppress(HostError, TimeoutError):
+            await guest.cut_migration()
+            await _wait_stopped(guest)
+
+
+async def make_run(guest: Guest) -> None:
+    """Have a guest run here that is ours and was stopped for a copy; QEMU may be doing that by itself already.
+
+    Raises:
+        HostError: it does not run after many tries.
+    """
+    for _ in range(RESUME_TRIES):
+        if await guest.state() is RunState.RUNNING:
+            await guest.clear_migration()
+            return
+        with suppress(HostError):
+            await guest.resume()
+        await asyncio.sleep(RESUME_PAUSE_S)
+    raise HostError("the guest does not resume on this host", code="no-resume")
+
+
+async def _wait_stopped(guest: Guest) -> None:
+    async with asyncio.timeout(STOP_S):
+        while (await guest.progress()).status not in (MigrationStatus.NONE, *ENDED):
+            await asyncio.sleep(0.02)
+
+
+def _left_s(progress: Progress) -> float:
+    """How long the rest would take to send, were the guest stopped now."""
+    if progress.bandwidth_bytes_s <= 0:
+        return progress.expected_downtime_s
+    return progress.remaining_bytes / progress.bandwidth_bytes_s

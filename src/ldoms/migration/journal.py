@@ -1,0 +1,118 @@
+"""A migration's own memory on the source: the record on disk, and the report as it grows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import structlog
+
+from ldoms.migration.phases import PHASES
+from ldoms.model.errors import MigrationError
+from ldoms.model.migration import (
+    ClockReading,
+    MigrationRecord,
+    MigrationReport,
+    Outcome,
+    PassRecord,
+    PhaseRecord,
+    Progress,
+    TargetStatus,
+)
+from ldoms.model.phases import Phase
+from ldoms.store import Store
+
+_log = structlog.get_logger(__name__)
+
+
+class Journal:
+    """Keeps the record of one migration, and writes it down when the table of phases says so."""
+
+    def __init__(self, store: Store, record: MigrationRecord) -> None:
+        """Go on with `record`, which may be new or come from before a restart."""
+        self._store = store
+        self.record = record
+        self._pass_began = (time.time(), 0)
+
+    @property
+    def report(self) -> MigrationReport:
+        """The report as it stands."""
+        return self.record.report
+
+    def note(self, **changes: object) -> None:
+        """Change fields of the report; written with the next phase."""
+        self.record = replace(self.record, report=replace(self.report, **changes))  # type: ignore[arg-type]
+
+    def amend(self, **changes: object) -> None:
+        """Change fields of the record; written with the next phase."""
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+
+    def enter(self, phase: Phase, at: float = 0.0) -> None:
+        """A phase begins, now or at the time given: on disk before anything of it is done, if the table says so."""
+        at = at or time.time()
+        if phase is not self.record.phase:
+            self._end_phase(at)
+        self.record = replace(self.record, phase=phase, phase_at=at)
+        if PHASES[phase].journalled:
+            self.write()
+
+    def write(self) -> None:
+        """Put the record on disk. A dry run leaves nothing there."""
+        if not self.record.options.dry_run:
+            self._store.put_migration(self.record)
+
+    def note_pass(self, progress: Progress) -> PassRecord:
+        """A pass over memory has ended."""
+        now, sent = time.time(), progress.transferred_bytes
+        began, sent_before = self._pass_began
+        entry = PassRecord(
+            number=len(self.report.passes) + 1,
+            seconds=now - began,
+            sent_bytes=sent - sent_before,
+            dirty_bytes=progress.remaining_bytes,
+        )
+        self._pass_began = (now, sent)
+        self.note(passes=(*self.report.passes, entry))
+        return entry
+
+    def note_throttle(self, percent: int) -> None:
+        """The guest is held back by so much of its CPU time; the report has the most of it."""
+        self.note(throttle_percent=max(self.report.throttle_percent, percent))
+
+    def error(self, reason: str, code: str) -> MigrationError:
+        """An error that ends the migration in the phase that it is in."""
+        return MigrationError(reason, phase=self.record.phase, code=code)
+
+    def begin_copy(self) -> None:
+        """Memory starts to flow: the first pass begins."""
+        self._pass_began = (time.time(), 0)
+
+    def note_copied(self, progress: Progress) -> None:
+        """QEMU has handed everything over."""
+        self.note(
+            downtime_s=progress.downtime_s,
+            transferred_bytes=progress.transferred_bytes,
+            bandwidth_bytes_s=progress.bandwidth_bytes_s,
+        )
+
+    def note_resumed(self, status: TargetStatus) -> None:
+        """The guest runs on the target: the suspension by the clocks of the hosts is known."""
+        clock = self.report.clock or ClockReading(0.0, 0.0)
+        resumed_at = status.resumed_at - clock.offset_s
+        self.note(resumed_at=resumed_at)
+        if self.report.stopped_at and status.resumed_at:
+            self.note(stop_resume_s=max(0.0, resumed_at - self.report.stopped_at))
+
+    def end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
+        """The migration is over, or as good as: write the report."""
+        now = time.time()
+        self._end_phase(now)
+        self.note(outcome=outcome, cause=cause, ended_at=now)
+        self.amend(settled=settled)
+        self.write()
+        _log.info("migration-ended", migration=self.record.id, outcome=outcome.value, cause=cause)
+        return self.report
+
+    def _end_phase(self, at: float) -> None:
+        entry = PhaseRecord(self.record.phase, self.record.phase_at, max(0.0, at - self.record.phase_at))
+        self.note(phases=(*self.report.phases, entry))

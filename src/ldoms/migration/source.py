@@ -1,0 +1,481 @@
+"""The source of a migration: it leads, phase by phase, and goes back or forward when something breaks.
+
+The order of things that must hold is in two tables, `phases.PHASES` and `model.ownership.TRANSITIONS`; here is what
+is done in each phase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+
+from ldoms.checks import evaluate
+from ldoms.hypervisor.engine import Guest, GuestEvent, MigrationEnd, MigrationStatus
+from ldoms.migration.clock import read_clock
+from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
+from ldoms.migration.gates import gate
+from ldoms.migration.journal import Journal
+from ldoms.migration.link import LAST_RETRY_S, TargetLink, abort_target, persist
+from ldoms.migration.local import LocalHost, Observer
+from ldoms.migration.peer import Connector, Credentials
+from ldoms.migration.phases import PHASES, Restart, Undo, phases_of
+from ldoms.migration.plan import make_plan
+from ldoms.model.domain import Domain
+from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError
+from ldoms.model.events import EventKind
+from ldoms.model.findings import blocking
+from ldoms.model.migration import (
+    CheckFacts,
+    Description,
+    MigrationRecord,
+    MigrationReport,
+    Outcome,
+    Preparation,
+    TargetStatus,
+    Ticket,
+)
+from ldoms.model.ownership import Action, OwnerEvent, Ownership, OwnerState, Verdict, advance
+from ldoms.model.phases import Phase
+
+ASK_LOST_S = 15.0
+"""How long a target is asked whether it has a complete copy, when this host's has died."""
+ABORT_TRIES_S = 600.0
+"""How long a target that cannot be reached is told, again and again, that a migration is off."""
+SETTLE_TRIES, SETTLE_PAUSE_S = 20, 0.5
+"""How often the target is asked for what it does after the hand-off."""
+TELL_LATER_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class SourceMigration:
+    """One migration away from this host.
+
+    `run` goes through it from the beginning, `resume` from wherever a restart has found it. Both return the report
+    of a migration that has succeeded; every other end is an error, and the domain is here as before.
+    """
+
+    def __init__(self, local: LocalHost, connector: Connector, journal: Journal, observer: Observer) -> None:
+        self._local = local
+        self._connector = connector
+        self._journal = journal
+        self._observer = observer
+        self._facts: CheckFacts | None = None
+        self._ticket = Ticket()
+        self._events: asyncio.Queue[GuestEvent] = asyncio.Queue()
+        self._opened_link: TargetLink | None = None
+        self._waits_for_word = False
+        self._reclaimed = asyncio.Event()
+        self._untold: list[tuple[asyncio.TimerHandle, Phase]] = []
+
+    @property
+    def record(self) -> MigrationRecord:
+        """The record as it stands."""
+        return self._journal.record
+
+    # Ways in
+
+    async def run(self, credentials: Credentials) -> MigrationReport:
+        """Migrate the domain of the journal's record.
+
+        Raises:
+            CheckFailed: requirements are not met; nothing was started.
+            MigrationError: it failed later; the domain is here as before.
+            Cancelled: somebody asked for an end; the domain is here as before.
+        """
+        return await self._lead(lambda: self._go_through(phases_of(self.record.active)), credentials)
+
+    async def check(self, credentials: Credentials) -> MigrationReport:
+        """Phase 1 alone, for a dry run: ask both hosts everything, and change nothing.
+
+        Raises:
+            CheckFailed: requirements are not met.
+        """
+        return await self._lead(lambda: self._go_through((Phase.CHECK,)), credentials)
+
+    async def resume(self) -> MigrationReport:
+        """Go on with a migration that a restart of the manager has interrupted, or take it back."""
+
+        async def go_on() -> MigrationReport:
+            phases = phases_of(self.record.active)
+            return await self._go_through(phases[phases.index(await self._where_to_go_on()) :])
+
+        return await self._lead(go_on, Credentials(token=self.record.token))
+
+    def reclaim(self) -> None:
+        """Settle a hand-off whose target is lost for good: the domain is ours again, and its guest resumes.
+
+        Only an administrator can know that the target is lost. If it is not, the guest may run twice.
+        """
+        self._reclaimed.set()
+
+    # The way through
+
+    async def _lead(
+        self, way: Callable[[], Coroutine[Any, Any, MigrationReport]], credentials: Credentials
+    ) -> MigrationReport:
+        try:
+            async with TargetLink.open(self._connector, self.record, credentials) as self._opened_link:
+                with self._subscribed():
+                    return await way()
+        except LdomsError as error:
+            await self._take_back(error)
+            raise
+        finally:
+            self._tell_now()
+
+    async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
+        for phase in phases:
+            self._enter(phase)
+            await gate(f"source-{phase.value}")
+            step = self._steps[phase]()
+            await (step if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
+        return self._end(Outcome.DONE)
+
+    @property
+    def _steps(self) -> Mapping[Phase, Callable[[], Coroutine[Any, Any, None]]]:
+        return {
+            Phase.CHECK: self._check,
+            Phase.PREPARE: self._prepare,
+            Phase.COPY: self._send,
+            Phase.SUSPEND: self._suspend,
+            Phase.HAND_OFF: self._hand_off,
+        }
+
+    def _enter(self, phase: Phase) -> None:
+        self._journal.enter(phase, self._journal.report.stopped_at if phase is Phase.SUSPEND else 0.0)
+        self._observer.update(phase=phase.value, may_cancel=PHASES[phase].undo is not Undo.IMPOSSIBLE)
+        self._link.phase = phase.value
+        # While the guest stands still, telling others can wait: it costs a write to the disk.
+        stands_still = self.record.active and phase in (Phase.SUSPEND, Phase.HAND_OFF)
+        later = asyncio.get_running_loop().call_later(TELL_LATER_S if stands_still else 0.0, self._tell_now)
+        self._untold.append((later, phase))
+
+    def _tell_now(self) -> None:
+        untold, self._untold = self._untold, []
+        for later, phase in untold:
+            later.cancel()
+            self._publish(EventKind.MIGRATION_PHASE_ENTERED, phase=phase.value)
+
+    # Phase 1
+
+    async def _check(self) -> None:
+        options, domain = self.record.options, self._domain()
+        beacon, content = beacon_name(self.record.id), secrets.token_hex(16)
+        try:
+            facts = await self._local.describe_domain(domain, beacon, content)
+            description = Description(
+                migration=self.record.id,
+                source=self._local.facts,
+                domain=facts,
+                new_name=options.new_name,
+                encrypted=options.encrypted,
+                beacon=beacon,
+            )
+            sent_at = time.time()
+            answer = await self._link.peer.describe(description)
+            clock = read_clock(sent_at, answer.received_at, answer.answered_at, time.time())
+        finally:
+            await self._local.take_beacons_back(domain, beacon)
+        address = self._link.peer.address
+        self._link.peer.use_token(answer.token)
+        self._journal.amend(token=answer.token, address=address)
+        self._facts = CheckFacts(
+            options=options,
+            source=self._local.facts,
+            domain=facts,
+            target=answer.target,
+            clock=clock,
+            source_data_mtu=await self._local.mtu_towards(address),
+        )
+        findings = evaluate(self._facts)
+        self._journal.note(findings=findings, clock=clock, target=answer.target.host.name)
+        stops = blocking(findings, force=options.force)
+        if stops:
+            raise CheckFailed("\n".join(finding.message for finding in stops), findings, domain=domain.name)
+
+    # Phase 2
+
+    async def _prepare(self) -> None:
+        assert self._facts is not None
+        options = self.record.options
+        plan = make_plan(self._facts) if self.record.active else None
+        key = secrets.token_hex(32) if plan and plan.encrypted else ""
+        self._journal.amend(plan=plan)
+        self._journal.note(plan=plan)
+        self._journal.write()
+        self._ticket = await self._link.peer.prepare(
+            Preparation(
+                migration=self.record.id,
+                epoch=self.record.epoch,
+                source=self._local.facts.name,
+                domain=self._domain(),
+                new_name=options.new_name,
+                active=self.record.active,
+                user=self._journal.report.user,
+                plan=plan,
+                options=options,
+                key=key,
+            )
+        )
+        self._link.heard()
+        if plan is not None:
+            await self._guest().set_migration(MigrationEnd.SEND, plan, key)
+
+    # Phases 3 and 4
+
+    async def _send(self) -> None:
+        self._waits_for_word = await self._memory_copy().send(self._ticket, self._observer)
+
+    async def _suspend(self) -> None:
+        if self._guest_or_none() is None or not await self._memory_copy().switch_over(waits=self._waits_for_word):
+            await self._ask_for_complete_copy()
+
+    async def _ask_for_complete_copy(self) -> None:
+        """This host's QEMU has died in the last part of the copy: if the target has it all, the guest is not lost."""
+
+        async def ask() -> TargetStatus:
+            status = await self._link.status()
+            if not (status.complete or status.error or status.verdict):
+                raise PeerError("the target is still receiving")
+            return status
+
+        status = await persist(ask, limit_s=ASK_LOST_S)
+        if not status.complete:
+            raise self._journal.error("QEMU on this host has ended in the middle of the copy", "qemu-died")
+        _log.warning("source-qemu-died", consequence="the target has a complete copy and takes over")
+
+    # Phase 5
+
+    async def _hand_off(self) -> None:
+        if self._ownership().state is OwnerState.OWNER:
+            await self._decide(OwnerEvent.SENT_ALL)
+        await gate("source-handing-off")
+        if self._ownership().state is OwnerState.GONE:
+            await self._carry_out(Action.REMOVE)
+            return
+        status = await self._ask_for_verdict()
+        if status is None:
+            await self._decide(OwnerEvent.RECLAIMED)
+            raise self._journal.error(
+                "the hand-off was settled by force: the domain is on this host again", "reclaimed"
+            )
+        if status.verdict is Verdict.REFUSED:
+            await self._decide(OwnerEvent.PEER_REFUSED)
+            reason = f": {status.error}" if status.error else ""
+            raise self._journal.error(f"the target has refused to take over{reason}", "refused")
+        self._journal.note_resumed(status)
+        if self._guest_or_none() is not None and self.record.active:
+            await self._memory_copy().note_figures()
+        await self._decide(OwnerEvent.PEER_TOOK)
+
+    async def _ask_for_verdict(self) -> TargetStatus | None:
+        """Ask until there is an answer: until then the guest stays stopped here, as it may run there.
+
+        None = an administrator has ended the waiting.
+        """
+        asking = asyncio.create_task(
+            persist(lambda: self._link.peer.finish(self.record.id), on_failure=self._undecided),
+            name="ask-for-verdict",
+        )
+        force = asyncio.create_task(self._reclaimed.wait(), name="reclaimed")
+        try:
+            await asyncio.wait({asking, force}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            for task in (asking, force):
+                task.cancel()
+
+    def _undecided(self, error: LdomsError) -> None:
+        if self._journal.report.outcome is not Outcome.UNDECIDED:
+            self._journal.note(outcome=Outcome.UNDECIDED, cause=error.message)
+            self._journal.write()
+            _log.error(
+                "hand-off-undecided", reason=error.message, consequence="the guest stays suspended; asking again"
+            )
+
+    async def _decide(self, event: OwnerEvent) -> None:
+        """Take one step of the ownership table: durable first, then the action."""
+        after, action = advance(self._ownership(), event)
+        with self._local.store.transaction():
+            self._local.store.put_ownership(after)
+            self._journal.write()
+        await gate(f"source-{event.value}")
+        await self._carry_out(action)
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Action.REMOVE:
+                await self._local.remove(self.record.uuid)
+            case Action.RESUME:
+                await self._make_run()
+            case Action.ASK_TARGET:
+                pass  # what follows does it
+            case _:
+                raise AssertionError(f"{action} is not for a source")
+
+    async def settle(self) -> None:
+        """Wait for what the target does after the hand-off, complete the report with it, and share the report."""
+        with suppress(LdomsError):
+            async with TargetLink.open(self._connector, self.record, Credentials(token=self.record.token)) as link:
+                for _ in range(SETTLE_TRIES):
+                    status = await link.status()
+                    if status.settled:
+                        self._journal.note(guest_clock=status.guest_clock)
+                        self._journal.write()
+                        break
+                    await asyncio.sleep(SETTLE_PAUSE_S)
+                await link.peer.deliver_report(self._journal.report)
+
+    # The way back
+
+    async def _take_back(self, error: LdomsError) -> None:
+        """Undo the phase that was entered last; the domain is here, as before."""
+        undo = PHASES[self.record.phase].undo
+        guest = self._guest_or_none()
+        if undo in (Undo.ABORT_TARGET, Undo.STOP_COPY) and guest is not None and self.record.active:
+            await stop_copy(guest)
+            try:
+                await self._make_run()
+            except HostError as problem:
+                _log.error("guest-not-resumed", reason=problem.message)
+        is_told = True
+        if undo in (Undo.ABORT_TARGET, Undo.STOP_COPY) or self._reclaimed.is_set():
+            is_told = await self._tell_target(error.message)
+        outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
+        self._end(outcome, error.message, settled=is_told)
+
+    async def tell_later(self) -> None:
+        """Tell a target that could not be reached that it is off; it may have cleaned up by itself meanwhile."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ABORT_TRIES_S
+        while loop.time() < deadline and not await self._tell_target(self._journal.report.cause):
+            await asyncio.sleep(LAST_RETRY_S)
+        self._journal.amend(settled=True)
+        self._journal.write()
+
+    async def _tell_target(self, reason: str) -> bool:
+        """Whether the target knows that it is off."""
+        try:
+            status = await abort_target(self._connector, self.record, reason)
+        except LdomsError as error:
+            _log.warning("target-not-told", reason=error.message)
+            return False
+        if status is not None and status.verdict is Verdict.TAKEN:
+            await self._taken_after_all()
+        return True
+
+    async def _taken_after_all(self) -> None:
+        """The target took over by force while this host was lost: it is theirs, unless the guest runs here again."""
+        if self._guest_or_none() is None:
+            await self._decide(OwnerEvent.PEER_TOOK)
+        else:
+            _log.critical("two-copies", domain=self.record.name, remedy="stop one of them at once: both may run")
+            self._publish(EventKind.DOMAIN_DOUBLED)
+
+    async def _make_run(self) -> None:
+        assert self._ownership().state is OwnerState.OWNER, "only an owner lets a guest run"
+        guest = self._guest_or_none()
+        if guest is not None and self.record.active:
+            await make_run(guest)
+
+    def _end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
+        report = self._journal.end(outcome, cause, settled=settled)
+        self._tell_now()
+        self._publish(EventKind.MIGRATION_ENDED, outcome=outcome.value, cause=cause)
+        return report
+
+    # After a restart
+
+    async def _where_to_go_on(self) -> Phase:
+        match PHASES[self.record.phase].restart:
+            case Restart.ROLL_BACK:
+                raise self._journal.error("the manager was restarted before the copy began", "restarted")
+            case Restart.GO_ON:
+                return Phase.HAND_OFF
+        guest = self._guest_or_none()
+        if guest is None:
+            await self._ask_for_complete_copy()
+            return Phase.HAND_OFF
+        progress = await guest.progress()
+        match progress.status:
+            case MigrationStatus.COMPLETED:
+                return Phase.HAND_OFF
+            case MigrationStatus.PRE_SWITCHOVER | MigrationStatus.DEVICE:
+                return Phase.SUSPEND
+            case MigrationStatus.NONE | MigrationStatus.FAILED | MigrationStatus.CANCELLED:
+                reason = progress.error or progress.status
+                raise self._journal.error(f"the copy ended while the manager was away: {reason}", "restarted")
+        return Phase.COPY
+
+    # Small things
+
+    @property
+    def _link(self) -> TargetLink:
+        assert self._opened_link is not None
+        return self._opened_link
+
+    def _domain(self) -> Domain:
+        domain = self._local.store.domain_by_uuid(self.record.uuid)
+        assert domain is not None, "a migration holds its domain"
+        return domain
+
+    def _guest(self) -> Guest:
+        guest = self._guest_or_none()
+        if guest is None:
+            raise self._journal.error("the guest has ended on this host", "qemu-died")
+        return guest
+
+    def _guest_or_none(self) -> Guest | None:
+        guest = self._local.guest(self.record.uuid)
+        return None if guest is None or guest.is_gone else guest
+
+    def _memory_copy(self) -> MemoryCopy:
+        assert self.record.plan is not None
+        return MemoryCopy(self._guest(), self._events, self.record.plan, self._journal, self._link)
+
+    def _ownership(self) -> Ownership:
+        known = self._local.store.ownership(self.record.uuid)
+        if known is not None and known.migration == self.record.id:
+            return known
+        return Ownership(self.record.uuid, self.record.epoch - 1, OwnerState.OWNER, self.record.id)
+
+    def _publish(self, kind: EventKind, **data: object) -> None:
+        self._local.publish(kind, self.record.name, migration=self.record.id, **data)
+
+    @contextmanager
+    def _subscribed(self) -> Iterator[None]:
+        guest = self._guest_or_none()
+        if guest is None:
+            yield
+            return
+        with guest.events() as self._events:
+            yield
+
+    async def _or_cancelled(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, unless somebody asks for an end before it is done."""
+        task = asyncio.ensure_future(work)
+        wish = asyncio.ensure_future(self._observer.cancelled.wait())
+        try:
+            await asyncio.wait({task, wish}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return
+        finally:
+            wish.cancel()
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError, LdomsError):
+                    await task
+        raise Cancelled(f"the migration of LDom {self.record.name} was cancelled")
+
+
+def beacon_name(migration: str) -> str:
+    """The file that the source of a migration leaves beside each image for a moment."""
+    return f".ldoms-{migration}"

@@ -1,0 +1,477 @@
+"""The target of a migration: it describes itself, prepares, receives, and decides once: taken or refused.
+
+It never lets a guest run by itself. Its decision is durable before anything follows from it, and stays the same
+however often it is asked for (`model.ownership`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from ldoms.auth.tokens import digest, make_token, matches
+from ldoms.hypervisor.engine import Guest, MigrationEnd, RunState
+from ldoms.hypervisor.engine import MigrationStatus as CopyStatus
+from ldoms.migration.gates import gate
+from ldoms.migration.local import LocalHost
+from ldoms.model.domain import MigrationStatus
+from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
+from ldoms.model.events import EventKind
+from ldoms.model.migration import (
+    Description,
+    DescriptionAnswer,
+    GuestClock,
+    MigrationRecord,
+    MigrationReport,
+    Outcome,
+    Preparation,
+    Role,
+    TargetStatus,
+    Ticket,
+)
+from ldoms.model.ownership import (
+    Action,
+    IllegalTransition,
+    OwnerEvent,
+    OwnerState,
+    Verdict,
+    advance,
+    announce,
+    verdict_of,
+)
+from ldoms.model.phases import Phase
+
+SILENCE_S = 45.0
+"""A source that was not heard for so long, before the copy was complete, is taken for lost: the copy is discarded."""
+WATCH_S = 0.5
+TOKEN_S = 600.0
+"""How long a token from a description is good for; that of a prepared migration is good to its end."""
+RUN_TRIES, RUN_PAUSE_S = 5, 0.2
+CLOCK_WARN_S = 0.1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Arrival:
+    """What is known of a migration to this host beyond its durable record.
+
+    Attributes:
+        heard_at: when the source last called, by the event loop's clock.
+        phase, progress: how it stands on the source, as that has told.
+        resumed_at: when the guest began to run here, in seconds since 1970.
+        error: what QEMU said when the copy failed.
+        deciding: held while the verdict is being made.
+    """
+
+    heard_at: float
+    watcher: asyncio.Task[None] | None = None
+    phase: str = Phase.PREPARE.value
+    progress: int = 0
+    resumed_at: float = 0.0
+    error: str = ""
+    guest_clock: GuestClock | None = None
+    follow_up: asyncio.Task[None] | None = None
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class TargetSide:
+    """All migrations to this host."""
+
+    def __init__(self, local: LocalHost) -> None:
+        self._local = local
+        self._arrivals: dict[str, Arrival] = {}
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    # What the source calls
+
+    async def describe(self, description: Description, caller: str) -> DescriptionAnswer:
+        """Say what this host is and has; the token in the answer opens the calls that follow."""
+        received_at = time.time()
+        target = await self._local.describe_self(description, caller)
+        token = make_token()
+        now = self._now()
+        self._tokens = {known: entry for known, entry in self._tokens.items() if now - entry[1] < TOKEN_S}
+        self._tokens[description.migration] = (digest(token), now)
+        return DescriptionAnswer(target, received_at, time.time(), token)
+
+    def admits(self, migration: str, token: str) -> bool:
+        """Whether that is the token of that migration.
+
+        Raises:
+            NotFound: this host knows nothing of the migration.
+        """
+        record = self._local.store.migration(migration)
+        if record is not None and record.role is Role.TARGET:
+            return matches(token, record.token)
+        if migration in self._tokens:
+            return matches(token, self._tokens[migration][0])
+        raise NotFound(f"migration {migration} was not found on {self._local.facts.name}")
+
+    async def prepare(self, preparation: Preparation, address: str) -> Ticket:
+        """Reserve what the domain needs, and start a QEMU that waits for its memory.
+
+        Raises:
+            LdomsError: it cannot be done; nothing is left behind.
+        """
+        record = self._new_record(preparation)
+        domain = self._local.check_admits(preparation)
+        try:
+            ownership = announce(
+                self._local.store.ownership(domain.uuid), domain.uuid, preparation.epoch, preparation.migration
+            )
+        except IllegalTransition as error:
+            raise AlreadyExists(f"LDom {domain.name} is on {self._local.facts.name} already") from error
+        with self._local.store.transaction():
+            self._local.store.put_domain(domain)
+            self._local.store.put_ownership(ownership)
+            self._local.store.put_migration(record)
+        self._watch(record, heard_at=self._now())
+        await gate("target-prepare")
+        try:
+            if domain.is_bound:
+                await self._local.open_console(domain)
+            ticket = Ticket()
+            if preparation.plan is not None and preparation.active:
+                guest = await self._local.start_incoming(domain)
+                await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
+                ticket = Ticket(address, await self._local.listen(guest, address))
+        except BaseException as error:
+            self._arrivals[record.id].error = str(error)
+            await self._give_up(record)
+            raise
+        self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
+        self._local.publish(EventKind.DOMAIN_ADDED, domain.name, migration=record.id, source=preparation.source)
+        await gate("target-prepared")
+        return ticket
+
+    async def status(self, migration: str, phase: str, progress: int) -> TargetStatus:
+        """How it stands here; also the sign of life of the source."""
+        record = self._record(migration)
+        arrival = self._arrival(record)
+        arrival.heard_at, arrival.phase, arrival.progress = self._now(), phase, progress
+        return await self._status(record, arrival)
+
+    async def finish(self, migration: str) -> TargetStatus:
+        """Take over, if the copy is complete; else refuse. Asked again, the answer is the same."""
+        record = self._record(migration)
+        arrival = self._arrival(record)
+        arrival.heard_at = self._now()
+        async with arrival.deciding:
+            if self._verdict(record) is None:
+                if await self._is_complete(record):
+                    await self._take_over(record, arrival)
+                else:
+                    arrival.error = arrival.error or "the copy here is not complete"
+                    await self._give_up(record)
+            elif self._is_mine(record) and arrival.follow_up is None and await self._run(record, arrival):
+                self._follow_up(record, arrival)  # the first attempt had left it open whether it runs
+            return await self._status(record, arrival)
+
+    async def abort(self, migration: str, reason: str) -> TargetStatus:
+        """Discard the copy, unless it was taken over already; the answer has the verdict."""
+        record = self._record(migration)
+        arrival = self._arrival(record)
+        async with arrival.deciding:
+            if self._verdict(record) is None:
+                arrival.error = reason
+                await self._give_up(record)
+            return await self._status(record, arrival)
+
+    def keep_report(self, report: MigrationReport) -> None:
+        """Keep the source's report of a migration to this host."""
+        record = self._record(report.id)
+        self._local.store.put_migration(replace(record, report=report))
+
+    # What an administrator may do
+
+    async def claim(self, uuid: str) -> None:
+        """Take over a complete copy whose source is lost for good.
+
+        Only an administrator can know that the source is lost. If it is not, the guest may run twice.
+
+        Raises:
+            RequestError: there is no complete copy that waits.
+        """
+        record = self._waiting(uuid)
+        if record is None or not await self._is_complete(record):
+            raise RequestError("no complete copy of the domain waits on this host", code="no-copy")
+        arrival = self._arrival(record)
+        async with arrival.deciding:
+            if self._verdict(record) is None:
+                _log.warning("claimed-by-force", migration=record.id)
+                await self._take_over(record, arrival)
+
+    def migration_status(self, uuid: str) -> MigrationStatus | None:
+        """What a listing shows of the migration that brings the domain here; None when there is none."""
+        record = self._waiting(uuid)
+        if record is None:
+            return None
+        arrival = self._arrival(record)
+        is_orphan = self._now() - arrival.heard_at > SILENCE_S
+        return MigrationStatus("migration", "target", record.peer, arrival.phase, arrival.progress, error=is_orphan)
+
+    # Restart and end of the manager
+
+    async def recover(self) -> None:
+        """Go on with every migration to this host that a restart has interrupted."""
+        for record in self._local.store.migrations(unsettled=True):
+            if record.role is not Role.TARGET:
+                continue
+            verdict = self._verdict(record)
+            _log.info("arrival-found", migration=record.id, verdict=verdict and verdict.value)
+            arrival = self._arrival(record)
+            if verdict is Verdict.REFUSED:
+                await self._carry_out(record, Action.DISCARD)
+            elif verdict is Verdict.TAKEN:
+                with suppress(LdomsError):
+                    await self._run(record, arrival)
+                self._follow_up(record, arrival)
+            elif record.phase is Phase.PREPARE:
+                arrival.error = "the manager of the target was restarted while it prepared"
+                await self._give_up(record)
+            else:
+                self._watch(record, heard_at=self._now())
+
+    async def close(self) -> None:
+        """Stop watching; everything goes on after the restart."""
+        tasks = [
+            task
+            for arrival in self._arrivals.values()
+            for task in (arrival.watcher, arrival.follow_up)
+            if task is not None
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Deciding
+
+    async def _take_over(self, record: MigrationRecord, arrival: Arrival) -> None:
+        await gate("target-take-over")
+        await self._decide(record, OwnerEvent.TAKE_OVER)
+        await gate("target-taken")
+        if not await self._run(record, arrival):
+            await self._decide(record, OwnerEvent.CANNOT_RUN)
+            return
+        await gate("target-running")
+        self._follow_up(record, arrival)
+
+    async def _give_up(self, record: MigrationRecord) -> None:
+        await gate("target-give-up")
+        await self._decide(record, OwnerEvent.GIVE_UP)
+
+    async def _decide(self, record: MigrationRecord, event: OwnerEvent) -> None:
+        """Take one step of the ownership table: durable first, then the action."""
+        ownership = self._local.store.ownership(record.uuid)
+        assert ownership is not None
+        assert ownership.migration == record.id, "a domain is in one migration at a time"
+        after, action = advance(ownership, event)
+        with self._local.store.transaction():
+            self._local.store.put_ownership(after)
+            self._local.store.put_verdict(record.id, verdict_of(event))
+        if action is Action.DISCARD:
+            await self._carry_out(record, action)
+
+    async def _carry_out(self, record: MigrationRecord, action: Action) -> None:
+        assert action is Action.DISCARD
+        arrival = self._arrival(record)
+        if arrival.watcher is not None and arrival.watcher is not asyncio.current_task():
+            arrival.watcher.cancel()
+        await self._local.remove(record.uuid)
+        self._settle(record, Outcome.FAILED, arrival.error)
+
+    async def _run(self, record: MigrationRecord, arrival: Arrival) -> bool:
+        """Let the guest run; may be repeated.
+
+        Returns:
+            False if it certainly does not run here and never did, not even for a moment.
+
+        Raises:
+            HostError: nobody knows whether it runs: QEMU was told to let it, and has not answered.
+        """
+        if not record.active:
+            return True
+        for _ in range(RUN_TRIES):
+            guest = self._guest(record)
+            if guest is None:
+                arrival.error = "the QEMU that had received the copy has ended"
+                return False
+            if await guest.state() is RunState.RUNNING:
+                return True
+            try:
+                arrival.resumed_at = await guest.resume()
+                return True
+            except HostError as error:
+                arrival.error = error.message
+                if error.code != "qemu-refused":
+                    raise
+            await asyncio.sleep(RUN_PAUSE_S)  # the source may hold the lock of an image for a moment more
+        return False
+
+    # After the hand-off
+
+    def _follow_up(self, record: MigrationRecord, arrival: Arrival) -> None:
+        if arrival.watcher is not None:
+            arrival.watcher.cancel()
+        arrival.follow_up = asyncio.create_task(self._after_arrival(record, arrival), name=f"arrived-{record.name}")
+
+    async def _after_arrival(self, record: MigrationRecord, arrival: Arrival) -> None:
+        self._local.arrived(record.uuid)
+        guest = self._guest(record)
+        if guest is not None:
+            with suppress(HostError):
+                await guest.announce()
+            await guest.clear_migration()
+            arrival.guest_clock = await _set_clock(guest)
+        self._settle(record, Outcome.DONE, "")
+
+    def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
+        known = self._local.store.migration(record.id) or record
+        report = replace(known.report, outcome=outcome, cause=cause, ended_at=time.time())
+        if known.report.phases:
+            report = known.report  # the source's own, which has been delivered
+        self._local.store.put_migration(replace(known, report=report, settled=True))
+
+    # Watching
+
+    def _watch(self, record: MigrationRecord, heard_at: float) -> None:
+        arrival = self._arrival(record)
+        arrival.heard_at = heard_at
+        arrival.watcher = asyncio.create_task(self._watch_until_decided(record, arrival), name=f"watch-{record.name}")
+
+    async def _watch_until_decided(self, record: MigrationRecord, arrival: Arrival) -> None:
+        while self._verdict(record) is None:
+            await asyncio.sleep(WATCH_S)
+            reason = await self._reason_to_give_up(record, arrival)
+            if reason:
+                async with arrival.deciding:
+                    if self._verdict(record) is None:
+                        arrival.error = reason
+                        _log.warning("arrival-given-up", migration=record.id, reason=reason)
+                        await self._give_up(record)
+
+    async def _reason_to_give_up(self, record: MigrationRecord, arrival: Arrival) -> str:
+        guest = self._guest(record)
+        if guest is not None:
+            with suppress(HostError):
+                progress = await guest.progress()
+                if progress.status in (CopyStatus.FAILED, CopyStatus.CANCELLED):
+                    return f"the copy failed: {progress.error or progress.status}"
+                if progress.status == CopyStatus.COMPLETED:
+                    return ""  # the source alone may call it off now: the only complete copy may be here
+        elif record.active and self._record(record.id).phase is Phase.COPY:
+            return "the QEMU that received the copy has ended"
+        if self._now() - arrival.heard_at > SILENCE_S:
+            return f"the source has not been heard for {SILENCE_S:g} s"
+        return ""
+
+    # Small things
+
+    async def _is_complete(self, record: MigrationRecord) -> bool:
+        if not record.active:
+            return True
+        guest = self._guest(record)
+        if guest is None:
+            return False
+        try:
+            return (await guest.progress()).status == CopyStatus.COMPLETED
+        except HostError:
+            return False
+
+    async def _status(self, record: MigrationRecord, arrival: Arrival) -> TargetStatus:
+        ownership = self._local.store.ownership(record.uuid)
+        verdict = self._verdict(record)
+        return TargetStatus(
+            state=ownership.state if ownership and ownership.migration == record.id else None,
+            verdict=verdict,
+            complete=verdict is None and await self._is_complete(record),
+            resumed_at=arrival.resumed_at,
+            error=arrival.error,
+            settled=self._record(record.id).settled,
+            guest_clock=arrival.guest_clock,
+        )
+
+    def _record(self, migration: str) -> MigrationRecord:
+        record = self._local.store.migration(migration)
+        if record is None or record.role is not Role.TARGET:
+            raise NotFound(f"migration {migration} was not found on {self._local.facts.name}")
+        return record
+
+    def _new_record(self, preparation: Preparation) -> MigrationRecord:
+        if self._local.store.migration(preparation.migration) is not None:
+            raise AlreadyExists(f"migration {preparation.migration} was prepared before", code="prepared-before")
+        token = self._tokens.pop(preparation.migration, None)
+        if token is None:
+            raise NotFound(f"migration {preparation.migration} was not described before", code="not-described")
+        name = preparation.new_name or preparation.domain.name
+        now = time.time()
+        report = MigrationReport(
+            id=preparation.migration,
+            domain=preparation.domain.name,
+            target_name=name,
+            uuid=preparation.domain.uuid,
+            source=preparation.source,
+            target=self._local.facts.name,
+            user=preparation.user,
+            active=preparation.active,
+            outcome=Outcome.UNDER_WAY,
+            started_at=now,
+            plan=preparation.plan,
+        )
+        return MigrationRecord(
+            id=preparation.migration,
+            role=Role.TARGET,
+            uuid=preparation.domain.uuid,
+            name=name,
+            peer=preparation.source,
+            address="",
+            token=token[0],
+            epoch=preparation.epoch,
+            phase=Phase.PREPARE,
+            phase_at=now,
+            options=preparation.options,
+            report=report,
+            plan=preparation.plan,
+            active=preparation.active,
+        )
+
+    def _is_mine(self, record: MigrationRecord) -> bool:
+        """Whether the domain is here because of this very migration."""
+        ownership = self._local.store.ownership(record.uuid)
+        return ownership is not None and ownership.state is OwnerState.OWNER and ownership.migration == record.id
+
+    def _waiting(self, uuid: str) -> MigrationRecord | None:
+        ownership = self._local.store.ownership(uuid)
+        if ownership is None or ownership.state is not OwnerState.INCOMING:
+            return None
+        return self._local.store.migration(ownership.migration)
+
+    def _verdict(self, record: MigrationRecord) -> Verdict | None:
+        return self._local.store.verdict(record.id)
+
+    def _arrival(self, record: MigrationRecord) -> Arrival:
+        return self._arrivals.setdefault(record.id, Arrival(heard_at=self._now()))
+
+    def _guest(self, record: MigrationRecord) -> Guest | None:
+        guest = self._local.guest(record.uuid)
+        return None if guest is None or guest.is_gone else guest
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def _set_clock(guest: Guest) -> GuestClock | None:
+    """Compare the guest's clock with this host's, and set it if it is off; None if the guest has no agent."""
+    try:
+        before = await guest.agent.clock() - time.time()
+        if abs(before) > CLOCK_WARN_S:
+            await guest.agent.set_clock(time.time())
+        return GuestClock(before, await guest.agent.clock() - time.time())
+    except HostError:
+        return None
