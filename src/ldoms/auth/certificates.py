@@ -57,12 +57,12 @@ class Certificates:
     @property
     def fingerprint(self) -> str:
         """Of this host's own certificate."""
-        return _fingerprint_of_pem(self._certificate.read_text())
+        return fingerprint_of_pem(self._certificate.read_text())
 
     def trusted(self) -> tuple[Trusted, ...]:
         """The hosts that are trusted, by name."""
         files = sorted(self._trust.glob("*.pem"))
-        return tuple(Trusted(file.stem, _fingerprint_of_pem(file.read_text())) for file in files)
+        return tuple(Trusted(file.stem, fingerprint_of_pem(file.read_text())) for file in files)
 
     def is_trusted(self, host: str) -> bool:
         """Whether there is a certificate for that name."""
@@ -74,9 +74,9 @@ class Certificates:
         Raises:
             AlreadyExists: another certificate is trusted under that name.
         """
-        fingerprint = _fingerprint_of_pem(pem)
+        fingerprint = fingerprint_of_pem(pem)
         if self.is_trusted(host):
-            known = _fingerprint_of_pem(self._file(host).read_text())
+            known = fingerprint_of_pem(self._file(host).read_text())
             if known != fingerprint:
                 raise AlreadyExists(
                     f"host {host} is trusted already, with another certificate ({known}): if it has really changed,"
@@ -197,7 +197,8 @@ def fingerprint_of_der(certificate: bytes) -> str:
     return "SHA256:" + hashlib.sha256(certificate).hexdigest()
 
 
-def _fingerprint_of_pem(pem: str) -> str:
+def fingerprint_of_pem(pem: str) -> str:
+    """SHA-256 of a certificate, as people compare it."""
     return fingerprint_of_der(ssl.PEM_cert_to_DER_cert(pem))
 
 

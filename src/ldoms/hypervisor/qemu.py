@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,9 @@ _EVENTS = {
     "MIGRATION": GuestEventKind.MIGRATION,
     "MIGRATION_PASS": GuestEventKind.MIGRATION_PASS,
 }
+
+# What `-msg timestamp=on` and QEMU's own name put in front of a message.
+_LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\w+: )?")
 
 
 class QemuGuest:
@@ -263,7 +267,7 @@ class QemuGuest:
         with suppress(OSError):
             lines = (self.directory / LOG_FILE).read_text(errors="replace").strip().splitlines()
             if lines:
-                return lines[-1]
+                return _LOG_PREFIX.sub("", lines[-1])
         return "nothing"
 
     def _on_event(self, message: Message) -> None:

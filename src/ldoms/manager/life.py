@@ -313,7 +313,7 @@ class LifeVerbs:
             read_only=volume.is_read_only,
             direct=back_end.direct,
             port=_port(domain, device),
-            boot_index=disk.id,
+            boot_index=disk.id + 1,  # QEMU takes 0 for itself when it boots a kernel directly
         )
 
 

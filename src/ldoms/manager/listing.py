@@ -92,7 +92,9 @@ class Listing:
         running = self._host.guests.get(domain.uuid)
         if running is None or not self._host.is_owner(domain.uuid):
             return DomainStatus(state, flags, migration=migration)
-        shares = running.meter.read()
+        # A strand may be less than a CPU: what counts is the share of what the guest was given.
+        scale = self._host.size.strands_per_cpu
+        shares = tuple(min(100.0, share * scale) for share in running.meter.read())
         return DomainStatus(
             state=state,
             flags=flags,
@@ -132,8 +134,10 @@ class Listing:
 
     def _serves(self, domain: Domain) -> bool:
         services = self._host.store.services()
-        everything = (*services.disk_services, *services.switches, *services.concentrators)
-        return any(service.domain == domain.name for service in everything)
+        owners = [service.domain for service in services.disk_services]
+        owners += [switch.domain for switch in services.switches]
+        owners += [concentrator.domain for concentrator in services.concentrators]
+        return domain.name in owners
 
 
 def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool) -> str:

@@ -1,0 +1,154 @@
+"""The API from a client's side, with nothing but the standard library: `ldm` must start in a blink."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from ldoms.model import errors
+from ldoms.model.codec import from_wire
+from ldoms.model.errors import CheckFailed, HostError, LdomsError
+from ldoms.model.findings import Finding
+
+T = TypeVar("T")
+
+PREFIX = "/v1"
+COMMAND_HEADER = "X-Ldm-Command"
+DEFAULT_SOCKET = "/run/ldoms/ldmd.sock"
+SOCKET_VARIABLE = "LDM_SOCKET"
+ANSWER_S = 180.0
+"""A guest may take its time to shut down."""
+
+
+class Client:
+    """Calls to the manager of this host."""
+
+    def __init__(self, path: str = "", command: str = "") -> None:
+        """Use the socket at `path`, or at ``$LDM_SOCKET``, or where ``ldmd`` has it; `command` is for the history."""
+        self._path = path or os.environ.get(SOCKET_VARIABLE, "") or DEFAULT_SOCKET
+        self._command = command
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Ask; the answer as JSON data.
+
+        Raises:
+            LdomsError: the manager says no, or is not there.
+        """
+        return self._call("GET", path, None, query)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Have something made or done."""
+        return self._call("POST", path, body or {})
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Have something set."""
+        return self._call("PUT", path, body)
+
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """Have something changed."""
+        return self._call("PATCH", path, body)
+
+    def delete(self, path: str, **query: Any) -> Any:
+        """Have something removed."""
+        return self._call("DELETE", path, None, query)
+
+    def fetch(self, kind: type[T], path: str, **query: Any) -> T:
+        """Ask for a value of the model."""
+        return from_wire(kind, self.get(path, **query))
+
+    def stream(self, path: str) -> Iterator[Any]:
+        """The data of each server-sent event, until the manager ends the stream.
+
+        Raises:
+            HostError: the manager has gone away.
+        """
+        connection = self._connect()
+        try:
+            connection.request("GET", PREFIX + path)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise _error_of(answer.status, answer.read())
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[len(b"data: ") :])
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        finally:
+            connection.close()
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any] | None = None) -> Any:
+        headers = {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}")} if self._command else {}
+        payload = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            payload = json.dumps(body)
+        if query:
+            path += "?" + urlencode(query, doseq=True)
+        connection = self._connect()
+        try:
+            connection.request(method, PREFIX + path, payload, headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise _error_of(answer.status, data)
+        return json.loads(data) if data else None
+
+    def _connect(self) -> _Connection:
+        return _Connection(self._path)
+
+    def _gone(self, error: Exception) -> HostError:
+        if isinstance(error, PermissionError):
+            return HostError(f"Authorization failed: you may not use {self._path}", code="not-authorized")
+        return HostError(
+            f"ldmd does not answer on {self._path}: is it running? ({error or type(error).__name__})", code="no-ldmd"
+        )
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=ANSWER_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def error_from(described: dict[str, Any]) -> LdomsError:
+    """The error that the manager has described."""
+    kind = getattr(errors, str(described.get("family", "")), LdomsError)
+    message, code = str(described["message"]), str(described["code"])
+    details = {str(key): value for key, value in dict(described.get("details") or {}).items()}
+    if "findings" in described:
+        findings = tuple(from_wire(Finding, finding) for finding in described["findings"])
+        return CheckFailed(message, findings, code=code)
+    if not issubclass(kind, LdomsError) or kind is errors.MigrationError:
+        kind = LdomsError
+    error = kind(message, code=code)
+    error.details = details
+    return error
+
+
+def _error_of(status: int, data: bytes) -> LdomsError:
+    try:
+        return error_from(json.loads(data)["error"])
+    except (ValueError, KeyError, TypeError):
+        return HostError(f"ldmd answered with HTTP status {status}", code="bad-answer")

@@ -1,0 +1,161 @@
+"""Routes about domains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from ldoms.api import wire
+from ldoms.api.access import Changer, Known, Reviewer
+from ldoms.migration.peer import Credentials
+from ldoms.model.codec import to_wire
+from ldoms.model.domain import Domain, DomainView
+from ldoms.model.migration import MigrationOptions
+from ldoms.model.operation import Operation
+
+router = APIRouter(prefix=f"{wire.PREFIX}/domains", tags=["domains"])
+
+
+def answer(value: object, status: int = 200) -> JSONResponse:
+    """A value of the model as JSON."""
+    return JSONResponse(to_wire(value), status)
+
+
+@router.get("", response_model=list[DomainView])
+async def list_domains(known: Known, who: Reviewer, name: Annotated[list[str] | None, Query()] = None) -> Any:
+    """Domains with their state: those named, or all."""
+    return answer(known.manager.listing.domains(name or ()))
+
+
+@router.post("", response_model=Domain, status_code=201)
+async def add_domain(known: Known, who: Changer, body: wire.NewDomain) -> Any:
+    """Make an inactive domain."""
+    return answer(known.manager.domains.add(body.name, body.properties), 201)
+
+
+@router.patch("/{name}", response_model=Domain)
+async def set_domain(known: Known, who: Changer, name: str, body: wire.Properties) -> Any:
+    """Change properties of a domain."""
+    return answer(known.manager.domains.set(name, body.properties))
+
+
+@router.delete("/{name}", status_code=204)
+async def remove_domain(known: Known, who: Changer, name: str) -> None:
+    """Remove an inactive domain."""
+    known.manager.domains.remove(name)
+
+
+@router.put("/{name}/vcpus", response_model=Domain)
+async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
+    """Change the number of virtual CPUs."""
+    verbs = known.manager.resources
+    change = {"add": verbs.add_vcpus, "set": verbs.set_vcpus, "remove": verbs.remove_vcpus}[body.action]
+    return answer(await change(name, body.amount))
+
+
+@router.put("/{name}/memory", response_model=Domain)
+async def change_memory(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
+    """Change the amount of memory, in MiB."""
+    verbs = known.manager.resources
+    change = {"add": verbs.add_memory, "set": verbs.set_memory, "remove": verbs.remove_memory}[body.action]
+    return answer(await change(name, body.amount))
+
+
+@router.post("/{name}/bind", response_model=Domain)
+async def bind(known: Known, who: Changer, name: str) -> Any:
+    """Reserve what the domain asks for."""
+    return answer(await known.manager.life.bind(name))
+
+
+@router.post("/{name}/unbind", response_model=Domain)
+async def unbind(known: Known, who: Changer, name: str) -> Any:
+    """Give back what was reserved."""
+    return answer(await known.manager.life.unbind(name))
+
+
+@router.post("/{name}/start", response_model=Domain)
+async def start(known: Known, who: Changer, name: str, body: wire.Force) -> Any:
+    """Start a bound domain; with force, a complete copy whose source is lost for good."""
+    if body.force:
+        await known.manager.migrations.claim(name)
+        return answer(known.manager.host.store.domain(name))
+    return answer(await known.manager.life.start(name))
+
+
+@router.post("/{name}/stop", response_model=Domain)
+async def stop(known: Known, who: Changer, name: str, body: wire.Force) -> Any:
+    """Stop a domain: ask it to shut down and wait, or with force end it at once."""
+    return answer(await known.manager.life.stop(name, force=body.force))
+
+
+@router.put("/{name}/variables", response_model=Domain)
+async def set_variables(known: Known, who: Changer, name: str, body: wire.Variables) -> Any:
+    """Set boot variables."""
+    return answer(known.manager.domains.set_variables(name, body.values))
+
+
+@router.delete("/{name}/variables", response_model=Domain)
+async def remove_variables(known: Known, who: Changer, name: str, variable: Annotated[list[str], Query()]) -> Any:
+    """Remove boot variables."""
+    return answer(known.manager.domains.remove_variables(name, variable))
+
+
+@router.post("/{name}/disks", response_model=Domain, status_code=201)
+async def add_disk(known: Known, who: Changer, name: str, body: wire.NewDisk) -> Any:
+    """Give a domain a disk."""
+    verbs = known.manager.domains
+    return answer(verbs.add_disk(name, body.name, body.volume, body.service, body.timeout_s, body.id), 201)
+
+
+@router.delete("/{name}/disks/{disk}", response_model=Domain)
+async def remove_disk(known: Known, who: Changer, name: str, disk: str) -> Any:
+    """Take a disk away."""
+    return answer(known.manager.domains.remove_disk(name, disk))
+
+
+@router.post("/{name}/networks", response_model=Domain, status_code=201)
+async def add_network(known: Known, who: Changer, name: str, body: wire.NewNetwork) -> Any:
+    """Connect a domain to a virtual switch."""
+    return answer(known.manager.domains.add_network(name, body.name, body.switch, body.properties), 201)
+
+
+@router.delete("/{name}/networks/{network}", response_model=Domain)
+async def remove_network(known: Known, who: Changer, name: str, network: str) -> Any:
+    """Disconnect a network interface."""
+    return answer(known.manager.domains.remove_network(name, network))
+
+
+@router.put("/{name}/console", response_model=Domain)
+async def set_console(known: Known, who: Changer, name: str, body: wire.Properties) -> Any:
+    """Say which console the domain is to have."""
+    return answer(known.manager.domains.set_console(name, body.properties))
+
+
+@router.post("/{name}/migrate", response_model=Operation, status_code=202)
+async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -> Any:
+    """Begin to move a domain to another host; follow the operation that is returned."""
+    options = MigrationOptions(
+        host=body.host,
+        user=body.user or who.user,
+        new_name=body.new_name,
+        force=body.force,
+        dry_run=body.dry_run,
+        certificates=body.certificates,
+        max_suspend_s=body.max_suspend_s,
+        max_bandwidth_bytes_s=body.max_bandwidth_bytes_s,
+        encrypted=body.encrypted,
+    )
+    credentials = Credentials(
+        user="" if body.certificates else options.user,
+        password=body.password.get_secret_value(),
+        certificate=body.certificates,
+    )
+    return answer(known.manager.migrations.migrate(name, options, credentials, who.user), 202)
+
+
+@router.post("/{name}/cancel-migration", status_code=204)
+async def cancel_migration(known: Known, who: Changer, name: str, body: wire.Force) -> None:
+    """Stop the migration of a domain; the answer comes when everything is as before."""
+    await known.manager.migrations.cancel(name, force=body.force)

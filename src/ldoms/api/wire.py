@@ -1,0 +1,118 @@
+"""What requests look like on the wire. Answers are values of the model, written by `ldoms.model.codec`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+
+PREFIX = "/v1"
+COMMAND_HEADER = "X-Ldm-Command"
+"""The command line behind a request, for ``ldm list-history``."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Properties(_Body):
+    """Properties as the command line has them; an empty value clears one."""
+
+    properties: dict[str, str] = Field(default_factory=dict)
+
+
+class NewDomain(Properties):
+    """A domain to be made."""
+
+    name: str
+
+
+class Amount(_Body):
+    """A change of the number of virtual CPUs, or of memory in MiB."""
+
+    action: Literal["add", "set", "remove"]
+    amount: int = Field(ge=0, le=1 << 40)
+
+
+class Variables(_Body):
+    """Boot variables and their values."""
+
+    values: dict[str, str]
+
+
+class NewDisk(_Body):
+    """A disk for a domain; `id` None = the next free one."""
+
+    name: str
+    volume: str
+    service: str
+    timeout_s: int = Field(default=0, ge=0)
+    id: int | None = Field(default=None, ge=0)
+
+
+class NewNetwork(Properties):
+    """A network interface for a domain."""
+
+    name: str
+    switch: str
+
+
+class NewService(Properties):
+    """A virtual service for a domain (``primary``)."""
+
+    name: str
+    domain: str
+
+
+class NewVolume(_Body):
+    """A back end to be offered by a disk service."""
+
+    name: str
+    backend: str
+    options: tuple[str, ...] = ()
+    mpgroup: str = ""
+    force: bool = False
+    quick: bool = False
+
+
+class Force(_Body):
+    """Whether to insist."""
+
+    force: bool = False
+
+
+class Migration(_Body):
+    """A migration to be begun; see `ldoms.model.migration.MigrationOptions`."""
+
+    host: str
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    new_name: str = ""
+    force: bool = False
+    dry_run: bool = False
+    certificates: bool = False
+    encrypted: bool = True
+    max_suspend_s: float = Field(default=DEFAULT_MAX_SUSPEND_S, gt=0, le=2000)
+    max_bandwidth_bytes_s: int = Field(default=0, ge=0)
+
+
+class NewTrust(_Body):
+    """A host to be trusted; without a fingerprint nothing is changed, and the answer has the one that it shows."""
+
+    host: str
+    fingerprint: str = ""
+
+
+class SignOfLife(_Body):
+    """How a migration stands on its source."""
+
+    phase: str
+    progress: int = Field(ge=0, le=100)
+
+
+class Reason(_Body):
+    """Why a migration is called off."""
+
+    reason: str

@@ -1,0 +1,214 @@
+"""Commands about domains: their life, properties, variables and consoles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ldoms.api.client import Client, part
+from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.options import JSON
+from ldoms.cli.output import complain, say, say_json
+from ldoms.model.codec import from_wire
+from ldoms.model.domain import DomainState, DomainView
+from ldoms.model.errors import LdomsError, NotFound
+from ldoms.model.identity import CONTROL_DOMAIN
+
+PROPERTIES = (
+    *("cpu-arch", "mac-addr", "hostid", "failure-policy", "extended-mapin-space", "boot-policy", "master"),
+    *("shutdown-group", "rc-add-policy", "perf-counters"),
+)
+ALL = Option("-a", "all guest domains to which it applies")
+
+
+def domains(client: Client, *names: str) -> tuple[DomainView, ...]:
+    """The domains of those names, or all."""
+    return tuple(from_wire(DomainView, view) for view in client.get("/domains", name=list(names)))
+
+
+def _add(client: Client, words: Words) -> int:
+    if len(words.operands) > 1 and words.properties:
+        raise UsageError("add-domain: properties can be given for one domain at a time")
+    for name in words.operands:
+        client.post("/domains", {"name": name, "properties": dict(words.properties)})
+    return 0
+
+
+def _set(client: Client, words: Words) -> int:
+    if not words.properties:
+        raise UsageError("set-domain: give at least one property")
+    client.patch(f"/domains/{part(words.operands[0])}", {"properties": dict(words.properties)})
+    return 0
+
+
+def _remove(client: Client, words: Words) -> int:
+    return _each(client, words, DomainState.INACTIVE, lambda name: client.delete(f"/domains/{part(name)}"))
+
+
+def _bind(client: Client, words: Words) -> int:
+    client.post(f"/domains/{part(words.operands[0])}/bind")
+    return 0
+
+
+def _unbind(client: Client, words: Words) -> int:
+    client.post(f"/domains/{part(words.operands[0])}/unbind")
+    return 0
+
+
+def _start(client: Client, words: Words) -> int:
+    def start(name: str) -> None:
+        client.post(f"/domains/{part(name)}/start", {"force": words.has("-f")})
+        say(f"LDom {name} started")
+
+    return _each(client, words, DomainState.BOUND, start)
+
+
+def _stop(client: Client, words: Words) -> int:
+    def stop(name: str) -> None:
+        client.post(f"/domains/{part(name)}/stop", {"force": words.has("-f")})
+        say(f"LDom {name} stopped")
+
+    return _each(client, words, DomainState.ACTIVE, stop)
+
+
+def _each(client: Client, words: Words, applies_to: DomainState, work: Callable[[str], object]) -> int:
+    """Do `work` for each domain named, or with -a for all that it applies to; a failure does not stop the others."""
+    names = list(words.operands)
+    if words.has("-a"):
+        views = domains(client)
+        names = [
+            view.domain.name
+            for view in views
+            if view.domain.name != CONTROL_DOMAIN and view.status.state is applies_to
+        ]
+    elif not names:
+        raise UsageError("name a domain, or use -a")
+    status = 0
+    for name in names:
+        try:
+            work(name)
+        except LdomsError as error:
+            complain(error.message)
+            status = 1
+    return status
+
+
+def _set_variables(client: Client, words: Words) -> int:
+    *pairs, name = words.operands
+    values = {}
+    for pair in pairs:
+        variable, separator, value = pair.partition("=")
+        if not separator:
+            raise UsageError(f"'{pair}' is not of the form NAME=VALUE")
+        values[variable] = value
+    client.put(f"/domains/{part(name)}/variables", {"values": values})
+    return 0
+
+
+def _remove_variables(client: Client, words: Words) -> int:
+    *variables, name = words.operands
+    client.delete(f"/domains/{part(name)}/variables", variable=variables)
+    return 0
+
+
+def _list_variables(client: Client, words: Words) -> int:
+    *wanted, name = words.operands
+    known = dict(domains(client, name)[0].domain.variables)
+    for variable in wanted:
+        if variable not in known:
+            raise NotFound(f"Variable {variable} was not found in LDom {name}")
+    shown = {variable: known[variable] for variable in (wanted or known)}
+    if words.has("--json"):
+        say_json(shown)
+    else:
+        for variable, value in shown.items():
+            say(f"{variable}={value}")
+    return 0
+
+
+def _set_console(client: Client, words: Words) -> int:
+    client.put(f"/domains/{part(words.operands[0])}/console", {"properties": dict(words.properties)})
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "add-domain",
+        "domain",
+        "DOM...",
+        "make an inactive domain",
+        _add,
+        properties=(*PROPERTIES, "uuid"),
+        details="The domain has a UUID, a MAC address and a host id from the beginning, and nothing else."
+        " cpu-arch=native gives it the best CPU of the host, generic one that any host of the last decade has.",
+    ),
+    Command(
+        "set-domain",
+        "domain",
+        "DOM",
+        "change properties of a domain",
+        _set,
+        properties=PROPERTIES,
+        details="An empty value clears a property.",
+    ),
+    Command("remove-domain", "domain", "[DOM...]", "remove inactive domains", _remove, options=(ALL,)),
+    Command(
+        "bind-domain",
+        "domain",
+        "DOM",
+        "reserve what a domain asks for",
+        _bind,
+        details="CPUs and memory are taken out of what is free, the console gets a port, and the machine that the"
+        " guest will see is fixed: its type, its CPU, and the place of each device.",
+    ),
+    Command("unbind-domain", "domain", "DOM", "give back what was reserved", _unbind),
+    Command(
+        "start-domain",
+        "domain",
+        "[DOM...]",
+        "start bound domains",
+        _start,
+        options=(ALL, Option("-f", "let a complete copy run here whose source host is lost for good (ours)")),
+        details="With -f, a domain that has arrived completely but was never handed over runs on this host. Use it"
+        " only when the source is lost for good: otherwise the guest may run twice and destroy its disks.",
+    ),
+    Command(
+        "stop-domain",
+        "domain",
+        "[DOM...]",
+        "stop active domains; they stay bound",
+        _stop,
+        options=(ALL, Option("-f", "end the guest at once, without asking it")),
+        details="Without -f the guest is asked to shut down, through its agent or the power button, and has 100"
+        " seconds for it.",
+    ),
+    Command(
+        "add-variable",
+        "variable",
+        "NAME=VALUE... DOM",
+        "add boot variables",
+        _set_variables,
+        free_properties=True,
+        details="boot-file and boot-initrd name a kernel and an initial RAM disk to boot directly, with the arguments"
+        " of boot-args (ours); without boot-file the firmware boots from the first disk.",
+    ),
+    Command(
+        "set-variable",
+        "variable",
+        "NAME=VALUE... DOM",
+        "set boot variables",
+        _set_variables,
+        free_properties=True,
+        details="They count from the next start on.",
+    ),
+    Command("remove-variable", "variable", "NAME... DOM", "remove boot variables", _remove_variables),
+    Command("list-variable", "variable", "[NAME...] DOM", "list boot variables", _list_variables, options=(JSON,)),
+    Command(
+        "set-vcons",
+        "vcons",
+        "DOM",
+        "say which console a domain is to have",
+        _set_console,
+        properties=("port", "group", "service"),
+        details="An empty value means: any port, the domain's name as group, any console concentrator.",
+    ),
+)

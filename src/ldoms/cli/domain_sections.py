@@ -1,0 +1,357 @@
+"""Sections about a domain: pure functions from what the manager says to `Section` values.
+
+Headings, widths and keys are those of LDoms, because scripts depend on them; new keys are only ever appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ldoms.cli.text import Section, columns, percent, record
+from ldoms.model.domain import Domain, DomainView, VirtualNetwork
+from ldoms.model.errors import NotFound
+from ldoms.model.services import Services
+from ldoms.model.sizes import MIB, format_size, format_uptime
+
+DOMAIN_WIDTHS = (16, 10, 7, 7, 5, 8, 5, 5)
+DOMAIN_HEADING = columns(
+    DOMAIN_WIDTHS, ["NAME", "STATE", "FLAGS", "CONS", "VCPU", "MEMORY", "UTIL", "NORM", "UPTIME"]
+)
+CONTROL_CONSOLE = "UART"
+
+VCPU_WIDTHS = (6, 6, 6)
+MEMORY_WIDTHS = (16, 16)
+NETWORK_WIDTHS = (16, 27, 4, 10, 17, 6, 4, 20, 5)
+PEER_WIDTHS = (27, 17, 6, 4, 20, 5)
+DISK_WIDTHS = (16, 27, 4, 4, 7, 14)
+CONSOLE_WIDTHS = (16, 27, 6)
+
+_FLAG_WORDS = (
+    {"s": "starting"},
+    {"n": "normal", "t": "transition", "d": "degraded"},
+    {"d": "delayed-reconf", "r": "memory-dr"},
+    {"c": "control"},
+    {"v": "vio-service"},
+    {"s": "migration-source", "t": "migration-target", "e": "error"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around a domain: the services of its host, and all domains of it."""
+
+    services: Services
+    domains: Sequence[Domain]
+
+
+def domain_row(view: DomainView) -> str:
+    """One line of ``ldm list``."""
+    domain, status = view.domain, view.status
+    vcpus, memory = domain.constraints.vcpus, _memory_bytes(domain)
+    return columns(
+        DOMAIN_WIDTHS,
+        [
+            domain.name,
+            status.state.value,
+            status.flags,
+            _console(domain),
+            vcpus or "",
+            format_size(memory) if memory else "",
+            percent(status.utilisation),
+            percent(status.utilisation),
+            "" if status.uptime_s is None else format_uptime(status.uptime_s),
+        ],
+    )
+
+
+def domain_record(view: DomainView, *, long: bool = False) -> str:
+    """One line of ``ldm list -p``; with `long` the flags are words."""
+    domain, status = view.domain, view.status
+    share = "" if status.utilisation is None else f"{status.utilisation:.1f}"
+    return (
+        record(
+            "DOMAIN",
+            name=domain.name,
+            state=status.state.value,
+            flags=_flag_words(status.flags, stopping=status.state.value == "stopping") if long else status.flags,
+            cons=_console(domain),
+            ncpu=domain.constraints.vcpus or "",
+            mem=_memory_bytes(domain) or "",
+            util=share,
+            uptime="" if status.uptime_s is None else int(status.uptime_s),
+        )
+        + f"|norm_util={share}"
+    )
+
+
+def softstate(view: DomainView) -> Iterable[Section]:
+    """What is known of the software in the guest."""
+    if view.status.softstate:
+        yield Section("SOFTSTATE", [view.status.softstate], [record("SOFTSTATE", state=view.status.softstate)])
+
+
+def uuid(view: DomainView) -> Iterable[Section]:
+    """The identity that moves along."""
+    yield Section("UUID", [view.domain.uuid], [record("UUID", uuid=view.domain.uuid)])
+
+
+def mac(view: DomainView) -> Iterable[Section]:
+    """The domain's own MAC address."""
+    yield Section("MAC", [view.domain.mac], [record("MAC", mac_addr=view.domain.mac)])
+
+
+def hostid(view: DomainView) -> Iterable[Section]:
+    """The host id."""
+    yield Section("HOSTID", [view.domain.hostid], [record("HOSTID", hostid=view.domain.hostid)])
+
+
+def control(view: DomainView) -> Iterable[Section]:
+    """Properties."""
+    constraints = view.domain.constraints
+    pairs = {
+        "failure-policy": constraints.failure_policy.value,
+        "extended-mapin-space": "on",
+        "cpu-arch": constraints.cpu_arch.value,
+        "rc-add-policy": "",
+        "shutdown-group": str(constraints.shutdown_group),
+        "perf-counters": "",
+        "boot-policy": "none",
+        **dict(constraints.platform),
+    }
+    lines = [f"{name}={value}" for name, value in pairs.items()]
+    yield Section("CONTROL", lines, ["CONTROL" + "".join(f"|{line}" for line in lines)])
+
+
+def dependency(view: DomainView) -> Iterable[Section]:
+    """Masters."""
+    masters = ",".join(view.domain.constraints.masters)
+    yield Section("DEPENDENCY", [f"master={masters}"], [record("DEPENDENCY", master=masters)])
+
+
+def core(view: DomainView) -> Iterable[Section]:
+    """Host CPUs of which the domain has all strands that it has."""
+    if view.domain.bindings is None:
+        return
+    strands: dict[int, list[int]] = {}
+    for vcpu in view.domain.bindings.vcpus:
+        strands.setdefault(vcpu.core, []).append(vcpu.strand)
+    lines = [columns((6,), ["CID", "CPUSET"])]
+    records = ["CORE"]
+    for number, members in strands.items():
+        lines.append(columns((6,), [number, f"({', '.join(map(str, members))})"]))
+        records.append(record("", cid=number, cpuset=",".join(map(str, members))))
+    yield Section("CORE", lines, records)
+
+
+def vcpu(view: DomainView) -> Iterable[Section]:
+    """Virtual CPUs, where they run, and what they use."""
+    domain = view.domain
+    if domain.bindings is None:
+        if domain.constraints.vcpus:
+            count = domain.constraints.vcpus
+            yield Section("VCPU", [f"COUNT:   {count}"], [record("VCPU", count=count)])
+        return
+    shares = view.status.vcpu_utilisation
+    lines = [columns(VCPU_WIDTHS, ["VID", "PID", "CID", "UTIL NORM STRAND"])]
+    records = ["VCPU"]
+    for binding in domain.bindings.vcpus:
+        used = shares[binding.vid] if binding.vid < len(shares) else 0.0
+        rest = f"{percent(used):>4} {percent(used):>4} {'100%':>6}"
+        lines.append(columns(VCPU_WIDTHS, [binding.vid, binding.strand, binding.core, rest]))
+        records.append(
+            record("", vid=binding.vid, pid=binding.strand, util=percent(used), strand=100, cid=binding.core)
+            + f"|norm_util={percent(used)}"
+        )
+    yield Section("VCPU", lines, records)
+
+
+def memory(view: DomainView) -> Iterable[Section]:
+    """Blocks of memory."""
+    domain = view.domain
+    if domain.bindings is None:
+        if domain.constraints.memory_mib:
+            size = domain.constraints.memory_mib * MIB
+            yield Section("MEMORY", [f"SIZE:    {format_size(size)}"], [record("MEMORY", size=size)])
+        return
+    lines, records = [], ["MEMORY"]
+    if domain.bindings.memory_mib != domain.constraints.memory_mib:
+        lines.append(f"Constraints: {domain.constraints.memory_mib} M")
+    lines.append(columns(MEMORY_WIDTHS, ["RA", "PA", "SIZE"]))
+    for block in domain.bindings.memory:
+        real, physical = hex(block.real_address_mib * MIB), hex(block.physical_address_mib * MIB)
+        lines.append(columns(MEMORY_WIDTHS, [real, physical, format_size(block.size_mib * MIB)]))
+        records.append(record("", ra=real, pa=physical, size=block.size_mib * MIB))
+    yield Section("MEMORY", lines, records)
+
+
+def variables(view: DomainView) -> Iterable[Section]:
+    """Boot variables."""
+    if view.domain.variables:
+        lines = [f"{name}={value}" for name, value in view.domain.variables]
+        yield Section("VARIABLES", lines, ["VARIABLES", *(f"|{line}" for line in lines)])
+
+
+def network(view: DomainView, around: Surroundings, *, peers: bool = False) -> Iterable[Section]:
+    """Network interfaces; with `peers` whatever else is on the same switch."""
+    if not view.domain.networks:
+        return
+    heading = ["NAME", "SERVICE", "ID", "DEVICE", "MAC", "MODE", "PVID", "VID", "MTU", "LINKPROP"]
+    lines, records = [columns(NETWORK_WIDTHS, heading)], []
+    for entry in view.domain.networks:
+        service, device = _service(entry.switch, around), f"network@{entry.id}"
+        mtu = entry.mtu or _switch_mtu(entry.switch, around)
+        lines.append(
+            columns(
+                NETWORK_WIDTHS,
+                [entry.name, service, entry.id, device, entry.mac, "", entry.pvid, "", mtu, entry.linkprop],
+            )
+        )
+        records.append(
+            record(
+                "VNET",
+                name=entry.name,
+                dev=device,
+                service=service,
+                mac_addr=entry.mac,
+                mode="",
+                pvid=entry.pvid,
+                vid="",
+                mtu=mtu,
+                linkprop=entry.linkprop,
+                id=entry.id,
+            )
+        )
+        if peers:
+            shown, parsed = _peers(view.domain, entry, around)
+            lines += shown
+            records += parsed
+    yield Section("NETWORK", lines, records)
+
+
+def disk(view: DomainView, around: Surroundings) -> Iterable[Section]:
+    """Disks."""
+    if not view.domain.disks:
+        return
+    lines = [columns(DISK_WIDTHS, ["NAME", "VOLUME", "TOUT", "ID", "DEVICE", "SERVER", "MPGROUP"])]
+    records = []
+    for entry in view.domain.disks:
+        volume, device = f"{entry.volume}@{entry.service}", f"disk@{entry.id}"
+        server, mpgroup = _server(entry.volume, entry.service, around)
+        timeout = entry.timeout_s or ""
+        lines.append(columns(DISK_WIDTHS, [entry.name, volume, timeout, entry.id, device, server, mpgroup]))
+        records.append(
+            record(
+                "VDISK",
+                name=entry.name,
+                vol=volume,
+                timeout=timeout,
+                dev=device,
+                server=server,
+                mpgroup=mpgroup,
+                id=entry.id,
+            )
+        )
+    yield Section("DISK", lines, records)
+
+
+def console(view: DomainView) -> Iterable[Section]:
+    """The console."""
+    domain = view.domain
+    heading = columns(CONSOLE_WIDTHS, ["NAME", "SERVICE", "PORT", "LOGGING"])
+    if domain.is_control:
+        yield Section("VCONS", [heading, CONTROL_CONSOLE], [record("VCONS", type=CONTROL_CONSOLE)])
+        return
+    service = domain.bindings.console_service if domain.bindings else domain.console.service
+    port = domain.bindings.console_port if domain.bindings else domain.console.port
+    group = domain.console.group or domain.name
+    shown = f"{service}@primary" if service else ""
+    line = columns(CONSOLE_WIDTHS, [group, shown, port or "", "off"])
+    yield Section("VCONS", [heading, line], [record("VCONS", group=group, service=shown, port=port or "", log="off")])
+
+
+def channels(view: DomainView) -> Iterable[Section]:
+    """Channels that are made automatically: here, that of the guest agent."""
+    if view.domain.is_control:
+        return
+    lines = [columns((16, 27), ["NAME", "SERVICE", "DESC"]), columns((16, 27), ["agent", "", "guest-agent"])]
+    yield Section("VLDCC", lines, [record("VLDCC", name="agent", service="", desc="guest-agent")])
+
+
+def status(view: DomainView) -> Iterable[Section]:
+    """A migration that is under way."""
+    migration = view.status.migration
+    if migration is None:
+        return
+    other = "TARGET" if migration.role == "source" else "SOURCE"
+    widths = (12, 11)
+    progress = "error" if migration.error else f"{migration.progress}%"
+    lines = [
+        columns(widths, ["OPERATION", "PROGRESS", other]),
+        columns(widths, [migration.operation, progress, migration.peer]),
+    ]
+    error = "yes" if migration.error else "no"
+    pairs = {other.lower(): migration.peer, "phase": migration.phase}
+    line = record("", op=migration.operation, progress=migration.progress, error=error, **pairs)
+    yield Section("STATUS", lines, ["STATUS", line])
+
+
+def _memory_bytes(domain: Domain) -> int:
+    return (domain.bindings.memory_mib if domain.bindings else domain.constraints.memory_mib) * MIB
+
+
+def _console(domain: Domain) -> str:
+    if domain.is_control:
+        return CONTROL_CONSOLE
+    return str(domain.bindings.console_port) if domain.bindings else ""
+
+
+def _flag_words(flags: str, *, stopping: bool) -> str:
+    words = [known.get(letter, "") for letter, known in zip(flags, _FLAG_WORDS, strict=True)]
+    if words[0] and stopping:
+        words[0] = "stopping"
+    return ",".join(word for word in words if word)
+
+
+def _service(switch: str, around: Surroundings) -> str:
+    try:
+        return f"{switch}@{around.services.switch(switch).domain}"
+    except NotFound:
+        return switch
+
+
+def _switch_mtu(switch: str, around: Surroundings) -> int | str:
+    try:
+        return around.services.switch(switch).mtu
+    except NotFound:
+        return ""
+
+
+def _server(volume: str, service: str, around: Surroundings) -> tuple[str, str]:
+    try:
+        owner = around.services.disk_service(service)
+        return owner.domain, owner.volume(volume).mpgroup
+    except NotFound:
+        return "", ""
+
+
+def _peers(domain: Domain, entry: VirtualNetwork, around: Surroundings) -> tuple[list[str], list[str]]:
+    try:
+        switch = around.services.switch(entry.switch)
+    except NotFound:
+        return [], []
+    peers = [(f"{switch.name}@{switch.domain}", switch.mac, switch.pvid, switch.mtu)]
+    peers += [
+        (f"{known.name}@{other.name}", known.mac, known.pvid, known.mtu or switch.mtu)
+        for other in around.domains
+        if other.is_bound
+        for known in other.networks
+        if known.switch == entry.switch and known.mac != entry.mac
+    ]
+    indent = " " * 4
+    lines = [indent + columns(PEER_WIDTHS, ["PEER", "MAC", "MODE", "PVID", "VID", "MTU", "LINKPROP"])]
+    records = []
+    for name, address, pvid, mtu in peers:
+        lines.append(indent + columns(PEER_WIDTHS, [name, address, "", pvid, "", mtu]))
+        records.append(record("", peer=name, mac_addr=address, mode="", pvid=pvid, vid="", mtu=mtu))
+    return lines, records

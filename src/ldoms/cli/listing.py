@@ -1,0 +1,324 @@
+"""Commands that list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from ldoms.api.client import Client, part
+from ldoms.cli import domain_sections as of
+from ldoms.cli import service_sections as services_of
+from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.domain import domains
+from ldoms.cli.domain_sections import Surroundings
+from ldoms.cli.options import EXTENDED, JSON, LONG, PARSE
+from ldoms.cli.output import say_json, say_lines
+from ldoms.cli.report import migration_lines, migration_records, report_lines
+from ldoms.cli.text import PARSE_VERSION, Section, columns, record, show
+from ldoms.model.codec import from_wire
+from ldoms.model.domain import DomainView
+from ldoms.model.events import CommandRecord
+from ldoms.model.host import HostView
+from ldoms.model.migration import MigrationReport
+from ldoms.model.services import Services
+from ldoms.model.sizes import MIB, format_size
+
+SYSTEM = "_sys_"
+
+Sections = Callable[[DomainView, Surroundings], Iterable[Section]]
+
+
+def _services(view: DomainView, around: Surroundings, *, clients: bool) -> Iterable[Section]:
+    """The services of a domain, if it is the one that has them."""
+    if view.domain.is_control:
+        users = around.domains if clients else ()
+        yield from services_of.concentrators(around.services, users)
+        yield from services_of.switches(around.services, users)
+        yield from services_of.disk_services(around.services, users)
+
+
+FORMATS: dict[str, Sections] = {
+    "console": lambda view, around: [
+        *of.console(view),
+        *(services_of.concentrators(around.services) if view.domain.is_control else ()),
+    ],
+    "core": lambda view, around: of.core(view),
+    "cpu": lambda view, around: of.vcpu(view),
+    "crypto": lambda view, around: (),
+    "disk": lambda view, around: [
+        *of.disk(view, around),
+        *(services_of.disk_services(around.services) if view.domain.is_control else ()),
+    ],
+    "domain": lambda view, around: [
+        *of.softstate(view),
+        *of.uuid(view),
+        *of.hostid(view),
+        *of.control(view),
+        *of.dependency(view),
+        *of.variables(view),
+    ],
+    "memory": lambda view, around: of.memory(view),
+    "network": lambda view, around: [
+        *of.mac(view),
+        *of.network(view, around),
+        *(services_of.switches(around.services) if view.domain.is_control else ()),
+    ],
+    "physio": lambda view, around: (),
+    "resmgmt": lambda view, around: (),
+    "serial": lambda view, around: of.channels(view),
+    "status": lambda view, around: of.status(view),
+}
+FORMAT_ALIASES = {"net": "network", "mau": "crypto"}
+
+
+def _long(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable[Section]:
+    yield from of.softstate(view)
+    yield from of.uuid(view)
+    yield from of.mac(view)
+    yield from of.hostid(view)
+    yield from of.control(view)
+    yield from of.dependency(view)
+    yield from of.core(view)
+    yield from of.vcpu(view)
+    yield from of.memory(view)
+    yield from of.variables(view)
+    yield from of.network(view, around)
+    yield from of.disk(view, around)
+    yield from _services(view, around, clients=False)
+    if extended:
+        yield from of.channels(view)
+    yield from of.console(view)
+
+
+def _bindings(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable[Section]:
+    yield from of.uuid(view)
+    yield from of.mac(view)
+    yield from of.hostid(view)
+    yield from of.control(view)
+    yield from of.dependency(view)
+    yield from of.core(view)
+    yield from of.vcpu(view)
+    yield from of.memory(view)
+    yield from of.variables(view)
+    yield from of.network(view, around, peers=True)
+    yield from of.disk(view, around)
+    yield from _services(view, around, clients=True)
+    if extended:
+        yield from of.channels(view)
+    yield from of.console(view)
+
+
+def _list_domain(client: Client, words: Words) -> int:
+    if words.has("--json"):
+        say_json(client.get("/domains", name=list(words.operands)))
+        return 0
+    views = domains(client, *words.operands)
+    if words.has("-o"):
+        return _list_formats(client, words, views)
+    if words.has("-l") or words.has("-e"):
+        extended = words.has("-e")
+        return _list_long(client, words, views, lambda view, around: _long(view, around, extended=extended))
+    if words.has("-p"):
+        say_lines([PARSE_VERSION, *(of.domain_record(view) for view in views)])
+    else:
+        say_lines([of.DOMAIN_HEADING, *(of.domain_row(view) for view in views)])
+    return 0
+
+
+def _list_bindings(client: Client, words: Words) -> int:
+    if words.has("--json"):
+        say_json(client.get("/domains", name=list(words.operands)))
+        return 0
+    extended = words.has("-e")
+    views = domains(client, *words.operands)
+    return _list_long(client, words, views, lambda view, around: _bindings(view, around, extended=extended))
+
+
+def _list_long(client: Client, words: Words, views: Sequence[DomainView], sections: Sections) -> int:
+    around = _surroundings(client)
+    lines: list[str] = [PARSE_VERSION] if words.has("-p") else []
+    for number, view in enumerate(views):
+        if words.has("-p"):
+            lines.append(of.domain_record(view, long=True))
+            lines += [line for section in sections(view, around) for line in section.records]
+        else:
+            lines += ["-" * 78] if number else []
+            lines += [of.DOMAIN_HEADING, of.domain_row(view), "", *show(sections(view, around)), ""]
+    say_lines(lines)
+    return 0
+
+
+def _list_formats(client: Client, words: Words, views: Sequence[DomainView]) -> int:
+    wanted = [FORMAT_ALIASES.get(name, name) for name in words.options["-o"].split(",") if name]
+    for name in wanted:
+        if name not in FORMATS:
+            raise UsageError(f"list-domain: format {name} is not known; there are {', '.join(FORMATS)}")
+    around = _surroundings(client)
+    lines: list[str] = [PARSE_VERSION] if words.has("-p") else []
+    for view in views:
+        sections = [section for name in wanted for section in FORMATS[name](view, around)]
+        if words.has("-p"):
+            lines += [of.domain_record(view), *(line for section in sections for line in section.records)]
+        else:
+            lines += ["NAME", view.domain.name, "", *show(sections), *([""] if sections else [])]
+    say_lines(lines)
+    return 0
+
+
+def _surroundings(client: Client) -> Surroundings:
+    everybody = domains(client)
+    return Surroundings(client.fetch(Services, "/services"), [view.domain for view in everybody])
+
+
+def _list_services(client: Client, words: Words) -> int:
+    services = client.fetch(Services, "/services")
+    if words.has("--json"):
+        say_json(client.get("/services"))
+        return 0
+    sections = [
+        *services_of.concentrators(services, owner=True),
+        *services_of.switches(services, owner=True),
+        *services_of.disk_services(services, owner=True),
+    ]
+    if words.has("-p"):
+        say_lines([PARSE_VERSION, *(line for section in sections for line in section.records)])
+    else:
+        say_lines(show(sections))
+    return 0
+
+
+def _list_devices(client: Client, words: Words) -> int:
+    host = client.fetch(HostView, "/host")
+    if words.has("--json"):
+        say_json(client.get("/host"))
+        return 0
+    everything = words.has("-a")
+    known = {"core": _cores, "cpu": _strands, "memory": _memory, "io": _nothing, "crypto": _nothing, "mau": _nothing}
+    wanted = list(words.operands) or ["core", "cpu", "memory"]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"list-devices: there is no kind of device {name}; there are {', '.join(known)}")
+    sections = [section for name in wanted for section in known[name](host, everything)]
+    if words.has("-p"):
+        say_lines([PARSE_VERSION, *(line for section in sections for line in section.records)])
+    else:
+        say_lines(show(sections))
+    return 0
+
+
+def _cores(host: HostView, everything: bool) -> Iterable[Section]:
+    lines, records = [columns((7, 7), ["ID", "%FREE", "CPUSET"])], ["CORE"]
+    for number in sorted({strand.core for strand in host.strands}):
+        members = [strand for strand in host.strands if strand.core == number]
+        free = 100 * sum(1 for strand in members if not strand.holder) // len(members)
+        if free == 100 or everything:
+            numbers = [str(strand.strand) for strand in members]
+            lines.append(columns((7, 7), [number, free, f"({', '.join(numbers)})"]))
+            records.append(record("", id=number, free=free, cpuset=",".join(numbers)))
+    yield Section("CORE", lines, records)
+
+
+def _strands(host: HostView, everything: bool) -> Iterable[Section]:
+    lines, records = [columns((7, 7), ["PID", "%FREE", "PM"])], ["VCPU"]
+    for strand in host.strands:
+        if not strand.holder or everything:
+            free = 0 if strand.holder else 100
+            lines.append(columns((7, 7), [strand.strand, free, "no"]))
+            records.append(record("", pid=strand.strand, free=free, pm="no"))
+    yield Section("VCPU", lines, records)
+
+
+def _memory(host: HostView, everything: bool) -> Iterable[Section]:
+    heading = ["PA", "SIZE", "BOUND"] if everything else ["PA", "SIZE"]
+    lines, records = [columns((20, 15), heading)], ["MEMORY"]
+    for block in host.memory:
+        if not block.holder or everything:
+            address, size = hex(block.address_mib * MIB), block.size_mib * MIB
+            lines.append(columns((20, 15), [address, format_size(size), block.holder]))
+            bound = {"bound": block.holder} if block.holder else {}
+            records.append(record("", pa=address, size=size, **bound))
+    yield Section("MEMORY", lines, records)
+
+
+def _nothing(host: HostView, everything: bool) -> Iterable[Section]:
+    return ()
+
+
+def _list_history(client: Client, words: Words) -> int:
+    if words.options.get("-o", "migration") != "migration":
+        raise UsageError("list-history: the only format is migration")
+    if words.operands:
+        path = f"/migrations/{part(words.operands[0])}"
+        report = client.fetch(MigrationReport, path)
+        if words.has("--json"):
+            say_json(client.get(path))
+        else:
+            say_lines(migration_records([report]) if words.has("-p") else report_lines(report))
+        return 0
+    path = "/migrations" if words.has("-o") else "/history"
+    data = client.get(path)
+    if words.has("--json"):
+        say_json(data)
+    elif words.has("-o"):
+        reports = [from_wire(MigrationReport, entry) for entry in data]
+        say_lines(migration_records(reports) if words.has("-p") else migration_lines(reports))
+    else:
+        commands = [from_wire(CommandRecord, entry) for entry in data]
+        say_lines(_command_records(commands) if words.has("-p") else _command_lines(commands))
+    return 0
+
+
+def _command_lines(commands: Sequence[CommandRecord]) -> Iterable[str]:
+    for entry in commands:
+        at = datetime.fromtimestamp(entry.at).strftime("%b %d %H:%M:%S")
+        yield f"{at} {entry.user:<8} {'ok    ' if entry.succeeded else 'failed'} ldm {entry.command}"
+
+
+def _command_records(commands: Sequence[CommandRecord]) -> Iterable[str]:
+    yield PARSE_VERSION
+    for entry in commands:
+        outcome = "ok" if entry.succeeded else "failed"
+        yield record("COMMAND", time=int(entry.at), user=entry.user, result=outcome, command=entry.command)
+
+
+COMMANDS = (
+    Command(
+        "list-domain",
+        "domain",
+        "[DOM...]",
+        "list domains",
+        _list_domain,
+        options=(EXTENDED, LONG, Option("-o", "print only these parts", "FORMAT[,FORMAT...]"), PARSE, JSON),
+        details=f"The formats are {', '.join(FORMATS)}. The STATUS section of format status is there as long as the"
+        " domain takes part in a migration, on both hosts.",
+    ),
+    Command(
+        "list-bindings",
+        "bindings",
+        "[DOM...]",
+        "list what domains are given, and who is connected to whom",
+        _list_bindings,
+        options=(EXTENDED, PARSE, JSON),
+    ),
+    Command(
+        "list-services", "services", "", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)
+    ),
+    Command(
+        "list-devices",
+        "devices",
+        "[KIND...]",
+        "list strands and memory that are free",
+        _list_devices,
+        options=(Option("-a", "those that are taken, too"), PARSE, JSON),
+        details="KIND is core, cpu, memory, io, crypto or mau; the last three are empty on this platform.",
+    ),
+    Command(
+        "list-history",
+        "history",
+        "[ID]",
+        "list commands that have changed something, or migrations",
+        _list_history,
+        options=(Option("-o", "migration: list migrations instead (ours)", "migration"), PARSE, JSON),
+        details="With an ID, or the beginning of one, the report of that migration is printed.",
+    ),
+)

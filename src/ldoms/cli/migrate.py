@@ -1,0 +1,334 @@
+"""``migrate-domain`` and what belongs to it: trust between hosts, cancelling."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ldoms.api.client import Client, error_from, part
+from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.options import JSON, PARSE
+from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
+from ldoms.cli.text import PARSE_VERSION, columns, record
+from ldoms.model.codec import from_wire
+from ldoms.model.errors import CheckFailed, HostError, LdomsError, RequestError
+from ldoms.model.findings import Severity, blocking
+from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+from ldoms.model.operation import Operation, OperationStatus
+from ldoms.model.sizes import MIB, parse_size_mib
+
+_TARGET = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@]+)(?::(?P<name>[^:]+))?")
+LOST_S = 60.0
+"""How long a manager may be away, for a restart, before its migration is followed no more."""
+RETRY_S = 0.5
+
+
+def parse_target(text: str) -> tuple[str, str, str]:
+    """Read ``[USER@]HOST[:NEWNAME]``; an IPv6 address stands in brackets.
+
+    Returns:
+        User, host and new name; what is not given is empty.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        raise UsageError(f"'{text}' is not a target: write [USER@]HOST[:NEWNAME]")
+    return match["user"] or "", match["host"].strip("[]"), match["name"] or ""
+
+
+def read_password_file(path: Path) -> str:
+    """The first line of a file that nobody else can read.
+
+    Raises:
+        RequestError: it is not there, or others can read it.
+    """
+    try:
+        with path.open() as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RequestError(f"the password file {path} is not a regular file", code="bad-password-file")
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise RequestError(
+                    f"the password file {path} can be read by others than its owner: run 'chmod 400 {path}'",
+                    code="bad-password-file",
+                )
+            if status.st_uid not in (0, os.geteuid()):
+                raise RequestError(
+                    f"the password file {path} belongs to somebody else: it must be yours, or root's",
+                    code="bad-password-file",
+                )
+            return file.readline().rstrip("\n")
+    except OSError as error:
+        raise RequestError(
+            f"the password file {path} cannot be read: {error.strerror}", code="bad-password-file"
+        ) from error
+
+
+def _migrate(client: Client, words: Words) -> int:
+    name, target = words.operands
+    user, host, new_name = parse_target(target)
+    dry_run = words.has("-n")
+    if words.has("-c") and (words.has("-p") or user):
+        raise UsageError("migrate-domain: with -c no user is authenticated: leave out -p and USER@")
+    body = {
+        "host": host,
+        "user": user,
+        "new_name": new_name,
+        "force": words.has("-f"),
+        "dry_run": dry_run,
+        "certificates": words.has("-c"),
+        "encrypted": not words.has("--no-encryption"),
+        "max_suspend_s": _max_suspend_s(words),
+        "max_bandwidth_bytes_s": _max_bandwidth(words),
+    }
+    try:
+        client.get("/domains", name=name)
+        _check_trust(client, host)
+        body["password"] = "" if words.has("-c") else _password(words)
+        operation = from_wire(Operation, client.post(f"/domains/{part(name)}/migrate", body))
+        operation = _follow(client, name, operation)
+        if operation.status is not OperationStatus.SUCCESS:
+            raise error_from({"family": "LdomsError", **operation.error})
+    except LdomsError as error:
+        _complain_about(error, force=words.has("-f"))
+        complain(
+            f"Domain Migration of LDom {name} would fail if attempted"
+            if dry_run
+            else f"Domain Migration of LDom {name} failed"
+        )
+        return 1
+    if words.has("--json"):
+        say_json(operation.result["report"])
+    return 0
+
+
+def _complain_about(error: LdomsError, *, force: bool) -> None:
+    """Every requirement that is not met on a line of its own, with its remedy; any other error as it is."""
+    if not isinstance(error, CheckFailed):
+        complain(error.message)
+        return
+    for finding in blocking(error.findings, force=force):
+        complain(f"{finding.message}; {finding.remedy}")
+    if on_terminal():
+        for finding in error.findings:
+            if finding.severity is Severity.WARNING:
+                complain(f"warning: {finding.message}; {finding.remedy}")
+
+
+def _max_suspend_s(words: Words) -> float:
+    text = words.options.get("--max-suspend", "")
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s)?", text)
+    if not text:
+        return DEFAULT_MAX_SUSPEND_S
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"--max-suspend {text} is not a length of time: write 300ms or 1.5s")
+    return float(match[1]) * (1.0 if match[2] == "s" else 0.001)
+
+
+def _max_bandwidth(words: Words) -> int:
+    text = words.options.get("--max-bandwidth", "")
+    return parse_size_mib(text.removesuffix("/s")) * MIB if text else 0
+
+
+def _password(words: Words) -> str:
+    if words.has("-p"):
+        return read_password_file(Path(words.options["-p"]))
+    if not sys.stdin.isatty():
+        raise RequestError(
+            "a password is needed, and there is no terminal to ask for it: use -p FILE, or -c", code="no-terminal"
+        )
+    return getpass.getpass("Target Password: ")
+
+
+# Trust
+
+
+def _check_trust(client: Client, host: str) -> None:
+    """Make sure that the target's certificate is known; on a terminal, ask about one that is not."""
+    if any(trusted["host"] == host for trusted in client.get("/trust")):
+        return
+    if not (sys.stdin.isatty() and on_terminal()):
+        raise RequestError(
+            f"the certificate of host {host} is not known: look at it and trust it with 'ldm add-trust {host}'",
+            code="host-key-unknown",
+        )
+    _ask_and_trust(client, host)
+
+
+def _ask_and_trust(client: Client, host: str) -> None:
+    fingerprint = client.post("/trust", {"host": host})["fingerprint"]
+    complain(f"The certificate of host {host} is not known. Its fingerprint is\n    {fingerprint}")
+    complain(f"('ldm list-trust' on {host} shows its own.)")
+    print("Trust it? (yes/no) ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("yes", "y"):
+        raise RequestError(f"host {host} is not trusted", code="host-key-unknown")
+    client.post("/trust", {"host": host, "fingerprint": fingerprint})
+
+
+def _add_trust(client: Client, words: Words) -> int:
+    host = words.operands[0]
+    fingerprint = words.options.get("--fingerprint", "")
+    if fingerprint:
+        client.post("/trust", {"host": host, "fingerprint": fingerprint})
+    elif sys.stdin.isatty() and on_terminal():
+        _ask_and_trust(client, host)
+    else:
+        shown = client.post("/trust", {"host": host})["fingerprint"]
+        raise RequestError(
+            f"there is no terminal to ask whether {shown} is the fingerprint of host {host}: compare it, then run"
+            f" 'ldm add-trust --fingerprint {shown} {host}'",
+            code="no-terminal",
+        )
+    return 0
+
+
+def _list_trust(client: Client, words: Words) -> int:
+    own = client.get("/host")["facts"]
+    trusted = client.get("/trust")
+    if words.has("--json"):
+        say_json({"own": own["identity"], "trusted": trusted})
+    elif words.has("-p"):
+        say(PARSE_VERSION)
+        say(record("OWN", host=own["name"], fingerprint=own["identity"]))
+        say_lines(record("TRUST", host=entry["host"], fingerprint=entry["fingerprint"]) for entry in trusted)
+    else:
+        say(columns((24,), ["HOST", "FINGERPRINT"]))
+        say(columns((24,), [f"{own['name']} (this host)", own["identity"]]))
+        say_lines(columns((24,), [entry["host"], entry["fingerprint"]]) for entry in trusted)
+    return 0
+
+
+def _remove_trust(client: Client, words: Words) -> int:
+    client.delete(f"/trust/{part(words.operands[0])}")
+    return 0
+
+
+# Following
+
+
+def _follow(client: Client, name: str, operation: Operation) -> Operation:
+    """Wait for the end of a migration; Ctrl-C asks for it, and the manager may be restarted meanwhile."""
+    with _progress(name) as show, _interruptible(client, name):
+        deadline = time.monotonic() + LOST_S
+        while True:
+            try:
+                for data in client.stream(f"/operations/{operation.id}/events"):
+                    operation = from_wire(Operation, data)
+                    show(operation)
+                    deadline = time.monotonic() + LOST_S
+            except HostError:
+                if time.monotonic() > deadline:
+                    raise
+            if operation.is_over:
+                return operation
+            time.sleep(RETRY_S)
+
+
+@contextmanager
+def _interruptible(client: Client, name: str) -> Iterator[None]:
+    """Ctrl-C cancels the migration, which takes a moment; it is over when the operation says so."""
+
+    def cancel(signal_number: int, frame: Any) -> None:
+        complain("cancelling the migration ...")
+        try:
+            client.post(f"/domains/{part(name)}/cancel-migration", {"force": False})
+        except LdomsError as error:
+            complain(error.message)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Any]:
+    """Phase and progress on standard error, if a person watches; else nothing at all."""
+    if not on_terminal():
+        yield lambda operation: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn(name),
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("check", total=100)
+        yield lambda operation: bar.update(task, description=operation.phase, completed=operation.progress)
+
+
+def _cancel_operation(client: Client, words: Words) -> int:
+    what, name = words.operands
+    if what != "migration":
+        raise UsageError(f"cancel-operation: '{what}' cannot be cancelled here; the only operation is migration")
+    client.post(f"/domains/{part(name)}/cancel-migration", {"force": words.has("-f")})
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "migrate-domain",
+        "migration",
+        "DOM [USER@]HOST[:NEWNAME]",
+        "move a domain to another host",
+        _migrate,
+        options=(
+            Option("-f", "go on although a check fails that can be overruled"),
+            Option("-n", "dry run: make all checks on both hosts and report every one that fails; nothing moves"),
+            Option("-p", "read the target's password from the first line of FILE, which only you can read", "FILE"),
+            Option("-c", "the hosts know each other by their certificates; no password, no USER@"),
+            Option("--max-suspend", "longest suspension allowed, 300ms if not given (ours)", "TIME"),
+            Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
+            Option("--no-encryption", "send the guest's memory in the clear (ours)"),
+            JSON,
+        ),
+        details="An active domain keeps running while its memory is copied, is suspended for a moment for the rest,"
+        " and resumes on the target; a bound or inactive one only moves its description. The command says nothing"
+        " when it succeeds. Ctrl-C cancels the migration; if ldm is killed, or its terminal goes away, the migration"
+        " goes on. The password is that of USER, or of the user who runs the command, on the target; the user must"
+        " be root or in the group ldoms there.",
+    ),
+    Command(
+        "cancel-operation",
+        "migration",
+        "migration DOM",
+        "cancel a migration, on its source",
+        _cancel_operation,
+        options=(Option("-f", "settle a hand-off whose target is lost for good: the domain runs here again (ours)"),),
+        details="Everything is as before when the command returns. With -f, a domain whose target has not answered"
+        " the hand-off runs on this host again. Use it only when the target is lost for good: otherwise the guest"
+        " may run on both hosts and destroy its disks.",
+    ),
+    Command(
+        "add-trust",
+        "trust",
+        "HOST",
+        "trust the certificate of another host",
+        _add_trust,
+        options=(Option("--fingerprint", "do not ask: it must be this one", "SHA256:..."),),
+        ours=True,
+    ),
+    Command(
+        "list-trust", "trust", "", "list the hosts that are trusted", _list_trust, options=(PARSE, JSON), ours=True
+    ),
+    Command("remove-trust", "trust", "HOST", "trust a host no more", _remove_trust, ours=True),
+)

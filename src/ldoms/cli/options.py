@@ -1,0 +1,12 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from ldoms.cli.command import Option
+
+FORCE = Option("-f", "do it although something speaks against it")
+JSON = Option("--json", "print JSON instead of text (ours)")
+PARSE = Option("-p", "print for programs: VERSION, then KEYWORD|key=value lines")
+LONG = Option("-l", "print everything")
+EXTENDED = Option("-e", "print everything, automatic devices too")
+QUICK = Option("-q", "do not look at the back end now")

@@ -1,0 +1,100 @@
+"""The report of a migration as text: in a list, and in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ldoms.cli.text import PARSE_VERSION, columns, record
+from ldoms.model.migration import MigrationReport
+
+_WIDTHS = (8, 15, 16, 12, 12, 10, 8)
+
+
+def migration_lines(reports: Sequence[MigrationReport]) -> Iterable[str]:
+    """One line for each migration."""
+    yield columns(_WIDTHS, ["ID", "STARTED", "DOMAIN", "SOURCE", "TARGET", "OUTCOME", "TOTAL", "SUSPENDED"])
+    for report in reports:
+        yield columns(
+            _WIDTHS,
+            [
+                *(report.id[:8], _moment(report.started_at), report.domain, report.source, report.target),
+                *(report.outcome.value, f"{report.total_s:.1f}s", milliseconds(report.stop_resume_s)),
+            ],
+        )
+
+
+def migration_records(reports: Sequence[MigrationReport]) -> Iterable[str]:
+    """The same for programs; times in seconds."""
+    yield PARSE_VERSION
+    for report in reports:
+        yield record(
+            "MIGRATION",
+            id=report.id,
+            domain=report.domain,
+            target_domain=report.target_name,
+            source=report.source,
+            target=report.target,
+            outcome=report.outcome.value,
+            started=f"{report.started_at:.3f}",
+            total=f"{report.total_s:.3f}",
+            downtime="" if report.downtime_s is None else f"{report.downtime_s:.3f}",
+            suspended="" if report.stop_resume_s is None else f"{report.stop_resume_s:.3f}",
+            bytes=report.transferred_bytes,
+        )
+
+
+def report_lines(report: MigrationReport) -> Iterable[str]:
+    """Everything about one migration."""
+    name = report.domain if report.domain == report.target_name else f"{report.domain} (as {report.target_name})"
+    yield f"Migration {report.id}"
+    yield f"    LDom {name}, {report.source} -> {report.target}, by {report.user}: {report.outcome.value}"
+    if report.cause:
+        yield f"    {report.cause}"
+    yield f"    started {datetime.fromtimestamp(report.started_at).isoformat(sep=' ', timespec='milliseconds')}"
+    yield ""
+    yield f"    {'PHASE':<12} {'SECONDS':>9}"
+    for phase in report.phases:
+        yield f"    {phase.name.value:<12} {phase.seconds:>9.3f}"
+    yield f"    {'total':<12} {report.total_s:>9.3f}"
+    if report.passes:
+        yield ""
+        yield f"    {'PASS':<6} {'SECONDS':>9} {'SENT':>12} {'LEFT DIRTY':>12}"
+        for entry in report.passes:
+            sent, dirty = mebibytes(entry.sent_bytes), mebibytes(entry.dirty_bytes)
+            yield f"    {entry.number:<6} {entry.seconds:>9.3f} {sent:>12} {dirty:>12}"
+    if report.active:
+        yield ""
+        yield f"    suspended    {milliseconds(report.stop_resume_s)} from stop to resumption by the hosts' clocks"
+        yield f"                 {milliseconds(report.downtime_s)} by QEMU"
+        bandwidth = f"{mebibytes(report.bandwidth_bytes_s)}/s in the last part"
+        yield f"    sent         {mebibytes(report.transferred_bytes)}, {bandwidth}"
+        yield f"    throttled    {report.throttle_percent} %"
+    if report.clock is not None:
+        offset, uncertainty = report.clock.offset_s, report.clock.uncertainty_s
+        yield f"    host clocks  {offset * 1000:+.1f} ms apart (measured to within {uncertainty * 1000:.1f} ms)"
+    if report.guest_clock is not None:
+        before, after = report.guest_clock.error_before_s, report.guest_clock.error_after_s
+        yield f"    guest clock  {before * 1000:+.0f} ms off on arrival, {after * 1000:+.0f} ms after correction"
+    if report.plan is not None:
+        yield ""
+        for choice, reason in report.plan.reasons.items():
+            yield f"    {choice:<12} {reason}"
+    if report.findings:
+        yield ""
+        for finding in report.findings:
+            yield f"    {finding.severity.value:<12} {finding.message}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A short time, or a dash if it is not known."""
+    return "-" if seconds is None else f"{seconds * 1000:.0f}ms"
+
+
+def mebibytes(size: float) -> str:
+    """A number of bytes in MiB."""
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at).strftime("%b %d %H:%M:%S")

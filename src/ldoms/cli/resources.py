@@ -1,0 +1,84 @@
+"""Commands about CPUs and memory."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ldoms.api.client import Client, part
+from ldoms.cli.command import Command, UsageError, Words
+from ldoms.model.sizes import parse_size_mib
+
+
+def _vcpu(action: str, client: Client, words: Words) -> int:
+    number, name = words.operands
+    if not number.isdigit():
+        raise UsageError(f"'{number}' is not a number of virtual CPUs")
+    client.put(f"/domains/{part(name)}/vcpus", {"action": action, "amount": int(number)})
+    return 0
+
+
+def _memory(action: str, client: Client, words: Words) -> int:
+    size, name = words.operands
+    client.put(f"/domains/{part(name)}/memory", {"action": action, "amount": parse_size_mib(size)})
+    return 0
+
+
+_VCPU_DETAILS = (
+    "A virtual CPU is a strand: a share of a host CPU, or all of it. The control domain, primary, owns all strands at"
+    " first; what is taken from it is free for guests. For primary the change counts at once."
+)
+_MEMORY_DETAILS = (
+    "SIZE is a whole number with the unit G, M or K; without one it is bytes. The control domain owns all memory at"
+    " first, and changes in steps of 256M."
+)
+
+COMMANDS = (
+    Command(
+        "add-vcpu",
+        "vcpu",
+        "NUMBER DOM",
+        "give a domain more virtual CPUs",
+        partial(_vcpu, "add"),
+        details=_VCPU_DETAILS,
+    ),
+    Command(
+        "set-vcpu",
+        "vcpu",
+        "NUMBER DOM",
+        "set the number of virtual CPUs of a domain",
+        partial(_vcpu, "set"),
+        details=_VCPU_DETAILS,
+    ),
+    Command(
+        "remove-vcpu",
+        "vcpu",
+        "NUMBER DOM",
+        "take virtual CPUs from a domain",
+        partial(_vcpu, "remove"),
+        details=_VCPU_DETAILS,
+    ),
+    Command(
+        "add-memory",
+        "memory",
+        "SIZE DOM",
+        "give a domain more memory",
+        partial(_memory, "add"),
+        details=_MEMORY_DETAILS,
+    ),
+    Command(
+        "set-memory",
+        "memory",
+        "SIZE DOM",
+        "set the memory of a domain",
+        partial(_memory, "set"),
+        details=_MEMORY_DETAILS,
+    ),
+    Command(
+        "remove-memory",
+        "memory",
+        "SIZE DOM",
+        "take memory from a domain",
+        partial(_memory, "remove"),
+        details=_MEMORY_DETAILS,
+    ),
+)

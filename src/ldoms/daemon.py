@@ -1,0 +1,197 @@
+"""``ldmd``: reads the configuration, puts the rooms together, serves, and stops without touching guests."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from ldoms import __version__
+from ldoms.api.access import Services
+from ldoms.api.peer import HttpConnector
+from ldoms.api.server import Servers, make_app
+from ldoms.auth.certificates import Certificates
+from ldoms.auth.passwords import Gatekeeper, PamPasswords
+from ldoms.hypervisor.confinement import Confinement, detect
+from ldoms.hypervisor.probe import Probe, probe
+from ldoms.hypervisor.qemu import QemuEngine
+from ldoms.manager.config import Config, Places, host_size, read_config
+from ldoms.manager.events import EventHub
+from ldoms.manager.guests import GuestBook
+from ldoms.manager.host import Host
+from ldoms.manager.manager import Manager
+from ldoms.manager.operations import Operations
+from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.host import PROTOCOL_VERSION, HostFacts
+from ldoms.net.linux import LinuxNetwork
+from ldoms.storage.files import FileStorage
+from ldoms.store import Store
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Run the daemon until it is asked to stop."""
+    arguments = _parser().parse_args()
+    _set_up_logs(arguments.log_level)
+    # Several ldmd of different --root can run side by side: all files are private to root unless said otherwise.
+    os.umask(0o077)
+    try:
+        asyncio.run(_serve(Places(arguments.root.resolve())))
+    except LdomsError as error:
+        sys.exit(f"ldmd: {error.message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ldmd", description="The Logical Domains Manager of a host. Guests go on running when it stops."
+    )
+    parser.add_argument("--version", action="version", version=f"ldmd {__version__}")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="keep configuration, state and sockets below DIR (default: /)",
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
+    )
+    return parser
+
+
+async def _serve(places: Places) -> None:
+    config = read_config(places.config)
+    async with AsyncExitStack() as stack:
+        _prepare_places(places, stack)
+        certificates = Certificates(places.state, config.host.name)
+        confinement = detect(places.instance)
+        found = await probe(config.hypervisor.accelerator, _probe_kernels(config), places.state / "accelerator.json")
+        manager = _make_manager(config, places, certificates, confinement, found)
+        await manager.start()
+        stack.push_async_callback(manager.stop)
+        servers = Servers(
+            make_app(
+                Services(
+                    manager=manager,
+                    gatekeeper=Gatekeeper(PamPasswords(config.auth.pam_service), config.auth.group),
+                    certificates=certificates,
+                    group=config.auth.group,
+                )
+            )
+        )
+        stack.push_async_callback(servers.close)
+        await servers.open_socket(places.socket)
+        if config.network.address:
+            await servers.open_port(config.network.address, config.network.port, certificates.server_context())
+        _log.info(
+            "ready",
+            version=__version__,
+            host=config.host.name,
+            accelerator=found.facts.accelerator,
+            accelerator_reason=found.facts.accelerator_reason,
+            qemu=found.facts.version,
+            confinement=confinement.kind,
+        )
+        await _until_asked_to_stop()
+        _log.info("stopping", consequence="guests go on running")
+
+
+def _make_manager(
+    config: Config, places: Places, certificates: Certificates, confinement: Confinement, found: Probe
+) -> Manager:
+    store = Store(places.state / "ldoms.db")
+    facts = HostFacts(
+        name=config.host.name,
+        identity=certificates.fingerprint,
+        version=__version__,
+        protocol=PROTOCOL_VERSION,
+        size=host_size(config.host),
+        cpu_model=_cpu_info("model name"),
+        cpu_flags=tuple(sorted({"aes"} & set(_cpu_info("flags").split()))),
+        hypervisor=found.facts,
+        data_address=config.network.data_address,
+        confinement=confinement.kind,
+        incoming_enabled=config.migration.incoming,
+        outgoing_enabled=config.migration.outgoing,
+    )
+    host = Host(
+        config=config,
+        places=places,
+        facts=facts,
+        store=store,
+        engine=QemuEngine(found.facts, found.cpus, confinement),
+        network=LinuxNetwork(),
+        storage=FileStorage(),
+        events=EventHub(store),
+        operations=Operations(store),
+        guests=GuestBook(),
+    )
+    return Manager(host, HttpConnector(certificates, config.network.port))
+
+
+def _prepare_places(places: Places, stack: AsyncExitStack) -> None:
+    """Make the directories, and make sure that no other ldmd works on them."""
+    try:
+        for directory, mode in ((places.state, 0o700), (places.run, 0o755), (places.run / "domains", 0o700)):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(mode)
+        pid_file = stack.enter_context(places.pid_file.open("a+"))
+    except OSError as error:
+        raise HostError(f"cannot use {error.filename}: {error.strerror}", code="no-place") from error
+    try:
+        fcntl.flock(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise HostError(f"another ldmd runs on {places.root} already", code="already-running") from error
+    pid_file.truncate(0)
+    pid_file.write(f"{os.getpid()}\n")
+    pid_file.flush()
+
+
+def _probe_kernels(config: Config) -> list[Path]:
+    if config.hypervisor.probe_kernel:
+        return [Path(config.hypervisor.probe_kernel)]
+    return sorted(Path("/boot").glob("vmlinuz-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _cpu_info(key: str) -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return "unknown"
+
+
+async def _until_asked_to_stop() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _set_up_logs(level: str) -> None:
+    """Key and value, for people on a terminal and as JSON elsewhere; libraries speak up from warnings on."""
+    number = getattr(logging, level.upper())
+    on_terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
