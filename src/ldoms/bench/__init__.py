@@ -1,0 +1,1 @@
+"""What clients see while domains move: load on a guest, probes from outside, and the arithmetic on what they saw."""

@@ -1,0 +1,559 @@
+"""What a client sees from outside: small questions asked every few milliseconds, and when their answers came.
+
+Three sorts, with one record in common:
+
+- ``icmp``: echo requests to an address. What is lost stays lost, so it shows how long nothing got through.
+- ``tcp``: one line and its answer after the other, over one connection that is never made again. TCP sends again
+  what was lost, so it shows what a program would see.
+- SQL: `start_sql_probe`, the same with a database.
+
+The first two are a program, ``python -m ldoms.bench.probe``, so that they can be run in a network namespace. It
+writes a JSON line for each answer at once, and a last one at its end: by its time, or by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from ldoms.bench.load import (
+    Gap,
+    LoadOptions,
+    LoadResult,
+    LoadRun,
+    Outcome,
+    Script,
+    Server,
+    Window,
+    gaps,
+    percentile,
+    send_signal,
+    start_in_background,
+    start_load,
+)
+from ldoms.model.errors import HostError
+
+DEFAULT_INTERVAL_S = 0.005
+LATE_S = 1.0
+"""An answer that is not there so long after its question is lost."""
+CONNECT_TIMEOUT_S = 10.0
+_POLL_S = 0.02
+_STOP_GRACE_S = 5.0
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_RECEIVE_BYTES = 4096
+
+# --------------------------------------------------------------------------------------------- what is kept
+
+
+class Ending(StrEnum):
+    """Why a probe ended."""
+
+    TIME = "time"
+    STOPPED = "stopped"
+    LOST = "lost"
+    """Its connection was lost."""
+    KILLED = "killed"
+    """It did not get to say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question and its answer.
+
+    Attributes:
+        sent_at, answered_at: seconds since 1970; None = no answer has come.
+        answer: its text, for a line.
+    """
+
+    seq: int
+    sent_at: float
+    answered_at: float | None
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """All that a probe has seen.
+
+    Attributes:
+        exchanges: in the order of the questions.
+        error: what the system said when the connection was lost.
+    """
+
+    probe: str
+    target: str
+    interval_s: float
+    began_at: float
+    ended_at: float
+    ending: Ending
+    exchanges: tuple[Exchange, ...]
+    error: str = ""
+
+    @property
+    def answer_times(self) -> list[float]:
+        """When answers came, in order."""
+        return sorted(one.answered_at for one in self.exchanges if one.answered_at is not None)
+
+    @property
+    def wrong_answers(self) -> int:
+        """Lines that answer another question than the one asked; see `line_number`."""
+        return sum(1 for one in self.exchanges if one.answer and line_number(one.answer) != one.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFigures:
+    """A probe in one window.
+
+    Attributes:
+        answers: that came in it.
+        lost: questions of the window that have had no answer, `LATE_S` after they were asked or when the connection
+            was lost.
+        median_gap_s, p99_gap_s: between consecutive answers: what is usual.
+        median_round_trip_s: None = there was no answer.
+        longest_gap: what is not.
+        connection_lost: at any time of the record.
+    """
+
+    window: Window
+    answers: int
+    lost: int
+    median_gap_s: float
+    p99_gap_s: float
+    median_round_trip_s: float | None
+    longest_gap: Gap
+    connection_lost: bool
+
+
+def probe_figures(record: ProbeRecord, window: Window) -> ProbeFigures:
+    """Sum up a window of a record.
+
+    The time before the probe began is left out, and that after its end, unless the end was the loss of its
+    connection: then the client saw nothing more.
+
+    Raises:
+        ValueError: the probe did not run in the window.
+    """
+    connection_lost = record.ending is Ending.LOST
+    clipped = Window(
+        max(window.begin, record.began_at), window.end if connection_lost else min(window.end, record.ended_at)
+    )
+    if clipped.seconds <= 0:
+        raise ValueError(f"the probe of {record.target} did not run between {window.begin} and {window.end}")
+    lengths = sorted(gap.seconds for gap in gaps(record.answer_times, clipped))
+    answered = [one for one in record.exchanges if one.answered_at is not None and one.answered_at in clipped]
+    round_trips = sorted(one.answered_at - one.sent_at for one in answered if one.answered_at is not None)
+    return ProbeFigures(
+        window=clipped,
+        answers=len(answered),
+        lost=sum(1 for one in record.exchanges if one.sent_at in clipped and _is_lost(one, record)),
+        median_gap_s=percentile(lengths, 50),
+        p99_gap_s=percentile(lengths, 99),
+        median_round_trip_s=percentile(round_trips, 50) if round_trips else None,
+        longest_gap=max(gaps(record.answer_times, clipped), key=lambda gap: gap.seconds),
+        connection_lost=connection_lost,
+    )
+
+
+def _is_lost(exchange: Exchange, record: ProbeRecord) -> bool:
+    if exchange.answered_at is not None:
+        return False
+    return record.ending is Ending.LOST or exchange.sent_at < record.ended_at - LATE_S
+
+
+def line_number(answer: str) -> int:
+    """The number that an answer begins with, that of its question; -1 = none."""
+    word = answer.split(maxsplit=1)[0] if answer.split() else ""
+    return int(word) if word.isdecimal() else -1
+
+
+def line_counters(answer: str) -> dict[str, int]:
+    """The ``name=number`` words of an answer such as ``17 count=3203 errors=0``."""
+    pairs = (word.partition("=") for word in answer.split())
+    return {name: int(value) for name, _, value in pairs if value.isdecimal()}
+
+
+def read_record(path: Path) -> ProbeRecord:
+    """Read what a probe has written, also of one that still runs or was killed.
+
+    Raises:
+        ValueError: it is not such a file, or there is nothing in it yet.
+    """
+    return parse_record(path.read_text())
+
+
+def parse_record(text: str) -> ProbeRecord:
+    """Read the lines of a record; a last line without an end was cut off and is left out.
+
+    Raises:
+        ValueError: as `read_record`.
+    """
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    if not lines or "probe" not in lines[0]:
+        raise ValueError("this is not the record of a probe, or it has not begun")
+    first, last = lines[0], lines[-1]
+    exchanges = [
+        Exchange(line["seq"], line["sent_at"], line["answered_at"], line.get("answer", ""))
+        for line in lines
+        if "seq" in line
+    ]
+    latest = max([first["began_at"], *(one.answered_at or one.sent_at for one in exchanges)])
+    return ProbeRecord(
+        probe=first["probe"],
+        target=first["target"],
+        interval_s=first["interval_s"],
+        began_at=first["began_at"],
+        ended_at=last.get("ended_at", latest),
+        ending=Ending(last.get("ending", Ending.KILLED)),
+        exchanges=tuple(sorted(exchanges, key=lambda one: one.seq)),
+        error=last.get("error", ""),
+    )
+
+
+# --------------------------------------------------------------------------------------------- started from outside
+
+
+class ProbeRun:
+    """A probe that runs in the background; its record is `path`."""
+
+    def __init__(self, words: Sequence[str], path: Path, seconds: float) -> None:
+        """Start it; use `start_probe`."""
+        self.path = path
+        self._seconds = seconds
+        self._child = start_in_background(words, path.parent, path.stem)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its own, whatever was put in front of it: the first line of the record has it; 0 = not yet."""
+        try:
+            with self.path.open() as record:
+                return int(json.loads(record.readline())["pid"])
+        except (OSError, ValueError):
+            return 0
+
+    def wait_until_begun(self, timeout_s: float = CONNECT_TIMEOUT_S + 5.0) -> None:
+        """Wait for the first answer.
+
+        Raises:
+            HostError: it ended before, or none came; the message has its own words.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.is_running:
+            if self._has_answer():
+                return
+            time.sleep(_POLL_S)
+        raise HostError(f"the probe has had no answer: {self._said()}", code="probe-failed")
+
+    def stop(self) -> None:
+        """End it; what it has seen is in its record."""
+        deadline = time.monotonic() + _STOP_GRACE_S
+        asked = False
+        while self.is_running and time.monotonic() < deadline:
+            pid = self.pid
+            if pid and not asked:
+                asked = send_signal(pid, signal.SIGTERM)
+            time.sleep(_POLL_S)
+        if self.is_running:
+            if pid := self.pid:
+                send_signal(pid, signal.SIGKILL)
+            self._child.kill()
+        self._child.wait()
+
+    def result(self) -> ProbeRecord:
+        """Wait for its end and read its record.
+
+        Raises:
+            HostError: it could not begin.
+        """
+        try:
+            self._child.wait(self._seconds + CONNECT_TIMEOUT_S + _STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.stop()
+        try:
+            return read_record(self.path)
+        except (OSError, ValueError) as error:
+            raise HostError(f"the probe could not begin: {self._said()}", code="probe-failed") from error
+
+    def _has_answer(self) -> bool:
+        with suppress(OSError, ValueError):
+            return bool(read_record(self.path).answer_times)
+        return False
+
+    def _said(self) -> str:
+        return self.path.with_suffix(".err").read_text(errors="replace").strip()
+
+
+def start_probe(
+    probe: str,
+    host: str,
+    path: Path,
+    *,
+    port: int = 7,
+    interval_s: float = DEFAULT_INTERVAL_S,
+    seconds: float = 3600.0,
+    prefix: Sequence[str] = (),
+) -> ProbeRun:
+    """Start a probe, ``icmp`` or ``tcp``.
+
+    Args:
+        path: its record, a new file; its output goes beside it.
+        port: of the line probe.
+        seconds: it ends by itself after so long.
+
+    Raises:
+        HostError: it cannot be started. That nothing answers shows in `ProbeRun.wait_until_begun`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()
+    path.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "ldoms.bench.probe", probe, host, f"--port={port}"]
+    words += [f"--interval={interval_s}", f"--seconds={seconds}", f"--record={path}"]
+    return ProbeRun([*prefix, *words], path, seconds)
+
+
+def start_sql_probe(
+    pgbench: Path,
+    server: Server,
+    directory: Path,
+    *,
+    interval_s: float = DEFAULT_INTERVAL_S,
+    seconds: int = 3600,
+    prefix: Sequence[str] = (),
+) -> LoadRun:
+    """Start one client that asks a database ``select 1`` again and again; read it with `sql_record`.
+
+    It pauses in its script, before the question: pgbench's own rate would start them at random moments, and more than
+    once a second such a gap is five times as long as the mean.
+
+    Raises:
+        AlreadyExists, HostError: as `ldoms.bench.load.start_load`.
+    """
+    script = Script("probe", f"\\sleep {round(interval_s * 1e6)} us\nselect 1;\n")
+    options = LoadOptions(clients=1, threads=1, seconds=seconds)
+    return start_load(pgbench, server, [script], options, directory, prefix=prefix)
+
+
+def sql_record(result: LoadResult, *, target: str, interval_s: float = DEFAULT_INTERVAL_S) -> ProbeRecord:
+    """What the client of `start_sql_probe` has seen.
+
+    pgbench's time includes the pause, which is taken off; so a round trip includes what it overslept.
+
+    Raises:
+        ValueError: no question was answered.
+    """
+    answered = [one for one in result.transactions if one.outcome is Outcome.ACKNOWLEDGED]
+    if not answered:
+        raise ValueError(f"the probe of {target} has had no answer")
+    exchanges = [Exchange(one.seq, one.at - max(0.0, one.latency_s - interval_s), one.at) for one in answered]
+    ending = Ending.TIME if result.is_complete else Ending.KILLED
+    if result.report.lost_clients:
+        ending = Ending.LOST
+        exchanges.append(Exchange(answered[-1].seq + 1, answered[-1].at + interval_s, None))
+    return ProbeRecord(
+        probe="sql",
+        target=target,
+        interval_s=interval_s,
+        began_at=answered[0].at - answered[0].latency_s,
+        ended_at=answered[-1].at,
+        ending=ending,
+        exchanges=tuple(exchanges),
+        error="; ".join(result.report.messages),
+    )
+
+
+# --------------------------------------------------------------------------------------------- the program
+
+
+class _Recorder:
+    """Writes the record, and knows when to stop. Its clock cannot jump, and agrees with the system's at the start."""
+
+    def __init__(self, file: TextIO, seconds: float) -> None:
+        self._file = file
+        self._offset = time.time() - time.monotonic()
+        self._end = self.now() + seconds
+        self._stopped = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset
+
+    def is_over(self) -> bool:
+        return self._stopped or self.now() >= self._end
+
+    def write(self, **values: object) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def begin(self, probe: str, target: str, interval_s: float) -> None:
+        self.write(probe=probe, target=target, interval_s=interval_s, pid=os.getpid(), began_at=self.now())
+
+    def end(self, error: str = "") -> None:
+        ending = Ending.LOST if error else Ending.STOPPED if self._stopped else Ending.TIME
+        self.write(ended_at=self.now(), ending=ending, error=error)
+
+    def ticks(self, interval_s: float) -> Iterator[int]:
+        """Numbers from 1, one per interval, the first at once; without catching up after a pause."""
+        due = time.monotonic()
+        seq = 0
+        while not self.is_over():
+            seq += 1
+            yield seq
+            due = max(due + interval_s, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+
+
+def _ask_lines(host: str, port: int, interval_s: float, recorder: _Recorder) -> bool:
+    """The line probe; False when the connection was lost."""
+    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        recorder.begin("tcp", f"{host}:{port}", interval_s)
+        unread = b""
+        for seq in recorder.ticks(interval_s):
+            sent_at = recorder.now()
+            try:
+                connection.sendall(f"{seq}\n".encode())
+                unread = _receive_line(connection, unread, recorder)
+            except OSError as error:
+                recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
+                recorder.end(str(error) or type(error).__name__)
+                return False
+            if b"\n" not in unread:
+                recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
+                break
+            line, _, unread = unread.partition(b"\n")
+            recorder.write(seq=seq, sent_at=sent_at, answered_at=recorder.now(), answer=line.decode(errors="replace"))
+    recorder.end()
+    return True
+
+
+def _receive_line(connection: socket.socket, unread: bytes, recorder: _Recorder) -> bytes:
+    """Receive until there is an end of a line, or it is time to stop."""
+    while b"\n" not in unread and not recorder.is_over():
+        # A signal is seen within the time-out: select goes on after one.
+        if select.select([connection], [], [], 0.1)[0]:
+            received = connection.recv(_RECEIVE_BYTES)
+            if not received:
+                raise ConnectionResetError("the other side has closed the connection")
+            unread += received
+    return unread
+
+
+def _ask_echoes(host: str, interval_s: float, recorder: _Recorder) -> bool:
+    """The echo probe."""
+    token = secrets.token_bytes(8)
+    asked: dict[int, float] = {}
+    with _icmp_socket() as echoes:
+        echoes.connect((host, 0))
+        echoes.setblocking(False)
+        recorder.begin("icmp", host, interval_s)
+        due = time.monotonic()
+        for seq in itertools.count(1):
+            if recorder.is_over():
+                break
+            asked[seq] = recorder.now()
+            # A link that is cut may say so at once: no answer will come, and the record shows that.
+            with suppress(OSError):
+                echoes.send(echo_request(os.getpid() & 0xFFFF, seq, token))
+            due = max(due + interval_s, time.monotonic())
+            for answered in _answers_until(due, echoes, token):
+                if answered in asked:
+                    recorder.write(seq=answered, sent_at=asked.pop(answered), answered_at=recorder.now())
+    for seq, sent_at in asked.items():
+        recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
+    recorder.end()
+    return True
+
+
+def _answers_until(due: float, echoes: socket.socket, token: bytes) -> Iterator[int]:
+    """The numbers of answers as they come in, until a moment of the monotonic clock."""
+    while (left_s := due - time.monotonic()) > 0:
+        if not select.select([echoes], [], [], left_s)[0]:
+            return
+        with suppress(OSError):
+            yield echo_number(echoes.recv(_RECEIVE_BYTES), token)
+
+
+def _icmp_socket() -> socket.socket:
+    """A datagram socket where ``net.ipv4.ping_group_range`` lets us have one, else a raw one, which needs root."""
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+    except PermissionError:
+        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+
+
+def echo_request(identifier: int, seq: int, token: bytes) -> bytes:
+    """An ICMP echo request (RFC 792) that carries its full number and the mark of this probe."""
+    body = token + struct.pack("!Q", seq)
+    unchecked = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, identifier, seq & 0xFFFF) + body
+    return struct.pack("!BBHHH", _ECHO_REQUEST, 0, _checksum(unchecked), identifier, seq & 0xFFFF) + body
+
+
+def echo_number(packet: bytes, token: bytes) -> int:
+    """The number of the request that a packet answers, with or without its IP header; 0 = it is not an answer."""
+    if packet and packet[0] >> 4 == 4:
+        packet = packet[(packet[0] & 0x0F) * 4 :]
+    if len(packet) < 24 or packet[0] != _ECHO_REPLY or packet[8:16] != token:
+        return 0
+    number: int = struct.unpack("!Q", packet[16:24])[0]
+    return number
+
+
+def _checksum(packet: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a probe: exit status 0, 1 when its connection was lost, 2 when it could not begin."""
+    parser = argparse.ArgumentParser(prog="python -m ldoms.bench.probe", description="Ask again and again.")
+    parser.add_argument("probe", choices=["icmp", "tcp"])
+    parser.add_argument("host")
+    parser.add_argument("--port", type=int, default=7, help="of the line probe (%(default)s)")
+    parser.add_argument("--interval", type=float, default=DEFAULT_INTERVAL_S, help="seconds (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="end after so long (%(default)s)")
+    parser.add_argument("--record", type=Path, required=True, help="file that is written, JSON lines")
+    options = parser.parse_args(arguments)
+    with options.record.open("w") as file:
+        recorder = _Recorder(file, options.seconds)
+        try:
+            if options.probe == "icmp":
+                went_well = _ask_echoes(options.host, options.interval, recorder)
+            else:
+                went_well = _ask_lines(options.host, options.port, options.interval, recorder)
+        except OSError as error:
+            print(f"{options.probe} probe of {options.host}: {error}", file=sys.stderr)
+            return 2
+    return 0 if went_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
