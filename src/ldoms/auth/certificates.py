@@ -96,9 +96,7 @@ class Certificates:
         try:
             self._file(host).unlink()
         except FileNotFoundError as error:
-            raise NotFound(
-                f"host {host} was not found among the trusted ones: 'ldm list-trust' shows them"
-            ) from error
+            raise NotFound(f"host {host} was not found among the trusted ones: 'ldm list-trust' shows them") from error
 
     def server_context(self) -> ssl.SSLContext:
         """TLS for the server; a client may show a certificate, and then it must be a trusted one.

@@ -128,9 +128,7 @@ def find_pgbench(
     for candidate in candidates:
         if _works(candidate):
             return candidate
-    raise HostError(
-        f"no pgbench that works was found in {server_programs}, on PATH or in the cache", code="no-pgbench"
-    )
+    raise HostError(f"no pgbench that works was found in {server_programs}, on PATH or in the cache", code="no-pgbench")
 
 
 def fetch_pgbench(cache: Path, *, timeout_s: float = 300.0) -> Path:

@@ -84,8 +84,7 @@ def _image(facts: CheckFacts, ours: ImageFacts, theirs: ImageFacts) -> Findings:
         yield Finding(
             "images",
             Severity.OVERRIDABLE,
-            f"it cannot be told whether volume {ours.volume} is the same device on both hosts: it has no serial"
-            " number",
+            f"it cannot be told whether volume {ours.volume} is the same device on both hosts: it has no serial number",
             f"make sure that {theirs.path} on {target} is the same device, then use -f",
         )
 
@@ -140,8 +139,7 @@ def switches(facts: CheckFacts) -> Findings:
             yield Finding(
                 "switches",
                 Severity.ERROR,
-                f"virtual switch {network.switch} of network {network.name} does not exist on"
-                f" {facts.target.host.name}",
+                f"virtual switch {network.switch} of network {network.name} does not exist on {facts.target.host.name}",
                 f"add it there: ldm add-vsw {network.switch} primary",
             )
         elif (mtu := network.mtu or facts.domain.mtus.get(network.switch, switch.mtu)) > switch.mtu:

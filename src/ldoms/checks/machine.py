@@ -118,16 +118,13 @@ def memory_amount(facts: CheckFacts) -> Findings:
     """The target needs free memory in its partition, and should have it in fact."""
     domain, target = facts.domain.domain, facts.target
     wanted = (
-        domain.bindings.memory_mib
-        if domain.bindings
-        else align_up(domain.constraints.memory_mib, BOUND_ALIGNMENT_MIB)
+        domain.bindings.memory_mib if domain.bindings else align_up(domain.constraints.memory_mib, BOUND_ALIGNMENT_MIB)
     )
     if wanted > target.free_memory_mib:
         yield Finding(
             "memory-amount",
             Severity.ERROR,
-            f"LDom {domain.name} has {wanted}M of memory, and {target.free_memory_mib}M are free on"
-            f" {target.host.name}",
+            f"LDom {domain.name} has {wanted}M of memory, and {target.free_memory_mib}M are free on {target.host.name}",
             "free some there, for example with 'ldm set-memory' on primary",
         )
     elif facts.domain.active and wanted > target.available_memory_mib:

@@ -76,9 +76,7 @@ def _each(client: Client, words: Words, applies_to: DomainState, work: Callable[
     if words.has("-a"):
         views = domains(client)
         names = [
-            view.domain.name
-            for view in views
-            if view.domain.name != CONTROL_DOMAIN and view.status.state is applies_to
+            view.domain.name for view in views if view.domain.name != CONTROL_DOMAIN and view.status.state is applies_to
         ]
     elif not names:
         raise UsageError("name a domain, or use -a")

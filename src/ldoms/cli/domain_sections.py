@@ -15,9 +15,7 @@ from ldoms.model.services import Services
 from ldoms.model.sizes import MIB, format_size, format_uptime
 
 DOMAIN_WIDTHS = (16, 10, 7, 7, 5, 8, 5, 5)
-DOMAIN_HEADING = columns(
-    DOMAIN_WIDTHS, ["NAME", "STATE", "FLAGS", "CONS", "VCPU", "MEMORY", "UTIL", "NORM", "UPTIME"]
-)
+DOMAIN_HEADING = columns(DOMAIN_WIDTHS, ["NAME", "STATE", "FLAGS", "CONS", "VCPU", "MEMORY", "UTIL", "NORM", "UPTIME"])
 CONTROL_CONSOLE = "UART"
 
 VCPU_WIDTHS = (6, 6, 6)

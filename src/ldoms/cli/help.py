@@ -84,9 +84,7 @@ def manual() -> Iterable[str]:
         yield ".TP"
         yield f".B {_escape(command.synopsis)}"
         also = f" Also called {', '.join(aliases(command))}." if aliases(command) else ""
-        yield _escape(
-            f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}{also}".replace("  ", " ")
-        )
+        yield _escape(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}{also}".replace("  ", " "))
         for option in command.options:
             yield ".RS\n.TP"
             yield f".B {_escape(_shown(option.flag, option.value))}"

@@ -300,9 +300,7 @@ COMMANDS = (
         _list_bindings,
         options=(EXTENDED, PARSE, JSON),
     ),
-    Command(
-        "list-services", "services", "", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)
-    ),
+    Command("list-services", "services", "", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)),
     Command(
         "list-devices",
         "devices",

@@ -108,9 +108,7 @@ class QemuGuest:
                 raise HostError(f"the QEMU of LDom {self.name} does not answer", code="qemu-silent")
             await asyncio.sleep(NO_CHANGE_S)
         else:
-            raise HostError(
-                f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused"
-            )
+            raise HostError(f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused")
         cpus = await self._monitor.execute("query-cpus-fast")
         self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")

@@ -72,12 +72,15 @@ class HostConfig:
         name: as other hosts and reports call it.
         cpus: host CPUs to partition; empty = all.
         strands_per_cpu: into how many strands each of them is divided.
+        limit_strands: a domain gets no more CPU time than its strands are worth, even if nobody else wants it.
+            Without it strands are only a place: those on one CPU share it freely.
         memory: to partition, such as ``64G``; empty = all.
     """
 
     name: str = field(default_factory=socket.gethostname)
     cpus: tuple[int, ...] = ()
     strands_per_cpu: int = 1
+    limit_strands: bool = True
     memory: str = ""
 
 
@@ -224,11 +227,7 @@ def _check(path: Path, config: Config) -> None:
     if not 1 <= config.host.strands_per_cpu <= 256:
         raise _bad(path, "[host] strands_per_cpu must be between 1 and 256")
     ports = config.network.data_ports
-    if (
-        len(ports) != 2
-        or not all(isinstance(port, int) for port in ports)
-        or not 1024 <= ports[0] <= ports[1] <= 65535
-    ):
+    if len(ports) != 2 or not all(isinstance(port, int) for port in ports) or not 1024 <= ports[0] <= ports[1] <= 65535:
         raise _bad(path, "[network] data_ports must be a list of two ports, the first and the last")
     if config.hypervisor.accelerator not in ("auto", "kvm", "tcg"):
         raise _bad(path, '[hypervisor] accelerator must be "auto", "kvm" or "tcg"')

@@ -116,6 +116,6 @@ class Host:
             )
 
     def _quota(self, bindings: Bindings) -> float | None:
-        if self.size.strands_per_cpu == 1:
-            return None  # a strand is a whole CPU: pinning says it all
+        if self.size.strands_per_cpu == 1 or not self.config.host.limit_strands:
+            return None  # where the threads may run says it all
         return len(bindings.vcpus) / self.size.strands_per_cpu

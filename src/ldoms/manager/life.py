@@ -101,9 +101,7 @@ class LifeVerbs:
         """
         with self._host.changing(name, "stop-domain") as domain:
             if domain.is_control:
-                raise RequestError(
-                    "LDom primary is the host itself: shut the host down instead", code="control-domain"
-                )
+                raise RequestError("LDom primary is the host itself: shut the host down instead", code="control-domain")
             running = self._host.guests.get(domain.uuid)
             if running is None:
                 raise RequestError(f"LDom {name} is not active", code="domain-not-active")
@@ -187,9 +185,7 @@ class LifeVerbs:
             await self._consoles.open(domain)
             guest = None
             try:
-                guest = await self._host.engine.attach(
-                    domain.uuid, domain.name, self._host.places.domain(domain.uuid)
-                )
+                guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
             except HostError as error:
                 _log.error("guest-silent", domain=domain.name, reason=error.message)
             if guest is not None:

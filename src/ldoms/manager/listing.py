@@ -61,9 +61,7 @@ class Listing:
             NotFound: one that is named does not exist.
         """
         wanted = [self._host.store.domain(name) for name in names]
-        domains = wanted or sorted(
-            self._host.store.domains(), key=lambda domain: (not domain.is_control, domain.order)
-        )
+        domains = wanted or sorted(self._host.store.domains(), key=lambda domain: (not domain.is_control, domain.order))
         return tuple(DomainView(domain, self._status(domain)) for domain in domains)
 
     def host(self) -> HostView:

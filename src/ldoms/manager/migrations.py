@@ -262,7 +262,5 @@ class Unobserved:
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
 
-    def update(
-        self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None
-    ) -> None:
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
         """Nobody wants to know."""

@@ -31,9 +31,7 @@ class Handle:
         self.cancelled = asyncio.Event()
         """Set when somebody has asked for an end."""
 
-    def update(
-        self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None
-    ) -> None:
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
         """Tell how far it is. Nothing of this is written down: the journal of the work is what counts."""
         now = self.operation
         self.operation = replace(
@@ -90,9 +88,7 @@ class Operations:
                 kind=operation.kind,
             )
         if domain in self._held:
-            raise Busy(
-                f"LDom {domain} is busy: {self._held[domain]} is under way; try again", kind=self._held[domain]
-            )
+            raise Busy(f"LDom {domain} is busy: {self._held[domain]} is under way; try again", kind=self._held[domain])
 
     def on(self, domain: str) -> Operation | None:
         """The operation that is under way on a domain, or None."""
@@ -207,9 +203,7 @@ class Operations:
     def abandon(self, operation: Operation) -> None:
         """Note that an operation has ended with the manager that was doing it, and cannot go on."""
         error = {"code": "restarted", "message": f"{operation.kind} was interrupted by a restart of the manager"}
-        ended = replace(
-            operation, status=OperationStatus.FAILURE, ended_at=time.time(), may_cancel=False, error=error
-        )
+        ended = replace(operation, status=OperationStatus.FAILURE, ended_at=time.time(), may_cancel=False, error=error)
         self._store.put_operation(ended)
 
     async def close(self) -> None:

@@ -18,9 +18,7 @@ class Observer(Protocol):
 
     cancelled: asyncio.Event
 
-    def update(
-        self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None
-    ) -> None:
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
         """How far it is, and whether it can still be cancelled."""
 
 

@@ -46,6 +46,8 @@ def from_wire(kind: type[T], data: Any) -> T:
 
 
 def _decode(kind: Any, data: Any) -> Any:
+    if kind in (Any, object):
+        return data
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         choices = [choice for choice in get_args(kind) if choice is not type(None)]
@@ -65,7 +67,7 @@ def _decode(kind: Any, data: Any) -> Any:
         return kind(data)
     if kind is float and isinstance(data, int):
         return float(data)
-    if isinstance(kind, type) and kind is not object and not isinstance(data, kind):
+    if isinstance(kind, type) and not isinstance(data, kind):
         raise TypeError(f"{data!r} is not a {kind.__name__}")
     return data
 

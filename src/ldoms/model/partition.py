@@ -115,9 +115,7 @@ class Partition:
     def bind_vcpus(self, strands: Iterable[int], first_vid: int = 0) -> tuple[VcpuBinding, ...]:
         """Virtual CPUs on the given strands, numbered from `first_vid`."""
         per_cpu = self.size.strands_per_cpu
-        return tuple(
-            VcpuBinding(vid, strand, strand // per_cpu) for vid, strand in enumerate(strands, start=first_vid)
-        )
+        return tuple(VcpuBinding(vid, strand, strand // per_cpu) for vid, strand in enumerate(strands, start=first_vid))
 
     def pick_memory(self, size_mib: int, name: str, real_address_mib: int = 0) -> tuple[MemoryBlock, ...]:
         """Choose free memory for domain `name`: one range if one is large enough, else several.

@@ -99,9 +99,7 @@ def read_scale(server: Server, *, prefix: Sequence[str] = ()) -> Scale:
 def scripts(weights: Mapping[Kind, int] = WEIGHTS) -> tuple[Script, ...]:
     """The transactions for pgbench; a kind without a weight is left out."""
     return tuple(
-        Script(kind.value, _text(function), weights[kind])
-        for kind, function in FUNCTIONS.items()
-        if weights.get(kind)
+        Script(kind.value, _text(function), weights[kind]) for kind, function in FUNCTIONS.items() if weights.get(kind)
     )
 
 
