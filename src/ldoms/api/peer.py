@@ -18,6 +18,7 @@ from ldoms.model import errors
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.errors import LdomsError, PeerError
 from ldoms.model.migration import (
+    ClockTimes,
     Description,
     DescriptionAnswer,
     MigrationReport,
@@ -78,6 +79,10 @@ class HttpPeer:
     async def describe(self, description: Description) -> DescriptionAnswer:
         """Tell the target what is to come, and hear what it says to that."""
         return await self._call(DescriptionAnswer, "/describe", to_wire(description), DESCRIBE_S)
+
+    async def clock(self, migration: str) -> ClockTimes:
+        """Ask for the target's time."""
+        return await self._call(ClockTimes, f"/migrations/{migration}/clock", {}, STATUS_S)
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -11,7 +12,7 @@ from ldoms.api.access import Changer, Known, bearer, connection
 from ldoms.api.routes_domain import answer
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import NotAuthorized, RequestError
-from ldoms.model.migration import Description, MigrationReport, Preparation, TargetStatus
+from ldoms.model.migration import ClockTimes, Description, MigrationReport, Preparation, TargetStatus
 
 router = APIRouter(prefix=f"{wire.PREFIX}/peer", tags=["peer"])
 
@@ -34,6 +35,13 @@ async def describe(known: Known, who: Changer, request: Request, body: Document)
     """Describe what is to come; the answer describes this host, and has the token for what follows."""
     description = _read(Description, body)
     return answer(await known.manager.target.describe(description, connection(request).address))
+
+
+@router.post("/migrations/{migration}/clock", response_model=ClockTimes)
+async def clock(known: Known, migration: Admitted) -> Any:
+    """Say what time it is here."""
+    received_at = time.time()
+    return answer(ClockTimes(received_at, time.time()))
 
 
 @router.post("/migrations/{migration}/prepare")

@@ -19,7 +19,12 @@ DOWNLOAD_LIMIT_S = 300.0
 SOURCE_DATE_EPOCH = 1_700_000_000
 
 _LINES_OF_FAILURE = 15
-_UNREACHABLE = "the package archive did not give what was asked for: is it reachable, and 'apt-get update' recent?"
+# What apt and mmdebstrap say when it is not they who failed.
+_ARCHIVE_FAILURES = ("Failed to fetch", "Unable to locate package", "No packages found")
+_ARCHIVE_HINT = "The package archive did not give what was asked for: is it reachable, and 'apt-get update' recent?"
+
+# Mounts and processes of a tool are its own, and end with the program that called it.
+_CONFINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 # Tools that a package of another name has.
 _PACKAGES = {
@@ -60,14 +65,24 @@ def require(tools: Iterable[str]) -> None:
 
 
 def run(
-    words: Sequence[str], *, directory: Path | None = None, text: bytes = b"", limit_s: float = COMMAND_LIMIT_S
+    words: Sequence[str],
+    *,
+    directory: Path | None = None,
+    text: bytes = b"",
+    limit_s: float = COMMAND_LIMIT_S,
+    confined: bool = False,
 ) -> bytes:
-    """Run a tool to its end and return what it printed; it gets `text` to read.
+    """Run a tool to its end and return what it printed.
 
-    Nothing of it is left running, however this ends.
+    Args:
+        words: the tool and its arguments.
+        directory: where it runs.
+        text: what it gets to read.
+        limit_s: how long it may take.
+        confined: it mounts, and starts servers: nothing of that outlives it, or us. Only root can.
 
     Raises:
-        HostError: it failed or took more than `limit_s`; with the last lines it printed.
+        HostError: it failed or took too long; with the last lines it printed.
     """
     environment = os.environ | {
         "DEBIAN_FRONTEND": "noninteractive",
@@ -76,7 +91,7 @@ def run(
         "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     }
     with subprocess.Popen(
-        words,
+        [*(_CONFINED if confined else ()), *words],
         cwd=directory,
         env=environment,
         stdin=subprocess.PIPE,
@@ -92,10 +107,15 @@ def run(
                 raise HostError(f"{words[0]} took more than {limit_s:.0f} s", code="image-build-failed") from None
             raise
     if process.returncode != 0:
-        lines = (output + complaints).decode(errors="replace").splitlines()[-_LINES_OF_FAILURE:]
-        message = "\n".join([f"{words[0]} failed with exit status {process.returncode}:", *lines])
-        raise HostError(message, code="image-build-failed", command=list(words))
+        raise _failure(words[0], process.returncode, (output + complaints).decode(errors="replace"))
     return output
+
+
+def _failure(tool: str, status: int, printed: str) -> HostError:
+    lines = [f"{tool} failed with exit status {status}:", *printed.splitlines()[-_LINES_OF_FAILURE:]]
+    if any(sign in printed for sign in _ARCHIVE_FAILURES):
+        return HostError("\n".join([*lines, _ARCHIVE_HINT]), code="no-archive")
+    return HostError("\n".join(lines), code="image-build-failed")
 
 
 def archive_lines(targets: str, codename: str) -> list[str]:
@@ -135,7 +155,7 @@ def dependency(package: str, prefix: str) -> str:
     Raises:
         HostError: there is none, or apt does not know `package`.
     """
-    for line in from_archive(["apt-cache", "depends", package]).decode().splitlines():
+    for line in run(["apt-cache", "depends", package]).decode().splitlines():
         relation, _, name = line.strip().partition(": ")
         if relation == "Depends" and name.startswith(prefix):
             return name
@@ -149,20 +169,10 @@ def download(package: str, directory: Path) -> Path:
         HostError: the archive has it not, or cannot be reached.
     """
     # As root apt would fetch as a user of its own, who may not write here.
-    from_archive(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], directory=directory)
+    run(
+        ["apt-get", "-o", "APT::Sandbox::User=root", "download", package], directory=directory, limit_s=DOWNLOAD_LIMIT_S
+    )
     return next(directory.glob(f"{package}_*.deb"))
-
-
-def from_archive(words: Sequence[str], *, directory: Path | None = None, limit_s: float = DOWNLOAD_LIMIT_S) -> bytes:
-    """As `run`, for tools that fetch packages: a failure also says what is likely.
-
-    Raises:
-        HostError: as `run`.
-    """
-    try:
-        return run(words, directory=directory, limit_s=limit_s)
-    except HostError as error:
-        raise HostError(f"{error.message}\n{_UNREACHABLE}", code=error.code, **error.details) from error
 
 
 def version(package: Path) -> str:

@@ -40,9 +40,6 @@ _LEFT_OUT = (
     "/usr/lib/postgresql/*/lib/bitcode/*",
     "/usr/lib/postgresql/*/lib/llvmjit*",
 )
-# Mounts and processes of a build are its own, and end with the program that called it.
-_CONFINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-
 Progress = Callable[[str], None]
 
 
@@ -105,7 +102,8 @@ def _cook_postgres(image: Path, work: Path, progress: Progress) -> Mapping[str, 
     packages = _boot_files(image, work, progress, guest_directory() / "postgres-start")
     progress("installing PostgreSQL")
     root, raw = work / "root", work / "disk.raw"
-    debian.from_archive(bootstrap_command(root, guest_directory(), debian.archive()), limit_s=_BOOTSTRAP_LIMIT_S)
+    command = bootstrap_command(root, guest_directory(), debian.archive())
+    debian.run(command, limit_s=_BOOTSTRAP_LIMIT_S, confined=True)
     progress("writing the disk")
     # Nothing is left for the guest to initialize: its first minutes would be full of writes.
     now = "lazy_itable_init=0,lazy_journal_init=0"
@@ -137,7 +135,6 @@ def bootstrap_command(root: Path, guest: Path, archive: list[str]) -> list[str]:
     """The command that makes the tree of the PostgreSQL guest in `root`; `archive` is lines of a sources.list."""
     setup = f"sh {shlex.quote(str(guest / 'postgres-setup'))}"
     return [
-        *_CONFINED,
         "mmdebstrap",
         *("--mode=root", "--variant=minbase", "--format=directory"),
         *('--aptopt=Apt::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"'),

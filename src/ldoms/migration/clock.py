@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
+from ldoms.migration.peer import Peer
 from ldoms.model.migration import ClockReading
+
+SAMPLES = 8
+
+
+async def measure_clock(peer: Peer, migration: str) -> ClockReading:
+    """The target's clock against ours: the best of several calls, as any of them may have been held up.
+
+    Raises:
+        PeerError: the target does not answer.
+    """
+    readings = []
+    for _ in range(SAMPLES):
+        sent_at = time.time()
+        times = await peer.clock(migration)
+        readings.append(read_clock(sent_at, times.received_at, times.answered_at, time.time()))
+    return min(readings, key=lambda reading: reading.uncertainty_s)
 
 
 def read_clock(sent_at: float, received_at: float, answered_at: float, heard_at: float) -> ClockReading:

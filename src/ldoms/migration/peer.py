@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ldoms.model.migration import (
+    ClockTimes,
     Description,
     DescriptionAnswer,
     MigrationReport,
@@ -54,6 +55,9 @@ class Peer(Protocol):
         Raises:
             NotAuthorized: the target does not let the caller in.
         """
+
+    async def clock(self, migration: str) -> ClockTimes:
+        """Ask for the target's time."""
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""

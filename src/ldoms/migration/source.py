@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,7 +16,7 @@ import structlog
 
 from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest, GuestEvent, MigrationEnd, MigrationStatus
-from ldoms.migration.clock import read_clock
+from ldoms.migration.clock import measure_clock
 from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
 from ldoms.migration.gates import gate
 from ldoms.migration.journal import Journal
@@ -178,14 +177,13 @@ class SourceMigration:
                 encrypted=options.encrypted,
                 beacon=beacon,
             )
-            sent_at = time.time()
             answer = await self._link.peer.describe(description)
-            clock = read_clock(sent_at, answer.received_at, answer.answered_at, time.time())
         finally:
             await self._local.take_beacons_back(domain, beacon)
         address = self._link.peer.address
         self._link.peer.use_token(answer.token)
         self._journal.amend(token=answer.token, address=address)
+        clock = await measure_clock(self._link.peer, self.record.id)
         self._facts = CheckFacts(
             options=options,
             source=self._local.facts,

@@ -91,13 +91,12 @@ class TargetSide:
 
     async def describe(self, description: Description, caller: str) -> DescriptionAnswer:
         """Say what this host is and has; the token in the answer opens the calls that follow."""
-        received_at = time.time()
         target = await self._local.describe_self(description, caller)
         token = make_token()
         now = self._now()
         self._tokens = {known: entry for known, entry in self._tokens.items() if now - entry[1] < TOKEN_S}
         self._tokens[description.migration] = (digest(token), now)
-        return DescriptionAnswer(target, received_at, time.time(), token)
+        return DescriptionAnswer(target, token)
 
     def admits(self, migration: str, token: str) -> bool:
         """Whether that is the token of that migration.

@@ -328,12 +328,18 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class DescriptionAnswer:
-    """The target's answer, with its clock at the call's arrival and departure, and a token for what follows."""
+    """The target's answer, with a token for what follows."""
 
     target: TargetFacts
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTimes:
+    """The target's clock when a call came in and when its answer left, in seconds since 1970."""
+
     received_at: float
     answered_at: float
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
