@@ -16,20 +16,13 @@ from pathlib import Path
 import pytest
 
 from ldoms.bench import orderentry
+from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.ledger import check_ledger, compare, read_rows
-from ldoms.bench.load import (
-    LoadOptions,
-    LoadResult,
-    Server,
-    Window,
-    fetch_pgbench,
-    find_pgbench,
-    query,
-    run_psql,
-    window_figures,
-)
+from ldoms.bench.log import LoadResult
 from ldoms.bench.orderentry import FUNCTIONS, Kind, Scale
+from ldoms.bench.pgbench import LoadOptions, fetch_pgbench, find_pgbench
 from ldoms.bench.probe import Ending, line_counters, probe_figures, sql_record, start_probe, start_sql_probe
+from ldoms.bench.server import Server, query, run_psql
 from ldoms.model.errors import HostError
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -72,9 +65,7 @@ class PostgreSQL:
             f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} "
             "-c max_connections=60 -c fsync=off -c shared_buffers=32MB -c jit=off -c deadlock_timeout=200ms"
         )
-        self.run(
-            "pg_ctl", "--wait", "--timeout=60", f"--log={self.directory / 'log'}", f"--options={options}", "start"
-        )
+        self.run("pg_ctl", "--wait", "--timeout=60", f"--log={self.directory / 'log'}", f"--options={options}", "start")
 
     def stop(self) -> None:
         self.run("pg_ctl", "--mode=immediate", "--wait", "--timeout=30", "stop")

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ldoms.bench.load import LoadResult, Outcome, Server, Transaction, query
+from ldoms.bench.log import LoadResult, Outcome, Transaction
+from ldoms.bench.server import Server, query
 
 _MOST_EXAMPLES = 10
 
@@ -62,7 +63,7 @@ def read_rows(server: Server, run: int, *, prefix: Sequence[str] = (), timeout_s
     """Read the ledger of one run.
 
     Raises:
-        HostError: as `ldoms.bench.load.query`.
+        HostError: as `ldoms.bench.server.query`.
     """
     sql = f"select client, seq, kind from oe.ledger where run = {int(run)}"  # noqa: S608  a number
     rows = query(server, sql, prefix=prefix, timeout_s=timeout_s)
@@ -103,7 +104,7 @@ def check_ledger(server: Server, run: int, result: LoadResult, *, prefix: Sequen
     """Read the ledger of a run that has ended, and compare.
 
     Raises:
-        HostError: as `ldoms.bench.load.query`.
+        HostError: as `ldoms.bench.server.query`.
     """
     rows = read_rows(server, run, prefix=prefix)
     return compare(result.transactions, rows, log_is_complete=result.is_complete)

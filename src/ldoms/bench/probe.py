@@ -33,21 +33,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from ldoms.bench.load import (
-    Gap,
-    LoadOptions,
-    LoadResult,
-    LoadRun,
-    Outcome,
-    Script,
-    Server,
-    Window,
-    gaps,
-    percentile,
-    send_signal,
-    start_in_background,
-    start_load,
-)
+from ldoms.bench.figures import Gap, Window, gaps, percentile
+from ldoms.bench.log import LoadResult, Outcome
+from ldoms.bench.pgbench import LoadOptions, LoadRun, Script, send_signal, start_in_background, start_load
+from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
 
 DEFAULT_INTERVAL_S = 0.005
@@ -347,7 +336,7 @@ def start_sql_probe(
     once a second such a gap is five times as long as the mean.
 
     Raises:
-        AlreadyExists, HostError: as `ldoms.bench.load.start_load`.
+        AlreadyExists, HostError: as `ldoms.bench.pgbench.start_load`.
     """
     script = Script("probe", f"\\sleep {round(interval_s * 1e6)} us\nselect 1;\n")
     options = LoadOptions(clients=1, threads=1, seconds=seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ldoms.bench.ledger import LedgerEntry, compare
-from ldoms.bench.load import Outcome, Transaction
+from ldoms.bench.log import Outcome, Transaction
 from ldoms.model.codec import to_wire
 
 LOG = [Transaction(client, seq, "BP", 100.0 + seq) for client in range(3) for seq in range(1, 6)]

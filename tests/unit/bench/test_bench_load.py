@@ -7,29 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.bench.load import (
+from ldoms.bench.figures import (
     Gap,
-    LoadOptions,
-    Outcome,
     Percentiles,
-    Script,
-    Server,
-    Transaction,
     Window,
-    find_pgbench,
     gaps,
     longest_gap,
-    parse_log,
-    parse_progress,
-    parse_report,
     percentile,
     percentiles,
-    pgbench_words,
-    read_logs,
-    start_load,
     tps_by_second,
     window_figures,
 )
+from ldoms.bench.log import Outcome, Transaction, parse_log, parse_progress, parse_report, read_logs
+from ldoms.bench.pgbench import LoadOptions, Script, find_pgbench, pgbench_words, start_load
+from ldoms.bench.server import Server
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import AlreadyExists, HostError
 

@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from ldoms.bench.load import LoadResult, PgbenchReport, Transaction, Window
+from ldoms.bench.figures import Window
+from ldoms.bench.log import LoadResult, PgbenchReport, Transaction
 from ldoms.bench.probe import (
     Ending,
     Exchange,

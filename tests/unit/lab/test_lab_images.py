@@ -256,6 +256,13 @@ def test_failing_tool_is_quoted() -> None:
         debian.run(["sh", "-c", "for i in $(seq 20); do echo line $i; done; exit 3"])
 
 
+def test_archive_that_fails_is_named() -> None:
+    """What apt says of an archive is followed by what to look at."""
+    with pytest.raises(HostError, match=r"Failed to fetch a package\nThe package archive.*apt-get update") as caught:
+        debian.run(["sh", "-c", "echo E: Failed to fetch a package >&2; exit 100"])
+    assert caught.value.code == "no-archive"
+
+
 def test_slow_tool_is_ended() -> None:
     """With all that it has started."""
     with pytest.raises(HostError, match="sh took more than 0 s"):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ldoms.bench.load import LoadOptions, LoadRun, Script, Server, query, run_psql, start_load
+from ldoms.bench.pgbench import LoadOptions, LoadRun, Script, start_load
+from ldoms.bench.server import Server, query, run_psql
 from ldoms.model.errors import HostError
 
 _SQL = Path(__file__).parent
@@ -75,7 +76,7 @@ def install(server: Server, scale: Scale, *, prefix: Sequence[str] = (), timeout
     All or nothing: rows come in one transaction.
 
     Raises:
-        HostError: as `ldoms.bench.load.run_psql`.
+        HostError: as `ldoms.bench.server.run_psql`.
     """
     words = [f"--set={name}={value}" for name, value in _variables(scale).items()]
     words += ["--single-transaction", *(f"--file={_SQL / name}.sql" for name in ("schema", "functions", "data"))]
@@ -121,7 +122,7 @@ def start(
         run: its number in the ledger; no other run on that database may have it.
 
     Raises:
-        AlreadyExists, HostError: as `ldoms.bench.load.start_load`.
+        AlreadyExists, HostError: as `ldoms.bench.pgbench.start_load`.
     """
     variables = {"run": run, "seq": 0, **_variables(scale)}
     return start_load(pgbench, server, scripts(weights), options, directory, variables=variables, prefix=prefix)
@@ -131,7 +132,7 @@ def count_wrong_totals(server: Server, *, prefix: Sequence[str] = (), timeout_s:
     """Orders whose total is not the sum of their items: none, as long as no transaction was torn.
 
     Raises:
-        HostError: as `ldoms.bench.load.query`.
+        HostError: as `ldoms.bench.server.query`.
     """
     return int(query(server, "select oe.wrong_totals()", prefix=prefix, timeout_s=timeout_s)[0][0])
 

@@ -1,0 +1,326 @@
+"""``make demo``: a database under load moves from host to host, and the figures say what that did to its clients.
+
+It types the commands that a person would type, in a lab of its own, and takes that lab away again on every way out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ldoms.bench import orderentry
+from ldoms.bench.figures import Window, commit_times, longest_gap, window_figures
+from ldoms.bench.ledger import LedgerComparison, check_ledger
+from ldoms.bench.log import LoadResult
+from ldoms.bench.pgbench import LoadOptions, ensure_pgbench
+from ldoms.bench.probe import ProbeFigures, probe_figures, sql_record, start_probe, start_sql_probe
+from ldoms.bench.server import Server, query
+from ldoms.model.codec import from_wire, to_wire
+from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.migration import MigrationReport
+
+LAB = "demo"
+DOMAIN = "ldg1"
+SOURCE, TARGET = "t4-1", "t4-2"
+ADMINISTRATOR = "ldmadmin"
+GUEST_ADDRESS = "10.77.0.10"
+CLIENTS = 50
+RUN = 1
+READY_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """How large the demonstration is.
+
+    Attributes:
+        warm_up_s: not measured: caches fill, and the emulator translates the server's code.
+        before_s, after_s: measured around the migration.
+        longest_s: what the load allows for the checks and the migration together.
+        rate_per_s: transactions that clients ask for, so many that the guest is busy and not overrun.
+    """
+
+    scale: orderentry.Scale = field(default_factory=lambda: orderentry.Scale(customers=2_000, warehouses=50))
+    warm_up_s: float = 15.0
+    before_s: float = 10.0
+    after_s: float = 10.0
+    longest_s: float = 120.0
+    rate_per_s: float = 25.0
+
+
+def run_demo(build: Path, options: DemoOptions | None = None) -> int:
+    """Run the demonstration.
+
+    Args:
+        build: directory for ``demo.json``, the full report, and the clients' logs.
+        options: how large it is.
+
+    Returns:
+        0 if nothing was lost, 1 if anything was.
+    """
+    directory = build / "demo"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    with _lab():
+        figures = _Demo(directory, options or DemoOptions()).run()
+    (build / "demo.json").write_text(json.dumps(figures, indent=2) + "\n")
+    _say("")
+    _say(f"Figures              {build / 'demo.json'}")
+    lost = _losses(figures)
+    for loss in lost:
+        _say(f"LOST: {loss}")
+    return 1 if lost else 0
+
+
+class _Demo:
+    """The steps, in order."""
+
+    def __init__(self, directory: Path, options: DemoOptions) -> None:
+        self._directory = directory
+        self._options = options
+        self._server = Server(GUEST_ADDRESS)
+        self._client = ["ldoms-lab", "--lab", LAB, "exec", "client", "--"]
+
+    def run(self) -> dict[str, Any]:
+        """From an empty lab to the figures."""
+        pgbench = ensure_pgbench(_cache())
+        self._start_domain()
+        self._load_schema()
+        options = self._options
+        seconds = options.warm_up_s + options.before_s + options.longest_s + options.after_s
+        _heading(f"{CLIENTS} clients run OrderEntry with pgbench, {options.rate_per_s:g} transactions/s asked for")
+        load = orderentry.start(
+            pgbench,
+            self._server,
+            options.scale,
+            LoadOptions(clients=CLIENTS, seconds=round(seconds), rate_per_s=options.rate_per_s),
+            self._directory / "load",
+            run=RUN,
+            prefix=self._client,
+        )
+        try:
+            time.sleep(options.warm_up_s)
+            probe = start_sql_probe(
+                pgbench, self._server, self._directory / "probe", seconds=round(seconds), prefix=self._client
+            )
+            ping = start_probe(
+                "icmp", GUEST_ADDRESS, self._directory / "ping.jsonl", seconds=seconds, prefix=self._client
+            )
+            try:
+                begin = time.time()
+                time.sleep(options.before_s)
+                report = self._migrate()
+                time.sleep(options.after_s)
+                end = time.time()
+            finally:
+                probe.stop()
+                ping.stop()
+        finally:
+            load.stop()
+        result = load.result()
+        ledger = check_ledger(self._server, RUN, result, prefix=self._client)
+        wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._client)
+        seen = probe_figures(sql_record(probe.result(), target=GUEST_ADDRESS), _around(report))
+        pinged = probe_figures(ping.result(), _around(report))
+        return self._show(report, Window(begin, end), result, ledger, seen, pinged, wrong_totals)
+
+    def _start_domain(self) -> None:
+        _heading("A PostgreSQL domain on host t4-1")
+        _type(["ldoms-lab", "--lab", LAB, "guest", "--host", SOURCE, DOMAIN, "postgres"])
+        _type([*_on(SOURCE), "ldm", "start-domain", DOMAIN])
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                query(self._server, "select 1", prefix=self._client, timeout_s=5)
+                break
+            except HostError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+        _type([*_on(SOURCE), "ldm", "list"])
+
+    def _load_schema(self) -> None:
+        scale = self._options.scale
+        _heading(f"The order-entry schema: {scale.customers} customers, {scale.warehouses} warehouses")
+        began = time.monotonic()
+        orderentry.install(self._server, scale, prefix=self._client)
+        _say(f"loaded in {time.monotonic() - began:.1f} s")
+
+    def _migrate(self) -> MigrationReport:
+        password = f"/var/lib/ldoms-lab/{LAB}/pfile"
+        words = ["-p", password, DOMAIN, f"{ADMINISTRATOR}@{TARGET}"]
+        _heading("All checks, and nothing moves")
+        _type([*_on(SOURCE), "ldm", "migrate-domain", "-n", *words])
+        _heading("The domain moves while its clients work")
+        _type([*_on(SOURCE), "ldm", "migrate-domain", *words])
+        _type([*_on(TARGET), "ldm", "list"])
+        reports = json.loads(_output([*_on(SOURCE), "ldm", "list-history", "-o", "migration", "--json"]))
+        return from_wire(MigrationReport, reports[-1])
+
+    def _show(
+        self,
+        report: MigrationReport,
+        measured: Window,
+        result: LoadResult,
+        ledger: LedgerComparison,
+        seen: ProbeFigures,
+        pinged: ProbeFigures,
+        wrong_totals: int,
+    ) -> dict[str, Any]:
+        windows = {
+            "before": Window(measured.begin, report.started_at),
+            "during": Window(report.started_at, report.ended_at),
+            "after": Window(report.ended_at, measured.end),
+        }
+        tps = {name: round(window_figures(result.transactions, window).tps, 1) for name, window in windows.items()}
+        stall = longest_gap(commit_times(result.transactions), _around(report))
+        path = self._directory / f"migration-{report.id[:8]}.json"
+        path.write_text(json.dumps(to_wire(report), indent=2) + "\n")
+        figures: dict[str, Any] = {
+            "total_s": round(report.total_s, 3),
+            "suspension_ms": {
+                "qemu": _milliseconds(report.downtime_s),
+                "stop_resume": _milliseconds(report.stop_resume_s),
+                "client": _milliseconds(seen.longest_gap.seconds),
+                "ping": _milliseconds(pinged.longest_gap.seconds),
+            },
+            "usual_gap_ms": {"client": _milliseconds(seen.median_gap_s), "ping": _milliseconds(pinged.median_gap_s)},
+            "longest_without_commit_ms": _milliseconds(stall.seconds),
+            "tps": tps,
+            "ledger": {
+                "acknowledged": ledger.acknowledged,
+                "missing": ledger.missing,
+                "doubled": ledger.doubled,
+                "invented": ledger.invented,
+            },
+            "wrong_totals": wrong_totals,
+            "connections_lost": len(result.report.lost_clients) + int(seen.connection_lost),
+            "phases": [{"name": phase.name.value, "seconds": round(phase.seconds, 3)} for phase in report.phases],
+            "runs_on": _where_it_runs(),
+            "report": str(path),
+        }
+        _print_figures(figures)
+        return figures
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    _heading("What it took")
+    for phase in figures["phases"]:
+        _say(f"  {phase['name']:<18} {phase['seconds']:8.3f} s")
+    _say(f"  {'total':<18} {figures['total_s']:8.3f} s")
+    suspension, usual = figures["suspension_ms"], figures["usual_gap_ms"]
+    _say(f"Suspension           {suspension['qemu']:.0f} ms by QEMU")
+    _say(f"                     {suspension['stop_resume']:.0f} ms from stop to resumption by the hosts' clocks")
+    _say(f"                     {suspension['client']:.0f} ms as an SQL client saw it (usually {usual['client']:.0f})")
+    _say(f"                     {suspension['ping']:.0f} ms as ping saw it (usually {usual['ping']:.0f})")
+    tps = figures["tps"]
+    _say(f"Transactions/s       {tps['before']} before, {tps['during']} during, {tps['after']} after")
+    _say(f"                     {figures['longest_without_commit_ms']:.0f} ms the longest time without any commit")
+    ledger = figures["ledger"]
+    _say(
+        f"Ledger               {ledger['acknowledged']} transactions acknowledged, {ledger['missing']} missing,"
+        f" {ledger['doubled']} doubled, {ledger['invented']} invented"
+    )
+    _say(f"Connections lost     {figures['connections_lost']} of {CLIENTS + 1}")
+    _say(f"{DOMAIN} runs on         {figures['runs_on']}")
+    _say(f"Full report          {figures['report']}")
+
+
+def _losses(figures: dict[str, Any]) -> list[str]:
+    """What must not happen, and did."""
+    ledger = figures["ledger"]
+    found = [f"{ledger[kind]} transactions are {kind}" for kind in ("missing", "doubled", "invented") if ledger[kind]]
+    if ledger["acknowledged"] == 0:
+        found.append("no transaction was acknowledged at all")
+    if figures["wrong_totals"]:
+        found.append(f"{figures['wrong_totals']} orders have a wrong total")
+    if figures["connections_lost"]:
+        found.append(f"{figures['connections_lost']} connections were lost")
+    if figures["runs_on"] != TARGET:
+        found.append(f"the domain runs on {figures['runs_on']}, not on {TARGET}")
+    return found
+
+
+def _around(report: MigrationReport) -> Window:
+    """The migration, and a little of what came before and after it."""
+    return Window(report.started_at - 1.0, report.ended_at + 2.0)
+
+
+def _where_it_runs() -> str:
+    """The hosts on which the domain is active: one, if all is well."""
+    found = []
+    for host in (SOURCE, TARGET):
+        views = json.loads(_output([*_on(host), "ldm", "list", "--json"]))
+        if any(view["domain"]["name"] == DOMAIN and view["status"]["state"] == "active" for view in views):
+            found.append(host)
+    return " and ".join(found) or "nowhere"
+
+
+@contextmanager
+def _lab() -> Iterator[None]:
+    """Two hosts and a client, which are gone afterwards."""
+    _heading("A lab: two hosts, each with its own ldmd, and a client")
+    _type(["ldoms-lab", "--lab", LAB, "up"])
+    try:
+        yield
+    finally:
+        _type(["ldoms-lab", "--lab", LAB, "down", "-f"])
+
+
+def _on(host: str) -> list[str]:
+    return ["ldoms-lab", "--lab", LAB, "exec", host, "--"]
+
+
+def _type(words: Sequence[str]) -> None:
+    """Show a command as it is typed, and run it.
+
+    Raises:
+        HostError: it failed.
+    """
+    _say(f"$ {shlex.join(words)}")
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise HostError(f"'{shlex.join(words)}' failed with status {done.returncode}", code="demo-failed")
+
+
+def _output(words: Sequence[str]) -> str:
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+
+
+def _heading(text: str) -> None:
+    _say("")
+    _say(f"== {text}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _milliseconds(seconds: float | None) -> float:
+    return -1.0 if seconds is None else round(seconds * 1000, 1)
+
+
+def _cache() -> Path:
+    own = os.environ.get("LDOMS_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldoms"
+
+
+def main_demo(build: Path) -> int:
+    """Run the demonstration, and say in a sentence why it could not be."""
+    try:
+        return run_demo(build)
+    except LdomsError as error:
+        print(f"demo: {error.message}", file=sys.stderr)
+        return 1

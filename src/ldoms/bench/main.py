@@ -1,0 +1,30 @@
+"""``ldoms-bench``: the demonstration, and measurements."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from ldoms.bench.demo import main_demo
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="ldoms-bench", description="Measurements with domains that move.")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = verbs.add_parser("demo", help="move a database under load between two hosts of a lab, with figures")
+    demo.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    demo.set_defaults(run=lambda arguments: main_demo(arguments.build))
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
+    try:
+        sys.exit(arguments.run(arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
