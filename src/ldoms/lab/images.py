@@ -119,7 +119,8 @@ def build(name: str, progress: Progress = lambda line: None, *, fresh: bool = Fa
         # Somebody else may have built it while we waited.
         if not fresh and (image := find(name)):
             return image
-        with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=cache) as work:
+        # What cannot be removed yet, because a tool is still dying in it, is left for the next build.
+        with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=cache, ignore_cleanup_errors=True) as work:
             return _build(recipe, cache, Path(work), lambda line: progress(f"{name}: {line}"))
 
 

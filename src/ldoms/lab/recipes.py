@@ -40,6 +40,7 @@ _LEFT_OUT = (
     "/usr/lib/postgresql/*/lib/bitcode/*",
     "/usr/lib/postgresql/*/lib/llvmjit*",
 )
+
 Progress = Callable[[str], None]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Set
 from contextlib import AsyncExitStack
@@ -100,7 +99,7 @@ class LocalMigrationHost:
             with self._host.store.transaction():
                 self._host.store.delete_domain(uuid)
                 self._host.events.publish(EventKind.DOMAIN_REMOVED, domain.name)
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
     # As the target
 

@@ -36,8 +36,9 @@ class PhaseRule:
 
     Attributes:
         active_only: a domain that is bound or inactive skips the phase.
-        journalled: it is on disk before the phase begins. A restart treats `Phase.SUSPEND` like `Phase.COPY`, and
-            a write to the disk would lengthen the suspension.
+        journalled: it is on disk before the phase begins. Not so where a write would lengthen the suspension: a
+            restart treats `Phase.SUSPEND` like `Phase.COPY`, and `Phase.HAND_OFF` goes to disk together with the
+            first step of the ownership table.
     """
 
     undo: Undo
@@ -51,7 +52,7 @@ PHASES: Mapping[Phase, PhaseRule] = {
     Phase.PREPARE: PhaseRule(Undo.ABORT_TARGET, Restart.ROLL_BACK),
     Phase.COPY: PhaseRule(Undo.STOP_COPY, Restart.LOOK, active_only=True),
     Phase.SUSPEND: PhaseRule(Undo.STOP_COPY, Restart.LOOK, active_only=True, journalled=False),
-    Phase.HAND_OFF: PhaseRule(Undo.IMPOSSIBLE, Restart.GO_ON),
+    Phase.HAND_OFF: PhaseRule(Undo.IMPOSSIBLE, Restart.GO_ON, journalled=False),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from ldoms.checks import evaluate
-from ldoms.hypervisor.engine import Guest, GuestEvent, MigrationEnd, MigrationStatus
+from ldoms.hypervisor.engine import Guest, GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock
 from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
 from ldoms.migration.gates import gate
@@ -298,9 +298,10 @@ class SourceMigration:
                 "hand-off-undecided", reason=error.message, consequence="the guest stays suspended; asking again"
             )
 
-    async def _decide(self, event: OwnerEvent) -> None:
+    async def _decide(self, event: OwnerEvent, called_off: str = "") -> None:
         """Take one step of the ownership table: durable first, then the action."""
         after, action = advance(self._ownership(), event)
+        self._journal.amend(called_off=called_off)
         with self._local.store.transaction():
             self._local.store.put_ownership(after)
             self._journal.write()
@@ -334,20 +335,31 @@ class SourceMigration:
     # The way back
 
     async def _take_back(self, error: LdomsError) -> None:
-        """Undo the phase that was entered last; the domain is here, as before."""
-        undo = PHASES[self.record.phase].undo
-        guest = self._guest_or_none()
-        if undo in (Undo.ABORT_TARGET, Undo.STOP_COPY) and guest is not None and self.record.active:
-            await stop_copy(guest)
-            try:
-                await self._make_run()
-            except HostError as problem:
-                _log.error("guest-not-resumed", reason=problem.message)
+        """Undo what was done; the domain is here, as before."""
+        if self._ownership().state is not OwnerState.OWNER:
+            # It is handed over, or gone: nothing can be undone, and a restart of the manager goes on with it.
+            _log.error("hand-off-interrupted", reason=error.message)
+            return
         is_told = True
-        if undo in (Undo.ABORT_TARGET, Undo.STOP_COPY) or self._reclaimed.is_set():
+        if PHASES[self.record.phase].undo is not Undo.NOTHING:
+            # On disk first: after a restart, a guest that runs here again must not look as if it had been sent.
+            self._journal.amend(called_off=error.message)
+            self._journal.write()
+            await gate("source-called-off")
+            await self._bring_guest_back()
             is_told = await self._tell_target(error.message)
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
         self._end(outcome, error.message, settled=is_told)
+
+    async def _bring_guest_back(self) -> None:
+        guest = self._guest_or_none()
+        if guest is None or not self.record.active:
+            return
+        await stop_copy(guest)
+        try:
+            await self._make_run()
+        except HostError as problem:
+            _log.error("guest-not-resumed", reason=problem.message)
 
     async def tell_later(self) -> None:
         """Tell a target that could not be reached that it is off; it may have cleaned up by itself meanwhile."""
@@ -392,6 +404,8 @@ class SourceMigration:
     # After a restart
 
     async def _where_to_go_on(self) -> Phase:
+        if self.record.called_off:
+            raise self._journal.error(self.record.called_off, "restarted")
         match PHASES[self.record.phase].restart:
             case Restart.ROLL_BACK:
                 raise self._journal.error("the manager was restarted before the copy began", "restarted")
@@ -403,11 +417,11 @@ class SourceMigration:
             return Phase.HAND_OFF
         progress = await guest.progress()
         match progress.status:
-            case MigrationStatus.COMPLETED:
+            case MigrationStatus.COMPLETED if await guest.state() is RunState.SENT:
                 return Phase.HAND_OFF
             case MigrationStatus.PRE_SWITCHOVER | MigrationStatus.DEVICE:
                 return Phase.SUSPEND
-            case MigrationStatus.NONE | MigrationStatus.FAILED | MigrationStatus.CANCELLED:
+            case MigrationStatus.NONE | MigrationStatus.FAILED | MigrationStatus.CANCELLED | MigrationStatus.COMPLETED:
                 reason = progress.error or progress.status
                 raise self._journal.error(f"the copy ended while the manager was away: {reason}", "restarted")
         return Phase.COPY

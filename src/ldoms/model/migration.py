@@ -294,6 +294,7 @@ class MigrationRecord:
         epoch: that the domain will have when the move has succeeded.
         phase: last one entered; written before anything of it is done.
         phase_at: when it was entered, in seconds since 1970.
+        called_off: why the source has decided against it, before it does anything about that; empty = it has not.
         settled: nothing is left to do about it on this host.
     """
 
@@ -311,6 +312,7 @@ class MigrationRecord:
     report: MigrationReport
     plan: MigrationPlan | None = None
     active: bool = False
+    called_off: str = ""
     settled: bool = False
 
 
