@@ -7,7 +7,6 @@ its client, and shows.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -16,10 +15,10 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldoms.bench.background import Background
 from ldoms.bench.log import LoadResult, Outcome, Progress, parse_progress, parse_report, read_logs
 from ldoms.bench.server import Server, quoted, run_program
 from ldoms.model.errors import AlreadyExists, HostError
@@ -218,18 +217,18 @@ class LoadRun:
         self.kinds = tuple(kinds)
         self._seconds = seconds
         self._stop_grace_s = stop_grace_s
-        self._child = start_in_background(words, directory, _OUTPUT_NAME)
+        # The name of the log is in its arguments, and no other run's has that directory.
+        self._program = Background(words, directory, _OUTPUT_NAME, mark=str(directory / _LOG_NAME))
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._child.poll() is None
+        return self._program.is_running
 
     @property
     def pid(self) -> int:
-        """pgbench's own, whatever was put in front of it: its first log file is named after it; 0 = not yet."""
-        pids = [path.suffix[1:] for path in self._logs() if path.stem == _LOG_NAME]
-        return int(pids[0]) if pids else 0
+        """pgbench's own, whatever was put in front of it; 0 = not yet."""
+        return self._program.pid
 
     def progress(self) -> tuple[Progress, ...]:
         """What it has reported so far, a line per second."""
@@ -244,20 +243,14 @@ class LoadRun:
         deadline = time.monotonic() + self._stop_grace_s
         asked = False
         while self.is_running and time.monotonic() < deadline:
-            pid = self.pid
-            if pid and not asked:
-                asked = send_signal(pid, signal.SIGALRM)
+            # Not before it has its log: until then the signal would find no clock, and kill it.
+            asked = asked or (bool(self._logs()) and self._program.send(signal.SIGALRM))
             time.sleep(_POLL_S)
         self.kill()
 
     def kill(self) -> None:
         """End it without regard to its log, if it still runs."""
-        pid = self.pid
-        if self.is_running:
-            if pid:
-                send_signal(pid, signal.SIGKILL)
-            self._child.kill()
-        self._child.wait()
+        self._program.kill()
 
     def result(self, timeout_s: float | None = None) -> LoadResult:
         """Wait for its end and read what it wrote.
@@ -269,9 +262,7 @@ class LoadRun:
         Raises:
             HostError: it could not begin, code ``load-failed``.
         """
-        try:
-            self._child.wait(self._seconds + self._stop_grace_s if timeout_s is None else timeout_s)
-        except subprocess.TimeoutExpired:
+        if not self._program.wait(self._seconds + self._stop_grace_s if timeout_s is None else timeout_s):
             self.stop()
         report = parse_report(self._text("out"), self._text("err"))
         transactions = read_logs(self._logs(), self.kinds)
@@ -319,28 +310,3 @@ def start_load(
     grace_s = server.silence_limit_s + STOP_GRACE_S
     kinds = [script.kind for script in scripts]
     return LoadRun([*prefix, *words], directory, kinds, seconds=options.seconds, stop_grace_s=grace_s)
-
-
-def start_in_background(words: Sequence[str], directory: Path, name: str) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, so that an interrupt typed here does not reach it.
-
-    Its output goes to ``<name>.out`` and ``<name>.err`` in `directory`.
-
-    Raises:
-        HostError: it cannot be started.
-    """
-    with (directory / f"{name}.out").open("wb") as output, (directory / f"{name}.err").open("wb") as errors:
-        try:
-            return subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
-            )
-        except OSError as error:
-            raise HostError(f"{words[0]} cannot be started: {error}", code="no-program") from error
-
-
-def send_signal(pid: int, number: signal.Signals) -> bool:
-    """Send a signal to a process; False when it has gone."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-        return True
-    return False

@@ -22,7 +22,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,9 +32,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from ldoms.bench.background import Background
 from ldoms.bench.figures import Gap, Window, gaps, percentile
 from ldoms.bench.log import LoadResult, Outcome
-from ldoms.bench.pgbench import LoadOptions, LoadRun, Script, send_signal, start_in_background, start_load
+from ldoms.bench.pgbench import LoadOptions, LoadRun, Script, start_load
 from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
 
@@ -225,21 +225,17 @@ class ProbeRun:
         """Start it; use `start_probe`."""
         self.path = path
         self._seconds = seconds
-        self._child = start_in_background(words, path.parent, path.stem)
+        self._program = Background(words, path.parent, path.stem, mark=str(path))
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._child.poll() is None
+        return self._program.is_running
 
     @property
     def pid(self) -> int:
-        """Its own, whatever was put in front of it: the first line of the record has it; 0 = not yet."""
-        try:
-            with self.path.open() as record:
-                return int(json.loads(record.readline())["pid"])
-        except (OSError, ValueError):
-            return 0
+        """Its own, whatever was put in front of it; 0 = not yet."""
+        return self._program.pid
 
     def wait_until_begun(self, timeout_s: float = CONNECT_TIMEOUT_S + 5.0) -> None:
         """Wait for the first answer.
@@ -259,15 +255,13 @@ class ProbeRun:
         deadline = time.monotonic() + _STOP_GRACE_S
         asked = False
         while self.is_running and time.monotonic() < deadline:
-            pid = self.pid
-            if pid and not asked:
-                asked = send_signal(pid, signal.SIGTERM)
+            # Not before its record begins: until then nobody would note why it ended.
+            asked = asked or (self._has_begun() and self._program.send(signal.SIGTERM))
             time.sleep(_POLL_S)
-        if self.is_running:
-            if pid := self.pid:
-                send_signal(pid, signal.SIGKILL)
-            self._child.kill()
-        self._child.wait()
+        self._program.kill()
+
+    def _has_begun(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def result(self) -> ProbeRecord:
         """Wait for its end and read its record.
@@ -275,9 +269,7 @@ class ProbeRun:
         Raises:
             HostError: it could not begin.
         """
-        try:
-            self._child.wait(self._seconds + CONNECT_TIMEOUT_S + _STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
+        if not self._program.wait(self._seconds + CONNECT_TIMEOUT_S + _STOP_GRACE_S):
             self.stop()
         try:
             return read_record(self.path)
@@ -396,7 +388,7 @@ class _Recorder:
         self._file.flush()
 
     def begin(self, probe: str, target: str, interval_s: float) -> None:
-        self.write(probe=probe, target=target, interval_s=interval_s, pid=os.getpid(), began_at=self.now())
+        self.write(probe=probe, target=target, interval_s=interval_s, began_at=self.now())
 
     def end(self, error: str = "") -> None:
         ending = Ending.LOST if error else Ending.STOPPED if self._stopped else Ending.TIME

@@ -57,11 +57,11 @@ class Placement:
     """Where the threads of a guest run.
 
     Attributes:
-        vcpus: for each virtual CPU, the host CPU of its strand.
+        vcpus: for each virtual CPU, the host CPUs that it may run on.
         vcpu_quota: of CPU time that all virtual CPUs together get, in CPUs; None = no limit.
     """
 
-    vcpus: tuple[int, ...]
+    vcpus: tuple[frozenset[int], ...]
     vcpu_quota: float | None = None
 
 

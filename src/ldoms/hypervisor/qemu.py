@@ -179,8 +179,8 @@ class QemuGuest:
 
     async def place(self, placement: Placement) -> None:
         """Move its virtual CPUs to the given host CPUs."""
-        for thread, cpu in zip(self._vcpu_threads, placement.vcpus, strict=True):
-            set_affinity([thread], [cpu])
+        for thread, cpus in zip(self._vcpu_threads, placement.vcpus, strict=True):
+            set_affinity([thread], cpus)
         self._confinement.set_group(self.uuid, placement.vcpu_quota)
         self._confinement.add_threads(self.uuid, self._vcpu_threads)
 

@@ -32,7 +32,7 @@ class Needs:
 
 _NEEDS: Mapping[str, Needs] = {
     "tiny": Needs(1, "128M", "pulse.ip"),
-    "postgres": Needs(4, "1G", "ldoms.ip"),
+    "postgres": Needs(2, "1G", "ldoms.ip"),
 }
 _OWN = Needs(2, "1G")
 

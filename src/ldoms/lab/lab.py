@@ -46,13 +46,13 @@ class HostPlan:
 
     Attributes:
         strands_per_cpu: into how many strands each CPU of the machine is divided; 0 = so many that there are eight.
-        limit_strands: a strand is a share of its CPU that cannot be exceeded, as on a real host; without it strands on
-            one CPU share it freely, which suits a small machine better.
+        confine: threads run on the strands of their domain only, as on a real host. Without it strands are only
+            counted, which suits several hosts on one small machine better.
         memory: to partition. Half of everything is taken from the control domain, for guests.
     """
 
     strands_per_cpu: int = 0
-    limit_strands: bool = False
+    confine: bool = False
     memory: str = "8G"
 
 
@@ -300,7 +300,7 @@ def _configuration(lab: Lab, host: str) -> str:
             "[host]",
             f'name = "{host}"',
             f"strands_per_cpu = {strands}",
-            f"limit_strands = {str(lab.plan.limit_strands).lower()}",
+            f"confine = {str(lab.plan.confine).lower()}",
             f'memory = "{lab.plan.memory}"',
             "[network]",
             f'data_address = "{lab.address(host)}"',

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    plan = lab.HostPlan(arguments.strands_per_cpu, arguments.limit_strands, arguments.memory)
+    plan = lab.HostPlan(arguments.strands_per_cpu, arguments.confine, arguments.memory)
     made = lab.up(arguments.lab, arguments.hosts, plan, _say)
     _say(f"lab {made.name} is up: {', '.join(made.hosts)}")
     return 0
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="make a lab, or mend it")
     up.add_argument("--hosts", type=int, default=2, metavar="N", help="default: %(default)s")
     up.add_argument("--strands-per-cpu", type=int, default=0, metavar="N", help="default: so many that there are eight")
-    up.add_argument("--limit-strands", action="store_true", help="a domain gets no more than its strands are worth")
+    up.add_argument("--confine", action="store_true", help="domains run on their strands only")
     up.add_argument("--memory", default="8G", metavar="SIZE", help="of each host, to partition (default: %(default)s)")
     up.set_defaults(run=_up)
 

@@ -28,7 +28,7 @@ _BOOT_ARGS = "console=ttyS0 quiet mitigations=off cryptomgr.notests"
 
 _DISK_SIZE = "4G"
 _BOOTSTRAP_LIMIT_S = 900.0
-_PACKAGES = ("busybox-static", "chrony", "iproute2", "postgresql", "procps", "qemu-guest-agent")
+_PACKAGES = ("busybox-static", "chrony", "iproute2", "postgresql", "procps", "qemu-guest-agent", "sysstat")
 _LEFT_OUT = (
     "/usr/share/man/*",
     "/usr/share/doc/*",

@@ -72,15 +72,15 @@ class HostConfig:
         name: as other hosts and reports call it.
         cpus: host CPUs to partition; empty = all.
         strands_per_cpu: into how many strands each of them is divided.
-        limit_strands: a domain gets no more CPU time than its strands are worth, even if nobody else wants it.
-            Without it strands are only a place: those on one CPU share it freely.
+        confine: the threads of a domain run on its strands, and get no more CPU time than these are worth. Without
+            it strands are only counted, and the kernel puts threads where it likes.
         memory: to partition, such as ``64G``; empty = all.
     """
 
     name: str = field(default_factory=socket.gethostname)
     cpus: tuple[int, ...] = ()
     strands_per_cpu: int = 1
-    limit_strands: bool = True
+    confine: bool = True
     memory: str = ""
 
 

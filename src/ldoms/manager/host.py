@@ -51,13 +51,18 @@ class Host:
 
     def placement(self, bindings: Bindings) -> Placement:
         """Where the virtual CPUs of a bound domain run."""
-        return Placement(tuple(self.size.cpu_of(strand) for strand in bindings.strands), self._quota(bindings))
+        everywhere = frozenset(self.size.cpus)
+        confine = self.config.host.confine
+        vcpus = tuple(frozenset({self.size.cpu_of(strand)}) if confine else everywhere for strand in bindings.strands)
+        return Placement(vcpus, self._quota(bindings))
 
     def control_placement(self) -> ControlPlacement:
         """Where everything else of QEMU runs."""
         bindings = self.store.domain(CONTROL_DOMAIN).bindings
         assert bindings is not None, "the control domain is always bound"
-        return ControlPlacement(self.size.cpus_of(bindings.strands), self._quota(bindings))
+        confine = self.config.host.confine
+        cpus = self.size.cpus_of(bindings.strands) if confine else frozenset(self.size.cpus)
+        return ControlPlacement(cpus, self._quota(bindings))
 
     def save(self, domain: Domain, kind: EventKind = EventKind.DOMAIN_CHANGED) -> Domain:
         """Write a domain, and tell everybody."""
@@ -116,6 +121,6 @@ class Host:
             )
 
     def _quota(self, bindings: Bindings) -> float | None:
-        if self.size.strands_per_cpu == 1 or not self.config.host.limit_strands:
+        if self.size.strands_per_cpu == 1 or not self.config.host.confine:
             return None  # where the threads may run says it all
         return len(bindings.vcpus) / self.size.strands_per_cpu
