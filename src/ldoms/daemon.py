@@ -24,6 +24,7 @@ from ldoms.hypervisor.confinement import Confinement, detect
 from ldoms.hypervisor.probe import Probe, probe
 from ldoms.hypervisor.qemu import QemuEngine
 from ldoms.manager.config import Config, Places, host_size, read_config
+from ldoms.manager.consoles import Consoles
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
 from ldoms.manager.host import Host
@@ -135,7 +136,7 @@ def _make_manager(
         operations=Operations(store),
         guests=GuestBook(),
     )
-    return Manager(host, HttpConnector(certificates, config.network.port))
+    return Manager(host, HttpConnector(certificates, config.network.port), Consoles())
 
 
 def _prepare_places(places: Places, stack: AsyncExitStack) -> None:

@@ -55,7 +55,7 @@ class DemoOptions:
     before_s: float = 10.0
     after_s: float = 10.0
     longest_s: float = 120.0
-    rate_per_s: float = 25.0
+    rate_per_s: float = 15.0
 
 
 def run_demo(build: Path, options: DemoOptions | None = None) -> int:
@@ -270,7 +270,7 @@ def _where_it_runs() -> str:
 def _lab() -> Iterator[None]:
     """Two hosts and a client, which are gone afterwards."""
     _heading("A lab: two hosts, each with its own ldmd, and a client")
-    _type(["ldoms-lab", "--lab", LAB, "up"])
+    _type(["ldoms-lab", "--lab", LAB, "up", "--confine", "--strands-per-cpu", "2"])
     try:
         yield
     finally:

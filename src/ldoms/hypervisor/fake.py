@@ -7,7 +7,8 @@ guests with the same UUID run at the same time, it is written down in `FakeWorld
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,10 +64,9 @@ class FakeWorld:
 
 
 class FakeAgent:
-    """A guest agent that always answers."""
+    """A guest agent that always answers; `error_s` is what the guest's clock is off."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self.error_s = 0.0
 
     async def ping(self) -> bool:
@@ -75,11 +75,11 @@ class FakeAgent:
 
     async def clock(self) -> float:
         """The host's time, and what the guest's is off."""
-        return self._now() + self.error_s
+        return time.time() + self.error_s
 
     async def set_clock(self, at: float) -> None:
         """Set the guest's clock."""
-        self.error_s = at - self._now()
+        self.error_s = at - time.time()
 
     async def shut_down(self) -> None:
         """Accept the wish."""
@@ -92,7 +92,7 @@ class FakeGuest:
         self.uuid = spec.uuid
         self.spec = spec
         self.console = spec.directory / "console.sock"
-        self.agent = FakeAgent(self._now)
+        self.agent = FakeAgent()
         self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
         self.status: str = MigrationStatus.NONE
         self.plan: MigrationPlan | None = None
@@ -220,6 +220,7 @@ class FakeGuest:
         """Start to send memory."""
         await self._answer()
         receiver = self._world.listeners.get((host, port))
+        self._switch.clear()
         self._set_status("setup")
         self._copy = asyncio.create_task(self._send_to(receiver))
 

@@ -35,9 +35,9 @@ class Manager:
         target: what other hosts' managers call.
     """
 
-    def __init__(self, host: Host, connector: Connector) -> None:
+    def __init__(self, host: Host, connector: Connector, consoles: Consoles) -> None:
         self.host = host
-        self.consoles = Consoles()
+        self.consoles = consoles
         self.domains = DomainVerbs(host)
         self.resources = ResourceVerbs(host)
         self.services = ServiceVerbs(host)

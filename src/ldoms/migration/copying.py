@@ -82,6 +82,10 @@ class MemoryCopy:
         except (TimeoutError, HostError) as error:
             if self._guest.is_gone:
                 return False
+            if isinstance(error, HostError):
+                raise self._journal.error(
+                    f"the last part of the copy failed: {error.message}", "copy-failed"
+                ) from error
             raise self._journal.error("the last part of the copy did not arrive in time", "too-slow") from error
         if status is None:
             return False

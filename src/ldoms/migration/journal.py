@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import structlog
-
 from ldoms.migration.phases import PHASES
 from ldoms.model.errors import MigrationError
 from ldoms.model.migration import (
@@ -21,8 +19,6 @@ from ldoms.model.migration import (
 )
 from ldoms.model.phases import Phase
 from ldoms.store import Store
-
-_log = structlog.get_logger(__name__)
 
 
 class Journal:
@@ -110,7 +106,6 @@ class Journal:
         self.note(outcome=outcome, cause=cause, ended_at=now)
         self.amend(settled=settled)
         self.write()
-        _log.info("migration-ended", migration=self.record.id, outcome=outcome.value, cause=cause)
         return self.report
 
     def _end_phase(self, at: float) -> None:

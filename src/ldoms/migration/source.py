@@ -133,8 +133,8 @@ class SourceMigration:
         for phase in phases:
             self._enter(phase)
             await gate(f"source-{phase.value}")
-            step = self._steps[phase]()
-            await (step if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
+            step = self._steps[phase]
+            await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
         return self._end(Outcome.DONE)
 
     @property
@@ -470,9 +470,11 @@ class SourceMigration:
         with guest.events() as self._events:
             yield
 
-    async def _or_cancelled(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _or_cancelled(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do `work`, unless somebody asks for an end before it is done."""
-        task = asyncio.ensure_future(work)
+        if self._observer.cancelled.is_set():
+            raise self._cancellation()
+        task = asyncio.ensure_future(work())
         wish = asyncio.ensure_future(self._observer.cancelled.wait())
         try:
             await asyncio.wait({task, wish}, return_when=asyncio.FIRST_COMPLETED)
@@ -485,7 +487,10 @@ class SourceMigration:
                 task.cancel()
                 with suppress(asyncio.CancelledError, LdomsError):
                     await task
-        raise Cancelled(f"the migration of LDom {self.record.name} was cancelled")
+        raise self._cancellation()
+
+    def _cancellation(self) -> Cancelled:
+        return Cancelled(f"the migration of LDom {self.record.name} was cancelled")
 
 
 def beacon_name(migration: str) -> str:

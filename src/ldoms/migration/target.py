@@ -18,7 +18,7 @@ from ldoms.hypervisor.engine import Guest, MigrationEnd, RunState
 from ldoms.hypervisor.engine import MigrationStatus as CopyStatus
 from ldoms.migration.gates import gate
 from ldoms.migration.local import LocalHost
-from ldoms.model.domain import MigrationStatus
+from ldoms.model.domain import Domain, MigrationStatus
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.migration import (
@@ -129,23 +129,30 @@ class TargetSide:
             self._local.store.put_domain(domain)
             self._local.store.put_ownership(ownership)
             self._local.store.put_migration(record)
-        self._watch(record, heard_at=self._now())
-        await gate("target-prepare")
-        try:
-            if domain.is_bound:
-                await self._local.open_console(domain)
-            ticket = Ticket()
-            if preparation.plan is not None and preparation.active:
-                guest = await self._local.start_incoming(domain)
-                await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
-                ticket = Ticket(address, await self._local.listen(guest, address))
-        except BaseException as error:
-            self._arrivals[record.id].error = str(error)
-            await self._give_up(record)
-            raise
-        self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
+        arrival = self._watch(record)
+        async with arrival.deciding:  # whoever calls it off meanwhile waits, and then discards all of it
+            try:
+                ticket = await self._get_ready(record, domain, preparation, address)
+            except BaseException as error:
+                arrival.error = str(error)
+                await self._give_up(record)
+                raise
         self._local.publish(EventKind.DOMAIN_ADDED, domain.name, migration=record.id, source=preparation.source)
         await gate("target-prepared")
+        return ticket
+
+    async def _get_ready(
+        self, record: MigrationRecord, domain: Domain, preparation: Preparation, address: str
+    ) -> Ticket:
+        await gate("target-prepare")
+        if domain.is_bound:
+            await self._local.open_console(domain)
+        ticket = Ticket()
+        if preparation.plan is not None and preparation.active:
+            guest = await self._local.start_incoming(domain)
+            await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
+            ticket = Ticket(address, await self._local.listen(guest, address))
+        self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
         return ticket
 
     async def status(self, migration: str, phase: str, progress: int) -> TargetStatus:
@@ -234,7 +241,7 @@ class TargetSide:
                 arrival.error = "the manager of the target was restarted while it prepared"
                 await self._give_up(record)
             else:
-                self._watch(record, heard_at=self._now())
+                self._watch(record)
 
     async def close(self) -> None:
         """Stop watching; everything goes on after the restart."""
@@ -338,10 +345,11 @@ class TargetSide:
 
     # Watching
 
-    def _watch(self, record: MigrationRecord, heard_at: float) -> None:
+    def _watch(self, record: MigrationRecord) -> Arrival:
         arrival = self._arrival(record)
-        arrival.heard_at = heard_at
+        arrival.heard_at = self._now()
         arrival.watcher = asyncio.create_task(self._watch_until_decided(record, arrival), name=f"watch-{record.name}")
+        return arrival
 
     async def _watch_until_decided(self, record: MigrationRecord, arrival: Arrival) -> None:
         while self._verdict(record) is None:

@@ -1,0 +1,65 @@
+# Everything that is done with this repository. `make help` lists it.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system python images demo test check format test-unit test-integration test-fault bench docs \
+        lock lab-up lab-down clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
+	    printf '  %-18s %s\n' "$$name" "$$what"; done
+
+demo: setup images  ## set everything up, then move a busy database between two hosts, with figures
+	$(BIN)/ldoms-bench demo
+
+test: setup images check  ## set everything up, then run all tests
+	$(PYTEST) tests/integration tests/fault
+
+check: python  ## format, lint, types, imports, unit tests
+	$(BIN)/ruff format --check --quiet src tests
+	$(BIN)/ruff check --quiet src tests
+	$(BIN)/mypy
+	$(PYTEST) tests/unit -q
+
+test-integration: setup images  ## tests with real QEMU, ldmd and PostgreSQL
+	$(PYTEST) tests/integration
+
+test-fault: setup images  ## migrations with something broken in every phase
+	$(PYTEST) tests/fault
+
+bench: setup images  ## measure
+	$(BIN)/ldoms-bench migrations
+
+docs: python  ## write the manual pages below build/man
+	$(BIN)/python -m ldoms.cli.manual build/man
+
+lab-up: setup images  ## two hosts to play with: ldoms-lab exec t4-1 -- ldm list
+	$(BIN)/ldoms-lab up
+
+lab-down: python  ## take them away again
+	$(BIN)/ldoms-lab down -f
+
+format: python  ## format the code
+	$(BIN)/ruff format --quiet src tests
+	$(BIN)/ruff check --quiet --fix src tests
+
+setup: system python
+
+system:
+	@setup/system
+
+python: system
+	@setup/python
+
+images: setup
+	@$(BIN)/ldoms-lab image build
+
+lock:  ## choose newer versions of the Python packages
+	.tools/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	    --no-header --output-file requirements.lock pyproject.toml
+
+clean:  ## remove what was built here; images stay in their cache (ldoms-lab image clean)
+	rm -rf build .venv .tools .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,320 @@
+"""Migrations from end to end between two managers, on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ldoms.hypervisor.engine import RunState
+from ldoms.model.migration import Outcome
+from ldoms.model.operation import OperationStatus
+from unit.clock import run
+from unit.migration.harness import DOMAIN, Gates, Pair
+
+
+def migrating(directory: Path, work: Any, state: str = "active") -> None:
+    """Run `work` on a pair of hosts, and check that all is sound in the end."""
+
+    async def main() -> None:
+        pair = Pair(directory)
+        await pair.set_up(state)
+        try:
+            await work(pair)
+            await pair.settle()
+            pair.check_sound()
+        finally:
+            await pair.tear_down()
+
+    run(main())
+
+
+def test_an_active_domain_moves_and_keeps_its_memory(tmp_path: Path) -> None:
+    """It runs on the target with what it had, and nothing is left on the source."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate())
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert pair.runs_on() == ["t4-2"]
+        assert pair.target.guest is not None
+        assert pair.target.guest.memory == 42
+        assert pair.target.guest.announced == 1
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("state", ["inactive", "bound"])
+def test_a_domain_that_does_not_run_moves_in_the_same_state(tmp_path: Path, state: str) -> None:
+    """Phases 1, 2 and 5 only."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate())
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert pair.target.domain_names == [DOMAIN]
+        domain = pair.target.store.domain(DOMAIN)
+        assert domain.is_bound == (state == "bound")
+        phases = [phase["name"] for phase in operation.result["report"]["phases"]]
+        assert phases == ["check", "prepare", "hand-off"]
+
+    migrating(tmp_path, work, state)
+
+
+def test_there_and_back_ten_times(tmp_path: Path) -> None:
+    """A host that was the source becomes the target, and the other way round; epochs grow."""
+
+    async def work(pair: Pair) -> None:
+        for number in range(1, 11):
+            operation = await pair.wait(pair.migrate())
+            assert operation.status is OperationStatus.SUCCESS, operation.error
+            await pair.settle()
+            uuid = pair.target.store.domain(DOMAIN).uuid
+            ownership = pair.target.store.ownership(uuid)
+            assert ownership is not None
+            assert ownership.epoch == number
+            pair.source, pair.target = pair.target, pair.source
+            pair.link.targets = {"t4-2": pair.target.manager.target}  # type: ignore[union-attr]
+
+    migrating(tmp_path, work)
+
+
+def test_it_moves_under_another_name(tmp_path: Path) -> None:
+    """``HOST:NEWNAME``."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate(new_name="ldg2"))
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert pair.target.domain_names == ["ldg2"]
+
+    migrating(tmp_path, work)
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    """Phase 1, and neither host is different afterwards."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate(dry_run=True))
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert pair.runs_on() == ["t4-1"]
+        assert not pair.source.store.migrations()
+        assert not pair.target.store.migrations()
+
+    migrating(tmp_path, work)
+
+
+def test_every_failing_check_is_reported_at_once(tmp_path: Path) -> None:
+    """Several planted faults, all of them in the findings, and nothing is started."""
+
+    async def work(pair: Pair) -> None:
+        target = pair.target.manager
+        assert target is not None
+        await target.services.remove_switch("primary-vsw0", force=False)
+        target.services.remove_volume("primary-vds0", "root", force=False)
+        target.services.remove_concentrator("primary-vcc0", force=False)
+        operation = await pair.wait(pair.migrate())
+        assert operation.error["code"] == "check-failed"
+        rules = {finding["rule"] for finding in operation.error["findings"] if finding["severity"] == "error"}
+        assert rules == {"switches", "volumes", "console"}
+        assert "prepare" not in pair.link.calls
+
+    migrating(tmp_path, work)
+
+
+def test_a_wrong_password_ends_it_before_anything_happens(tmp_path: Path) -> None:
+    """And the error does not have the password."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate(password="hunter2"))
+        assert operation.error["code"] == "authentication-failed"
+        assert "hunter2" not in str(operation)
+        assert pair.runs_on() == ["t4-1"]
+
+    migrating(tmp_path, work)
+
+
+def test_the_report_has_the_facts(tmp_path: Path) -> None:
+    """Phases with their times, passes, both suspensions, the plan and why; stored on both hosts."""
+
+    async def work(pair: Pair) -> None:
+        operation = await pair.wait(pair.migrate())
+        await pair.settle()
+        await asyncio.sleep(30)
+        for host in (pair.source, pair.target):
+            (record,) = host.store.migrations()
+            report = record.report
+            assert report.id == operation.id
+            assert report.outcome is Outcome.DONE
+            assert [phase.name.value for phase in report.phases] == ["check", "prepare", "copy", "suspend", "hand-off"]
+            assert report.passes
+            assert report.downtime_s == pytest.approx(0.03)
+            assert report.stop_resume_s is not None
+            assert report.plan is not None
+            assert set(report.plan.reasons) == {"channels", "encryption", "suspension", "bandwidth"}
+            assert report.guest_clock is not None
+
+    migrating(tmp_path, work)
+
+
+def test_the_key_of_the_stream_is_nowhere_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes from manager to manager to QEMU, and is forgotten."""
+    monkeypatch.setattr("ldoms.migration.source.secrets.token_hex", lambda size: "c0ffee" * 4)
+
+    async def work(pair: Pair) -> None:
+        await pair.wait(pair.migrate())
+        await pair.settle()
+        for host in (pair.source, pair.target):
+            dump = "\n".join(host.store._db.iterdump())
+            assert "c0ffee" not in dump
+        assert pair.target.guest is not None
+        assert pair.target.guest.key == ""
+
+    migrating(tmp_path, work)
+
+
+def test_changes_are_refused_while_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On both hosts, and the refusal names the operation."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-suspend"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        for host in (pair.source, pair.target):
+            manager = host.manager
+            assert manager is not None
+            with pytest.raises(Exception, match="migrate-domain") as caught:
+                manager.domains.set_variables(DOMAIN, {"boot-file": "/other"})
+            assert DOMAIN in str(caught.value)
+            with pytest.raises(Exception, match="migrate-domain"):
+                await manager.life.stop(DOMAIN, force=True)
+        gates.open()
+        assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("gate", ["source-check", "source-prepare", "target-prepare", "source-copy", "source-suspend"])
+def test_a_cancel_in_any_phase_leaves_it_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str) -> None:
+    """The guest runs on the source, the target is clean, and the domain can move the next time."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = gate
+        operation = pair.migrate()
+        await gates.reached.wait()
+        cancelling = asyncio.create_task(pair.manager.migrations.cancel(DOMAIN, force=False))
+        await asyncio.sleep(0.1)
+        gates.open()
+        await cancelling
+        assert (await pair.wait(operation)).status is OperationStatus.CANCELLED
+        await pair.settle()
+        pair.check_sound()
+        assert pair.runs_on() == ["t4-1"]
+        gates.closed = ""
+        assert (await pair.wait(pair.migrate())).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work)
+
+
+def test_after_the_hand_off_it_cannot_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without force the refusal says what force would risk."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-handing-off"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        with pytest.raises(Exception, match="on both hosts"):
+            await pair.manager.migrations.cancel(DOMAIN, force=False)
+        gates.open()
+        assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work)
+
+
+def test_a_lost_target_is_settled_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator says that the target is lost for good; the guest runs on the source again."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-handing-off"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        await pair.target.stop()
+        assert pair.target.guest is not None
+        pair.target.guest.die()
+        gates.open()
+        await asyncio.sleep(60)
+        status = pair.manager.migrations.status(pair.source.store.domain(DOMAIN))
+        assert status is not None
+        assert status.error
+        assert pair.runs_on() == []
+        await pair.manager.migrations.cancel(DOMAIN, force=True)
+        assert (await pair.wait(operation)).error["code"] == "reclaimed"
+        assert pair.runs_on() == ["t4-1"]
+        await pair.target.start()
+
+    migrating(tmp_path, work)
+
+
+def test_a_complete_copy_whose_source_is_lost_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source's host is gone for good after everything was sent: the target's administrator lets it run there."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-hand-off"
+        pair.migrate()
+        await gates.reached.wait()
+        source_guest = pair.source.guest
+        assert source_guest is not None
+        await pair.source.stop()
+        source_guest.die()
+        target = pair.target.manager
+        assert target is not None
+        with pytest.raises(Exception, match="alive"):
+            await target.migrations.claim(DOMAIN)
+        await asyncio.sleep(120)
+        status = target.migrations.status(pair.target.store.domain(DOMAIN))
+        assert status is not None
+        assert status.error
+        await target.migrations.claim(DOMAIN)
+        assert pair.runs_on() == ["t4-2"]
+        # The source comes back, asks, and removes what it has.
+        await pair.source.start()
+
+    migrating(tmp_path, work)
+
+
+def test_the_guest_of_a_refused_migration_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's QEMU cannot let it run: a refusal, and the guest goes on where it was."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "target-taken"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        assert pair.target.guest is not None
+        pair.target.guest.refuses_to_run = True
+        gates.open()
+        ended = await pair.wait(operation)
+        assert ended.error["code"] == "refused"
+        assert pair.runs_on() == ["t4-1"]
+
+    migrating(tmp_path, work)
+
+
+def test_a_domain_whose_guest_was_killed_is_bound(tmp_path: Path) -> None:
+    """Nothing to do with a migration, but the same books: a guest that ends leaves a bound domain."""
+
+    async def work(pair: Pair) -> None:
+        guest = pair.source.guest
+        assert guest is not None
+        guest.die()
+        await asyncio.sleep(1)
+        assert pair.runs_on() == []
+        assert guest.run_state is RunState.CRASHED
+        await pair.manager.life.start(DOMAIN)
+        assert pair.runs_on() == ["t4-1"]
+
+    migrating(tmp_path, work)
