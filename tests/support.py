@@ -1,0 +1,391 @@
+"""A lab for tests: real `ldmd`, real QEMU, two hosts; with what a test wants to ask of them, and to break."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ldoms.lab import images
+from ldoms.lab import lab as labs
+from ldoms.lab.guests import add_guest
+from ldoms.lab.lab import CLIENT, HostPlan, Lab
+from ldoms.lab.links import Shape
+
+SOURCE, TARGET = "t4-1", "t4-2"
+ADMINISTRATOR = labs.USER
+COMMAND_S = 120.0
+
+_ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7), timeout=5) as connection:
+    connection.sendall(b"hello\\n")
+    print(connection.makefile().readline(), end="")
+"""
+
+
+def need_root_and_qemu() -> None:
+    """Skip where real hosts cannot be made."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for network namespaces, taps and users")
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("needs qemu-system-x86_64: run 'make setup'")
+
+
+@dataclass
+class Hosts:
+    """A lab of two hosts, and the gates of their managers."""
+
+    lab: Lab
+    gates: Path
+    _names: Iterator[int] = field(default_factory=lambda: iter(range(1, 10_000)))
+    _standing: str = ""
+
+    # Commands
+
+    def command(self, host: str, *words: str) -> list[str]:
+        """The words that run a command on a host."""
+        return self.lab.space(host).command(words)
+
+    def run(self, host: str, *words: str, text: str = "", check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host, without a terminal."""
+        done = subprocess.run(
+            self.command(host, *words),
+            env=self.lab.environment(host),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{words} on {host}: {done.stdout}{done.stderr}"
+        return done
+
+    def ldm(self, host: str, *words: str) -> str:
+        """Run an `ldm` command that must work, and return what it prints."""
+        return self.run(host, "ldm", *words, check=True).stdout
+
+    def start(self, host: str, *words: str) -> subprocess.Popen[str]:
+        """Start a command on a host, and go on."""
+        return subprocess.Popen(
+            self.command(host, *words),
+            env=self.lab.environment(host),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def migrate(self, domain: str, source: str = SOURCE, *options: str) -> subprocess.CompletedProcess[str]:
+        """Migrate a domain to the other host."""
+        return self.run(source, *self.migrate_words(domain, source, *options))
+
+    def migrate_words(self, domain: str, source: str = SOURCE, *options: str) -> list[str]:
+        """The command that migrates a domain to the other host."""
+        target = f"{ADMINISTRATOR}@{other(source)}"
+        return ["ldm", "migrate-domain", *options, "-p", str(self.lab.password_file), domain, target]
+
+    # What is where
+
+    def view(self, host: str, domain: str) -> dict[str, Any] | None:
+        """A domain as a host lists it, or None."""
+        views = json.loads(self.ldm(host, "list", "--json"))
+        return next((view for view in views if view["domain"]["name"] == domain), None)
+
+    def state(self, host: str, domain: str) -> str:
+        """The state of a domain on a host; empty if it is not there."""
+        view = self.view(host, domain)
+        return str(view["status"]["state"]) if view else ""
+
+    def flags(self, host: str, domain: str) -> str:
+        """The flags of a domain on a host; empty if it is not there."""
+        view = self.view(host, domain)
+        return str(view["status"]["flags"]) if view else ""
+
+    def place(self, domain: str) -> list[str]:
+        """The hosts that list the domain."""
+        return [host for host in self.lab.hosts if self.view(host, domain) is not None]
+
+    def reports(self, host: str = SOURCE) -> list[dict[str, Any]]:
+        """The migrations of a host, oldest first."""
+        return list(json.loads(self.ldm(host, "list-history", "-o", "migration", "--json")))
+
+    def ask(self, domain: str) -> tuple[int, int]:
+        """Heartbeats and errors of a tiny guest, asked over the network."""
+        words = [sys.executable, "-c", _ASK, self.lab.guests[domain]]
+        answer = self.lab.space(CLIENT).run(words, limit_s=20)
+        found = re.search(r"count=(\d+) errors=(\d+)", answer)
+        assert found, f"the guest said {answer!r}"
+        return int(found[1]), int(found[2])
+
+    def qemus(self, uuid: str) -> dict[str, psutil.Process]:
+        """The QEMU processes of a domain, by host."""
+        found = {}
+        for host in self.lab.hosts:
+            for process in self.lab.space(host).processes():
+                with contextlib.suppress(psutil.Error):
+                    if process.name().startswith("qemu-system") and uuid in process.cmdline():
+                        found[host] = process
+        return found
+
+    # Domains
+
+    def add_guest(self, image: str = "tiny", host: str = SOURCE, **parameters: object) -> str:
+        """Make a domain, bound."""
+        name = f"ldg{next(self._names)}"
+        self.lab = labs.load(self.lab.name)
+        arguments = {key.replace("_", "."): str(value) for key, value in parameters.items()}
+        add_guest(
+            self.lab, name, image, host=host, vcpus=0, memory="", parameters=arguments, progress=lambda line: None
+        )
+        self.lab = labs.load(self.lab.name)
+        return name
+
+    def boot(self, domain: str, host: str = SOURCE) -> None:
+        """Start a domain, and wait until its guest answers."""
+        self.ldm(host, "start-domain", domain)
+        wait_until(lambda: self.answers(domain), 60, f"guest {domain} does not answer")
+
+    def answers(self, domain: str) -> bool:
+        """Whether a tiny guest answers over the network."""
+        with contextlib.suppress(Exception):
+            self.ask(domain)
+            return True
+        return False
+
+    def standing_guest(self) -> str:
+        """A tiny guest that runs on t4-1; the same one each time, unless it was killed."""
+        name = self._standing
+        if name and self.place(name) == [TARGET] and self.state(TARGET, name) == "active":
+            assert self.migrate(name, TARGET).returncode == 0
+        if name and self.place(name) == [SOURCE] and self.state(SOURCE, name) == "active":
+            return name
+        if name:
+            self.remove_guest(name)
+        self._standing = self.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4)
+        self.boot(self._standing)
+        return self._standing
+
+    def settle(self, domain: str, limit_s: float = 90) -> None:
+        """Wait until no migration of a domain is under way."""
+        wait_until(
+            lambda: not any(self.flags(host, domain)[5:] in ("s", "t", "e") for host in self.lab.hosts),
+            limit_s,
+            f"the migration of {domain} does not end",
+        )
+
+    def remove_guest(self, domain: str) -> None:
+        """Remove a domain from wherever it is, whatever it does."""
+        for host in self.lab.hosts:
+            if self.view(host, domain) is None:
+                continue
+            if self.state(host, domain) in ("active", "suspended"):
+                self.ldm(host, "stop-domain", "-f", domain)
+            if self.state(host, domain) == "bound":
+                self.ldm(host, "unbind-domain", domain)
+            self.ldm(host, "remove-domain", domain)
+        for host in self.lab.hosts:
+            if f"{domain}-root" in self.ldm(host, "list-services"):
+                self.ldm(host, "remove-vdsdev", f"{domain}-root@primary-vds0")
+
+    # Gates
+
+    def close_gate(self, name: str) -> None:
+        """Have the next migration wait at that gate."""
+        (self.gates / f"{name}.reached").unlink(missing_ok=True)
+        (self.gates / name).touch()
+
+    def wait_at_gate(self, name: str, limit_s: float = 60) -> None:
+        """Wait until a migration is at a gate."""
+        wait_until((self.gates / f"{name}.reached").exists, limit_s, f"nobody comes to gate {name}")
+
+    def open_gate(self, name: str) -> None:
+        """Let everybody pass."""
+        (self.gates / name).unlink(missing_ok=True)
+
+    # Breaking things
+
+    def kill_manager(self, host: str) -> None:
+        """Kill the manager of a host, as a crash does."""
+        labs.stop_manager(self.lab, host, kill=True)
+
+    def start_manager(self, host: str) -> None:
+        """Start it again."""
+        labs.start_manager(self.lab, host)
+
+    def shape(self, shape: Shape, host: str = "") -> None:
+        """Change the link."""
+        self.lab = labs.shape(self.lab, host, shape)
+
+    # Proof that nothing is left
+
+    def check_clean(self, *only: str) -> None:
+        """Nothing of any guest is left on these hosts, or on any."""
+        for host in only or self.lab.hosts:
+            names = [view["domain"]["name"] for view in json.loads(self.ldm(host, "list", "--json"))]
+            assert names == ["primary"], f"domains are left on {host}: {names}"
+            programs = [process.name() for process in self.lab.space(host).processes()]
+            assert not [name for name in programs if name.startswith("qemu")], f"QEMU is left on {host}: {programs}"
+            links = self.lab.space(host).run(["ip", "-o", "link"])
+            assert "vnet" not in links, f"taps are left on {host}: {links}"
+            view = json.loads(self.ldm(host, "list-devices", "-a", "--json"))
+            held = {strand["holder"] for strand in view["strands"]} | {block["holder"] for block in view["memory"]}
+            assert held <= {"primary", ""}, f"{host} has reservations left: {held}"
+            domains = list((self.lab.root(host) / "run/ldoms/domains").iterdir())
+            keys = [path for path in domains if (path / "keys").exists()]
+            assert not keys, f"keys are left on {host}: {keys}"
+            listening = self.lab.space(host).run(["ss", "-Hltn"])
+            assert not re.search(r":81\d\d\b", listening), f"data ports are left on {host}: {listening}"
+        beacons = list(self.lab.shared.glob(".ldoms-*"))
+        assert not beacons, f"beacons are left: {beacons}"
+
+
+class Watch:
+    """Looks from outside, all the time, at how many QEMUs of a domain use CPU for their virtual CPUs."""
+
+    PERIOD_S = 0.1
+
+    def __init__(self, hosts: Hosts, uuid: str) -> None:
+        self._hosts, self._uuid = hosts, uuid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._last: dict[int, float] = {}
+        self.both = 0
+        """Consecutive looks at which both ran; a switch-over between two looks may show as one."""
+        self.longest_both = 0
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """The guest has never run on two hosts."""
+        assert self.longest_both <= 1, f"the guest ran on both hosts for {self.longest_both * self.PERIOD_S:.1f} s"
+
+    def _look(self) -> None:
+        while not self._stop.wait(self.PERIOD_S):
+            running = sum(1 for process in self._hosts.qemus(self._uuid).values() if self._has_run(process))
+            self.both = self.both + 1 if running > 1 else 0
+            self.longest_both = max(self.longest_both, self.both)
+
+    def _has_run(self, process: psutil.Process) -> bool:
+        """Whether its virtual CPUs have used time since the last look."""
+        used = 0.0
+        with contextlib.suppress(psutil.Error, OSError):
+            for thread in process.threads():
+                name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text()
+                if name.startswith("CPU "):
+                    used += thread.user_time + thread.system_time
+        before, self._last[process.pid] = self._last.get(process.pid, used), used
+        return used > before
+
+
+def other(host: str) -> str:
+    """The other host of a pair."""
+    return TARGET if host == SOURCE else SOURCE
+
+
+def wait_until(condition: Callable[[], object], limit_s: float, complaint: str) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not, in time.
+    """
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{complaint} (within {limit_s:g} s)"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def make_hosts(count: int = 2, plan: HostPlan | None = None) -> Iterator[Hosts]:
+    """A lab of a test's own, which leaves nothing behind."""
+    need_root_and_qemu()
+    images.build("tiny")
+    directory = Path(tempfile.mkdtemp(prefix="ldt-", dir="/tmp"))
+    gates = directory / "gates"
+    gates.mkdir()
+    before = {key: os.environ.get(key) for key in ("LDOMS_LABS", "LDOMS_GATES")}
+    os.environ |= {"LDOMS_LABS": str(directory), "LDOMS_GATES": str(gates)}
+    try:
+        hosts = Hosts(labs.up("t", count, plan or HostPlan(strands_per_cpu=8), lambda line: None), gates)
+        try:
+            yield hosts
+            if hosts._standing:
+                hosts.remove_guest(hosts._standing)
+            hosts.check_clean()
+        finally:
+            _keep_evidence(hosts)
+            labs.down("t")
+        check_no_trace(directory)
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def check_no_trace(directory: Path) -> None:
+    """Nothing on this machine has anything to do with the lab that was there."""
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(directory) in word for word in process.cmdline()):
+                left.append(f"{process.pid} {process.cmdline()[:3]}")
+    assert not left, f"processes are left of the lab: {left}"
+    assert str(directory) not in Path("/proc/mounts").read_text(), "mounts are left of the lab"
+    assert not (directory / "t").exists(), "files are left of the lab"
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C for a command that runs in a lab host."""
+    for child in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            if any(word.endswith("/ldm") for word in child.cmdline()[:2]):
+                child.send_signal(signal.SIGINT)
+
+
+def kill_command(process: subprocess.Popen[str]) -> None:
+    """Kill a command that runs in a lab host, as losing its terminal may."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    process.kill()
+
+
+def _keep_evidence(hosts: Hosts) -> None:
+    """The logs of the managers, for whoever reads about a failure."""
+    kept = Path("build/test-logs")
+    kept.mkdir(parents=True, exist_ok=True)
+    for host in hosts.lab.hosts:
+        log = hosts.lab.root(host) / "ldmd.log"
+        if log.exists():
+            shutil.copy(log, kept / f"{Path(hosts.lab.directory).parent.name}-{host}.log")
+
+
+def words_of(text: str) -> Sequence[Sequence[str]]:
+    """A table as rows of words."""
+    return [line.split() for line in text.splitlines()]
