@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from ldoms.hypervisor.process import Process
-from ldoms.hypervisor.qmp import Monitor, translated
+from ldoms.hypervisor.qmp import Monitor
 from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
 
@@ -118,13 +118,8 @@ async def _asking(accelerator: str) -> AsyncIterator[Monitor]:
         monitor = Monitor("probe")
         process = Process.start(words, directory, log)
         try:
-            with translated("ask QEMU what it can do"):
-                async with asyncio.timeout(START_S):
-                    while not socket.exists() and not process.gone.is_set():
-                        await asyncio.sleep(0.01)
-            if process.gone.is_set():
+            if not await monitor.connect(socket, process.gone, START_S):
                 raise HostError(f"QEMU does not start: {log.read_text().strip()}", code="no-qemu")
-            await monitor.connect(socket)
             yield monitor
         finally:
             await monitor.close()

@@ -47,7 +47,6 @@ KEYS_DIRECTORY = "keys"
 KEY_USER = "ldoms"
 TLS_OBJECT = "ldoms-tls"
 CONTROL_GROUP = "primary"
-NO_CHANGE_S = 0.02
 
 _RUN_STATES = {
     "running": RunState.RUNNING,
@@ -97,17 +96,7 @@ class QemuGuest:
         Raises:
             HostError: QEMU ended, or does not answer; its log says why.
         """
-        socket = self.directory / QMP_SOCKET
-        deadline = time.monotonic() + limit_s
-        while not self._process.gone.is_set():
-            with suppress(HostError):
-                if socket.exists():
-                    await self._monitor.connect(socket)
-                    break
-            if time.monotonic() > deadline:
-                raise HostError(f"the QEMU of LDom {self.name} does not answer", code="qemu-silent")
-            await asyncio.sleep(NO_CHANGE_S)
-        else:
+        if not await self._monitor.connect(self.directory / QMP_SOCKET, self._process.gone, limit_s):
             raise HostError(f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused")
         cpus = await self._monitor.execute("query-cpus-fast")
         self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))

@@ -17,6 +17,7 @@ QUICK_S = 5.0
 SLOW_S = 20.0
 """For commands that open images, or wait for a disk."""
 CONNECT_S = 10.0
+RETRY_S = 0.01
 
 
 @contextmanager
@@ -54,16 +55,31 @@ class Monitor:
         self._watcher: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
 
-    async def connect(self, path: Path) -> None:
-        """Connect and negotiate; out-of-band commands are on afterwards.
+    async def connect(self, path: Path, gone: asyncio.Event, limit_s: float = CONNECT_S) -> bool:
+        """Connect as soon as QEMU listens at `path`, and negotiate; out-of-band commands are on afterwards.
+
+        A QEMU that is starting makes its socket a moment before it listens to it.
+
+        Returns:
+            False if QEMU has ended, as `gone` says, before it listened.
 
         Raises:
-            HostError: nobody answers at `path`.
+            HostError: nobody answers in time; code ``qemu-silent``.
         """
-        with translated(f"connect to the monitor of LDom {self._name}"):
-            async with asyncio.timeout(CONNECT_S):
-                await self._client.connect(str(path))
-        self._watcher = asyncio.create_task(self._watch(), name=f"qmp-watch-{self._name}")
+        deadline = asyncio.get_running_loop().time() + limit_s
+        while not gone.is_set():
+            try:
+                with translated(f"connect to the monitor of LDom {self._name}"):
+                    async with asyncio.timeout_at(deadline):
+                        await self._client.connect(str(path))
+            except HostError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise HostError(f"the QEMU of LDom {self._name} does not answer", code="qemu-silent") from error
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._watcher = asyncio.create_task(self._watch(), name=f"qmp-watch-{self._name}")
+                return True
+        return False
 
     @property
     def is_open(self) -> bool:
