@@ -190,6 +190,7 @@ class MigrationVerbs:
                 elif record.options.dry_run:
                     report = await migration.check(credentials)
                 else:
+                    await self._target.let_go(record.uuid)
                     report = await migration.run(credentials)
                     self._in_background(migration.settle())
             except LdomsError:

@@ -174,7 +174,7 @@ class TargetSide:
                 else:
                     arrival.error = arrival.error or "the copy here is not complete"
                     await self._give_up(record)
-            elif self._is_mine(record) and arrival.follow_up is None and await self._run(record, arrival):
+            elif self._may_run(record) and arrival.follow_up is None and await self._run(record, arrival):
                 self._follow_up(record, arrival)  # the first attempt had left it open whether it runs
             return await self._status(record, arrival)
 
@@ -187,6 +187,21 @@ class TargetSide:
                 arrival.error = reason
                 await self._give_up(record)
             return await self._status(record, arrival)
+
+    async def let_go(self, uuid: str) -> None:
+        """A domain leaves this host: what is still to be done about its arrival is not done any more."""
+        for record in self._local.store.migrations(unsettled=True):
+            if record.uuid != uuid or self._verdict(record) is not Verdict.TAKEN:
+                continue
+            arrival = self._arrival(record)
+            async with arrival.deciding:
+                if arrival.follow_up is not None:
+                    arrival.follow_up.cancel()
+                    await asyncio.gather(arrival.follow_up, return_exceptions=True)
+                guest = self._guest(record)
+                if guest is not None:
+                    await guest.clear_migration()
+                self._settle(record, Outcome.DONE, "")
 
     def keep_report(self, report: MigrationReport) -> None:
         """Keep the source's report of a migration to this host."""
@@ -233,6 +248,8 @@ class TargetSide:
             arrival = self._arrival(record)
             if verdict is Verdict.REFUSED:
                 await self._carry_out(record, Action.DISCARD)
+            elif verdict is Verdict.TAKEN and not self._may_run(record):
+                self._settle(record, Outcome.DONE, "")
             elif verdict is Verdict.TAKEN:
                 with suppress(LdomsError):
                     await self._run(record, arrival)
@@ -447,10 +464,15 @@ class TargetSide:
             active=preparation.active,
         )
 
-    def _is_mine(self, record: MigrationRecord) -> bool:
-        """Whether the domain is here because of this very migration."""
+    def _may_run(self, record: MigrationRecord) -> bool:
+        """Whether the domain is here because of this very migration, and is not on its way to somewhere else."""
         ownership = self._local.store.ownership(record.uuid)
-        return ownership is not None and ownership.state is OwnerState.OWNER and ownership.migration == record.id
+        is_mine = ownership is not None and ownership.state is OwnerState.OWNER and ownership.migration == record.id
+        is_leaving = any(
+            other.role is Role.SOURCE and other.uuid == record.uuid and not other.report.ended_at
+            for other in self._local.store.migrations(unsettled=True)
+        )
+        return is_mine and not is_leaving
 
     def _waiting(self, uuid: str) -> MigrationRecord | None:
         ownership = self._local.store.ownership(uuid)
