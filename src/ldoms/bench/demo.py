@@ -23,7 +23,7 @@ from ldoms.bench.figures import Window, commit_times, longest_gap, window_figure
 from ldoms.bench.ledger import LedgerComparison, check_ledger
 from ldoms.bench.log import LoadResult
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench
-from ldoms.bench.probe import ProbeFigures, probe_figures, sql_record, start_probe, start_sql_probe
+from ldoms.bench.probe import ProbeRecord, probe_figures, sql_record, start_probe, start_sql_probe
 from ldoms.bench.server import Server, query
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.errors import HostError, LdomsError
@@ -36,6 +36,8 @@ ADMINISTRATOR = "ldmadmin"
 GUEST_ADDRESS = "10.77.0.10"
 CLIENTS = 50
 RUN = 1
+ASK_EVERY_S = 0.01
+"""How often the client asks that looks on from outside."""
 READY_S = 90.0
 
 
@@ -51,7 +53,7 @@ class DemoOptions:
     """
 
     scale: orderentry.Scale = field(default_factory=lambda: orderentry.Scale(customers=2_000, warehouses=50))
-    warm_up_s: float = 15.0
+    warm_up_s: float = 20.0
     before_s: float = 10.0
     after_s: float = 10.0
     longest_s: float = 120.0
@@ -89,7 +91,7 @@ class _Demo:
         self._directory = directory
         self._options = options
         self._server = Server(GUEST_ADDRESS)
-        self._client = ["ldoms-lab", "--lab", LAB, "exec", "client", "--"]
+        self._client = [str(Path(sys.executable).with_name("ldoms-lab")), "--lab", LAB, "exec", "client", "--"]
 
     def run(self) -> dict[str, Any]:
         """From an empty lab to the figures."""
@@ -111,7 +113,12 @@ class _Demo:
         try:
             time.sleep(options.warm_up_s)
             probe = start_sql_probe(
-                pgbench, self._server, self._directory / "probe", seconds=round(seconds), prefix=self._client
+                pgbench,
+                self._server,
+                self._directory / "probe",
+                interval_s=ASK_EVERY_S,
+                seconds=round(seconds),
+                prefix=self._client,
             )
             ping = start_probe(
                 "icmp", GUEST_ADDRESS, self._directory / "ping.jsonl", seconds=seconds, prefix=self._client
@@ -130,9 +137,8 @@ class _Demo:
         result = load.result()
         ledger = check_ledger(self._server, RUN, result, prefix=self._client)
         wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._client)
-        seen = probe_figures(sql_record(probe.result(), target=GUEST_ADDRESS), _around(report))
-        pinged = probe_figures(ping.result(), _around(report))
-        return self._show(report, Window(begin, end), result, ledger, seen, pinged, wrong_totals)
+        asked = sql_record(probe.result(), target=GUEST_ADDRESS, interval_s=ASK_EVERY_S)
+        return self._show(report, Window(begin, end), result, ledger, asked, ping.result(), wrong_totals)
 
     def _start_domain(self) -> None:
         _heading("A PostgreSQL domain on host t4-1")
@@ -173,8 +179,8 @@ class _Demo:
         measured: Window,
         result: LoadResult,
         ledger: LedgerComparison,
-        seen: ProbeFigures,
-        pinged: ProbeFigures,
+        asked: ProbeRecord,
+        pinged: ProbeRecord,
         wrong_totals: int,
     ) -> dict[str, Any]:
         windows = {
@@ -183,7 +189,9 @@ class _Demo:
             "after": Window(report.ended_at, measured.end),
         }
         tps = {name: round(window_figures(result.transactions, window).tps, 1) for name, window in windows.items()}
-        stall = longest_gap(commit_times(result.transactions), _around(report))
+        around, before = _around(report), windows["before"]
+        seen, seen_before = probe_figures(asked, around), probe_figures(asked, before)
+        stall = longest_gap(commit_times(result.transactions), around)
         path = self._directory / f"migration-{report.id[:8]}.json"
         path.write_text(json.dumps(to_wire(report), indent=2) + "\n")
         figures: dict[str, Any] = {
@@ -192,9 +200,12 @@ class _Demo:
                 "qemu": _milliseconds(report.downtime_s),
                 "stop_resume": _milliseconds(report.stop_resume_s),
                 "client": _milliseconds(seen.longest_gap.seconds),
-                "ping": _milliseconds(pinged.longest_gap.seconds),
+                "ping": _milliseconds(probe_figures(pinged, around).longest_gap.seconds),
             },
-            "usual_gap_ms": {"client": _milliseconds(seen.median_gap_s), "ping": _milliseconds(pinged.median_gap_s)},
+            "longest_wait_before_ms": {
+                "client": _milliseconds(seen_before.longest_gap.seconds),
+                "ping": _milliseconds(probe_figures(pinged, before).longest_gap.seconds),
+            },
             "longest_without_commit_ms": _milliseconds(stall.seconds),
             "tps": tps,
             "ledger": {
@@ -218,11 +229,11 @@ def _print_figures(figures: dict[str, Any]) -> None:
     for phase in figures["phases"]:
         _say(f"  {phase['name']:<18} {phase['seconds']:8.3f} s")
     _say(f"  {'total':<18} {figures['total_s']:8.3f} s")
-    suspension, usual = figures["suspension_ms"], figures["usual_gap_ms"]
+    suspension, earlier = figures["suspension_ms"], figures["longest_wait_before_ms"]
     _say(f"Suspension           {suspension['qemu']:.0f} ms by QEMU")
     _say(f"                     {suspension['stop_resume']:.0f} ms from stop to resumption by the hosts' clocks")
-    _say(f"                     {suspension['client']:.0f} ms as an SQL client saw it (usually {usual['client']:.0f})")
-    _say(f"                     {suspension['ping']:.0f} ms as ping saw it (usually {usual['ping']:.0f})")
+    _say(f"Longest wait         {suspension['client']:.0f} ms of an SQL client ({earlier['client']:.0f} before)")
+    _say(f"                     {suspension['ping']:.0f} ms between answers to ping ({earlier['ping']:.0f} before)")
     tps = figures["tps"]
     _say(f"Transactions/s       {tps['before']} before, {tps['during']} during, {tps['after']} after")
     _say(f"                     {figures['longest_without_commit_ms']:.0f} ms the longest time without any commit")
@@ -288,13 +299,21 @@ def _type(words: Sequence[str]) -> None:
         HostError: it failed.
     """
     _say(f"$ {shlex.join(words)}")
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, env=_environment(), check=False)
     if done.returncode != 0:
         raise HostError(f"'{shlex.join(words)}' failed with status {done.returncode}", code="demo-failed")
 
 
 def _output(words: Sequence[str]) -> str:
-    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, env=_environment(), capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Our own programs are found also where nobody has activated their environment."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}
 
 
 def _heading(text: str) -> None:
