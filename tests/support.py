@@ -119,6 +119,12 @@ class Hosts:
         view = self.view(host, domain)
         return str(view["status"]["flags"]) if view else ""
 
+    def progress(self, host: str, domain: str) -> int:
+        """How far a host says that a domain's migration is, in percent."""
+        view = self.view(host, domain)
+        migration = view and view["status"]["migration"]
+        return int(migration["progress"]) if migration else 0
+
     def place(self, domain: str) -> list[str]:
         """The hosts that list the domain."""
         return [host for host in self.lab.hosts if self.view(host, domain) is not None]
@@ -170,18 +176,23 @@ class Hosts:
             return True
         return False
 
-    def standing_guest(self) -> str:
-        """A tiny guest that runs on t4-1; the same one each time, unless it was killed."""
+    def running_guest(self) -> tuple[str, str]:
+        """A tiny guest that runs, and the host that it runs on; the same one as the last time, wherever it was left."""
         name = self._standing
-        if name and self.place(name) == [TARGET] and self.state(TARGET, name) == "active":
+        if not name or not self.place(name):
+            name = self._standing = self.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4)
+        (host,) = self.place(name)
+        if self.state(host, name) == "bound":
+            self.boot(name, host)
+        assert self.state(host, name) == "active"
+        return name, host
+
+    def standing_guest(self) -> str:
+        """The same, on t4-1."""
+        name, host = self.running_guest()
+        if host == TARGET:
             assert self.migrate(name, TARGET).returncode == 0
-        if name and self.place(name) == [SOURCE] and self.state(SOURCE, name) == "active":
-            return name
-        if name:
-            self.remove_guest(name)
-        self._standing = self.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4)
-        self.boot(self._standing)
-        return self._standing
+        return name
 
     def settle(self, domain: str, limit_s: float = 90) -> None:
         """Wait until no migration of a domain is under way."""
