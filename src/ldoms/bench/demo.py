@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +21,13 @@ from ldoms.bench.log import LoadResult
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench
 from ldoms.bench.probe import ProbeRecord, probe_figures, sql_record, start_probe, start_sql_probe
 from ldoms.bench.server import Server, query
-from ldoms.model.codec import from_wire, to_wire
+from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
+from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.migration import MigrationReport
 
 LAB = "demo"
 DOMAIN = "ldg1"
-SOURCE, TARGET = "t4-1", "t4-2"
-ADMINISTRATOR = "ldmadmin"
 GUEST_ADDRESS = "10.77.0.10"
 CLIENTS = 50
 RUN = 1
@@ -73,25 +68,26 @@ def run_demo(build: Path, options: DemoOptions | None = None) -> int:
     directory = build / "demo"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    with _lab():
-        figures = _Demo(directory, options or DemoOptions()).run()
+    heading("A lab: two hosts, each with its own ldmd, and a client")
+    with stage(LAB, "--confine", "--strands-per-cpu", "2") as made:
+        figures = _Demo(made, directory, options or DemoOptions()).run()
     (build / "demo.json").write_text(json.dumps(figures, indent=2) + "\n")
-    _say("")
-    _say(f"Figures              {build / 'demo.json'}")
+    say("")
+    say(f"Figures              {build / 'demo.json'}")
     lost = _losses(figures)
     for loss in lost:
-        _say(f"LOST: {loss}")
+        say(f"LOST: {loss}")
     return 1 if lost else 0
 
 
 class _Demo:
     """The steps, in order."""
 
-    def __init__(self, directory: Path, options: DemoOptions) -> None:
+    def __init__(self, stage: Stage, directory: Path, options: DemoOptions) -> None:
+        self._stage = stage
         self._directory = directory
         self._options = options
         self._server = Server(GUEST_ADDRESS)
-        self._client = [str(Path(sys.executable).with_name("ldoms-lab")), "--lab", LAB, "exec", "client", "--"]
 
     def run(self) -> dict[str, Any]:
         """From an empty lab to the figures."""
@@ -100,7 +96,7 @@ class _Demo:
         self._load_schema()
         options = self._options
         seconds = options.warm_up_s + options.before_s + options.longest_s + options.after_s
-        _heading(f"{CLIENTS} clients run OrderEntry with pgbench, {options.rate_per_s:g} transactions/s asked for")
+        heading(f"{CLIENTS} clients run OrderEntry with pgbench, {options.rate_per_s:g} transactions/s asked for")
         load = orderentry.start(
             pgbench,
             self._server,
@@ -108,7 +104,7 @@ class _Demo:
             LoadOptions(clients=CLIENTS, seconds=round(seconds), rate_per_s=options.rate_per_s),
             self._directory / "load",
             run=RUN,
-            prefix=self._client,
+            prefix=self._stage.client,
         )
         try:
             time.sleep(options.warm_up_s)
@@ -118,10 +114,10 @@ class _Demo:
                 self._directory / "probe",
                 interval_s=ASK_EVERY_S,
                 seconds=round(seconds),
-                prefix=self._client,
+                prefix=self._stage.client,
             )
             ping = start_probe(
-                "icmp", GUEST_ADDRESS, self._directory / "ping.jsonl", seconds=seconds, prefix=self._client
+                "icmp", GUEST_ADDRESS, self._directory / "ping.jsonl", seconds=seconds, prefix=self._stage.client
             )
             try:
                 begin = time.time()
@@ -135,43 +131,40 @@ class _Demo:
         finally:
             load.stop()
         result = load.result()
-        ledger = check_ledger(self._server, RUN, result, prefix=self._client)
-        wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._client)
+        ledger = check_ledger(self._server, RUN, result, prefix=self._stage.client)
+        wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._stage.client)
         asked = sql_record(probe.result(), target=GUEST_ADDRESS, interval_s=ASK_EVERY_S)
         return self._show(report, Window(begin, end), result, ledger, asked, ping.result(), wrong_totals)
 
     def _start_domain(self) -> None:
-        _heading("A PostgreSQL domain on host t4-1")
-        _type(["ldoms-lab", "--lab", LAB, "guest", "--host", SOURCE, DOMAIN, "postgres"])
-        _type([*_on(SOURCE), "ldm", "start-domain", DOMAIN])
+        heading("A PostgreSQL domain on host t4-1")
+        self._stage.type(self._stage.lab("guest", "--host", SOURCE, DOMAIN, "postgres"))
+        self._stage.type(self._stage.on(SOURCE, "ldm", "start-domain", DOMAIN))
         deadline = time.monotonic() + READY_S
         while True:
             try:
-                query(self._server, "select 1", prefix=self._client, timeout_s=5)
+                query(self._server, "select 1", prefix=self._stage.client, timeout_s=5)
                 break
             except HostError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.3)
-        _type([*_on(SOURCE), "ldm", "list"])
+        self._stage.type(self._stage.on(SOURCE, "ldm", "list"))
 
     def _load_schema(self) -> None:
         scale = self._options.scale
-        _heading(f"The order-entry schema: {scale.customers} customers, {scale.warehouses} warehouses")
+        heading(f"The order-entry schema: {scale.customers} customers, {scale.warehouses} warehouses")
         began = time.monotonic()
-        orderentry.install(self._server, scale, prefix=self._client)
-        _say(f"loaded in {time.monotonic() - began:.1f} s")
+        orderentry.install(self._server, scale, prefix=self._stage.client)
+        say(f"loaded in {time.monotonic() - began:.1f} s")
 
     def _migrate(self) -> MigrationReport:
-        password = f"/var/lib/ldoms-lab/{LAB}/pfile"
-        words = ["-p", password, DOMAIN, f"{ADMINISTRATOR}@{TARGET}"]
-        _heading("All checks, and nothing moves")
-        _type([*_on(SOURCE), "ldm", "migrate-domain", "-n", *words])
-        _heading("The domain moves while its clients work")
-        _type([*_on(SOURCE), "ldm", "migrate-domain", *words])
-        _type([*_on(TARGET), "ldm", "list"])
-        reports = json.loads(_output([*_on(SOURCE), "ldm", "list-history", "-o", "migration", "--json"]))
-        return from_wire(MigrationReport, reports[-1])
+        heading("All checks, and nothing moves")
+        self._stage.type(self._stage.migrate_words(DOMAIN, SOURCE, "-n"))
+        heading("The domain moves while its clients work")
+        self._stage.type(self._stage.migrate_words(DOMAIN, SOURCE))
+        self._stage.type(self._stage.on(TARGET, "ldm", "list"))
+        return self._stage.last_report(SOURCE)
 
     def _show(
         self,
@@ -217,7 +210,7 @@ class _Demo:
             "wrong_totals": wrong_totals,
             "connections_lost": len(result.report.lost_clients) + int(seen.connection_lost),
             "phases": [{"name": phase.name.value, "seconds": round(phase.seconds, 3)} for phase in report.phases],
-            "runs_on": _where_it_runs(),
+            "runs_on": self._stage.runs_on(DOMAIN),
             "report": str(path),
         }
         _print_figures(figures)
@@ -225,26 +218,26 @@ class _Demo:
 
 
 def _print_figures(figures: dict[str, Any]) -> None:
-    _heading("What it took")
+    heading("What it took")
     for phase in figures["phases"]:
-        _say(f"  {phase['name']:<18} {phase['seconds']:8.3f} s")
-    _say(f"  {'total':<18} {figures['total_s']:8.3f} s")
+        say(f"  {phase['name']:<18} {phase['seconds']:8.3f} s")
+    say(f"  {'total':<18} {figures['total_s']:8.3f} s")
     suspension, earlier = figures["suspension_ms"], figures["longest_wait_before_ms"]
-    _say(f"Suspension           {suspension['qemu']:.0f} ms by QEMU")
-    _say(f"                     {suspension['stop_resume']:.0f} ms from stop to resumption by the hosts' clocks")
-    _say(f"Longest wait         {suspension['client']:.0f} ms of an SQL client ({earlier['client']:.0f} before)")
-    _say(f"                     {suspension['ping']:.0f} ms between answers to ping ({earlier['ping']:.0f} before)")
+    say(f"Suspension           {suspension['qemu']:.0f} ms by QEMU")
+    say(f"                     {suspension['stop_resume']:.0f} ms from stop to resumption by the hosts' clocks")
+    say(f"Longest wait         {suspension['client']:.0f} ms of an SQL client ({earlier['client']:.0f} before)")
+    say(f"                     {suspension['ping']:.0f} ms between answers to ping ({earlier['ping']:.0f} before)")
     tps = figures["tps"]
-    _say(f"Transactions/s       {tps['before']} before, {tps['during']} during, {tps['after']} after")
-    _say(f"                     {figures['longest_without_commit_ms']:.0f} ms the longest time without any commit")
+    say(f"Transactions/s       {tps['before']} before, {tps['during']} during, {tps['after']} after")
+    say(f"                     {figures['longest_without_commit_ms']:.0f} ms the longest time without any commit")
     ledger = figures["ledger"]
-    _say(
+    say(
         f"Ledger               {ledger['acknowledged']} transactions acknowledged, {ledger['missing']} missing,"
         f" {ledger['doubled']} doubled, {ledger['invented']} invented"
     )
-    _say(f"Connections lost     {figures['connections_lost']} of {CLIENTS + 1}")
-    _say(f"{DOMAIN} runs on         {figures['runs_on']}")
-    _say(f"Full report          {figures['report']}")
+    say(f"Connections lost     {figures['connections_lost']} of {CLIENTS + 1}")
+    say(f"{DOMAIN} runs on         {figures['runs_on']}")
+    say(f"Full report          {figures['report']}")
 
 
 def _losses(figures: dict[str, Any]) -> list[str]:
@@ -265,64 +258,6 @@ def _losses(figures: dict[str, Any]) -> list[str]:
 def _around(report: MigrationReport) -> Window:
     """The migration, and a little of what came before and after it."""
     return Window(report.started_at - 1.0, report.ended_at + 2.0)
-
-
-def _where_it_runs() -> str:
-    """The hosts on which the domain is active: one, if all is well."""
-    found = []
-    for host in (SOURCE, TARGET):
-        views = json.loads(_output([*_on(host), "ldm", "list", "--json"]))
-        if any(view["domain"]["name"] == DOMAIN and view["status"]["state"] == "active" for view in views):
-            found.append(host)
-    return " and ".join(found) or "nowhere"
-
-
-@contextmanager
-def _lab() -> Iterator[None]:
-    """Two hosts and a client, which are gone afterwards."""
-    _heading("A lab: two hosts, each with its own ldmd, and a client")
-    _type(["ldoms-lab", "--lab", LAB, "up", "--confine", "--strands-per-cpu", "2"])
-    try:
-        yield
-    finally:
-        _type(["ldoms-lab", "--lab", LAB, "down", "-f"])
-
-
-def _on(host: str) -> list[str]:
-    return ["ldoms-lab", "--lab", LAB, "exec", host, "--"]
-
-
-def _type(words: Sequence[str]) -> None:
-    """Show a command as it is typed, and run it.
-
-    Raises:
-        HostError: it failed.
-    """
-    _say(f"$ {shlex.join(words)}")
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, env=_environment(), check=False)
-    if done.returncode != 0:
-        raise HostError(f"'{shlex.join(words)}' failed with status {done.returncode}", code="demo-failed")
-
-
-def _output(words: Sequence[str]) -> str:
-    done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, env=_environment(), capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    """Our own programs are found also where nobody has activated their environment."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}
-
-
-def _heading(text: str) -> None:
-    _say("")
-    _say(f"== {text}")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _milliseconds(seconds: float | None) -> float:

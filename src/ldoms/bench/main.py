@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from ldoms.bench.demo import main_demo
+from ldoms.bench.migrations import main_migrations
 
 
 def main() -> None:
@@ -18,6 +19,10 @@ def main() -> None:
     demo = verbs.add_parser("demo", help="move a database under load between two hosts of a lab, with figures")
     demo.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     demo.set_defaults(run=lambda arguments: main_demo(arguments.build))
+    migrations = verbs.add_parser("migrations", help="measure live migrations of small guests")
+    migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    migrations.set_defaults(run=lambda arguments: main_migrations(arguments.build, arguments.rounds))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:
