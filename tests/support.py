@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -106,7 +105,7 @@ class Hosts:
 
     def view(self, host: str, domain: str) -> dict[str, Any] | None:
         """A domain as a host lists it, or None."""
-        views = json.loads(self.ldm(host, "list", "--json"))
+        views = self.lab.client(host).get("/domains")
         return next((view for view in views if view["domain"]["name"] == domain), None)
 
     def state(self, host: str, domain: str) -> str:
@@ -131,7 +130,7 @@ class Hosts:
 
     def reports(self, host: str = SOURCE) -> list[dict[str, Any]]:
         """The migrations of a host, oldest first."""
-        return list(json.loads(self.ldm(host, "list-history", "-o", "migration", "--json")))
+        return list(self.lab.client(host).get("/migrations"))
 
     def ask(self, domain: str) -> tuple[int, int]:
         """Heartbeats and errors of a tiny guest, asked over the network."""
@@ -250,13 +249,13 @@ class Hosts:
     def check_clean(self, *only: str) -> None:
         """Nothing of any guest is left on these hosts, or on any."""
         for host in only or self.lab.hosts:
-            names = [view["domain"]["name"] for view in json.loads(self.ldm(host, "list", "--json"))]
+            names = [view["domain"]["name"] for view in self.lab.client(host).get("/domains")]
             assert names == ["primary"], f"domains are left on {host}: {names}"
             programs = [process.name() for process in self.lab.space(host).processes()]
             assert not [name for name in programs if name.startswith("qemu")], f"QEMU is left on {host}: {programs}"
             links = self.lab.space(host).run(["ip", "-o", "link"])
             assert "vnet" not in links, f"taps are left on {host}: {links}"
-            view = json.loads(self.ldm(host, "list-devices", "-a", "--json"))
+            view = self.lab.client(host).get("/host")
             held = {strand["holder"] for strand in view["strands"]} | {block["holder"] for block in view["memory"]}
             assert held <= {"primary", ""}, f"{host} has reservations left: {held}"
             domains = list((self.lab.root(host) / "run/ldoms/domains").iterdir())
