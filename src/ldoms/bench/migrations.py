@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
-from ldoms.model.errors import LdomsError
+from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.migration import MigrationReport
 
 LAB = "bench"
 SEED = 1
-BOOT_S = 60.0
+MEMORY = "512M"
+SETTLE_S = 5.0
+"""After which a guest has booted and filled its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,9 @@ def run_migrations(build: Path, rounds: int) -> None:
     heading(f"A lab, two guests, and {rounds} rounds of {len(cases)} migrations in shuffled order")
     with stage(LAB) as made:
         for kind in GUESTS:
-            made.type(made.lab("guest", *kind.words, kind.name, "tiny"))
+            made.type(made.lab("guest", *kind.words, "--memory", MEMORY, kind.name, "tiny"))
             made.type(made.on(SOURCE, "ldm", "start-domain", kind.name))
-        time.sleep(5)  # so that they have filled their memory
+        time.sleep(SETTLE_S)
         places = {kind.name: SOURCE for kind in GUESTS}
         for number in range(rounds):
             for kind, encryption in order.sample(cases, len(cases)):
@@ -93,10 +95,12 @@ def _migrate(made: Stage, domain: str, source: str, options: Sequence[str]) -> M
 
 
 def _figures(report: MigrationReport) -> dict[str, float]:
+    if report.stop_resume_s is None or report.downtime_s is None:
+        raise HostError(f"the guest {report.domain} did not run when it was moved", code="guest-gone")
     return {
         "total_s": report.total_s,
-        "stop_resume_ms": (report.stop_resume_s or 0.0) * 1000,
-        "qemu_downtime_ms": (report.downtime_s or 0.0) * 1000,
+        "stop_resume_ms": report.stop_resume_s * 1000,
+        "qemu_downtime_ms": report.downtime_s * 1000,
         "transferred_mib": report.transferred_bytes / (1 << 20),
     }
 
