@@ -181,7 +181,7 @@ def console(facts: CheckFacts) -> Findings:
             "console",
             Severity.ERROR,
             f"no console port is free on {target.host.name}",
-            "widen the range of its concentrator: ldm set-vcc port-range=5000-5200 primary-vcc0",
+            "add another concentrator there: ldm add-vcc port-range=5101-5200 primary-vcc1 primary",
         )
     if name in target.console_groups:
         yield Finding(

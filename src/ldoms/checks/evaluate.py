@@ -13,6 +13,7 @@ RULES: tuple[Rule, ...] = (
     Rule("manager-version", ANY, hosts.manager_version),
     Rule("migration-enabled", ANY, hosts.migration_enabled),
     Rule("control-domain", ANY, hosts.control_domain),
+    Rule("other-host", ANY, hosts.other_host),
     Rule("name-free", ANY, hosts.name_free),
     Rule("not-busy", ANY, hosts.not_busy),
     Rule("macs", ANY, devices.macs),
@@ -42,5 +43,7 @@ RULES: tuple[Rule, ...] = (
 
 def evaluate(facts: CheckFacts) -> tuple[Finding, ...]:
     """Every finding of every rule that applies, in the order of the table."""
+    if facts.source.identity == facts.target.host.identity:
+        return tuple(hosts.other_host(facts))  # every other rule would compare the host with itself
     moves = what_moves(facts)
     return tuple(finding for rule in RULES if moves in rule.applies_to for finding in rule.check(facts))

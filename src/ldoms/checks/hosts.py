@@ -54,6 +54,17 @@ def control_domain(facts: CheckFacts) -> Findings:
         )
 
 
+def other_host(facts: CheckFacts) -> Findings:
+    """A domain cannot move to where it is, by whatever name that host is called."""
+    if facts.source.identity == facts.target.host.identity:
+        yield Finding(
+            "other-host",
+            Severity.ERROR,
+            f"{facts.options.host} is {facts.source.name}, the host that LDom {facts.domain.domain.name} is on",
+            "name another host",
+        )
+
+
 def name_free(facts: CheckFacts) -> Findings:
     """The target must not have a domain of that name, nor with that UUID."""
     domain, target = facts.domain.domain, facts.target

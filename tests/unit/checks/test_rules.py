@@ -1,0 +1,291 @@
+"""Every rule by cases that fail: one good set of facts, one thing changed, exactly the findings that follow."""
+
+# ruff: noqa: E501 - the table reads best with a case a line
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ldoms.checks import RULES, evaluate
+from ldoms.hypervisor.fake import FACTS as HYPERVISOR
+from ldoms.model.domain import (
+    Bindings,
+    Constraints,
+    CpuModel,
+    Domain,
+    Machine,
+    MemoryBlock,
+    VcpuBinding,
+    VirtualDisk,
+    VirtualNetwork,
+)
+from ldoms.model.findings import Severity, blocking
+from ldoms.model.host import PROTOCOL_VERSION, HostFacts
+from ldoms.model.images import BootFileFacts, ImageFacts
+from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, TargetFacts
+from ldoms.model.partition import HostSize
+from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
+
+VOLUME = "root@primary-vds0"
+MAC, NET_MAC = "00:14:4f:f8:00:01", "00:14:4f:f8:00:02"
+UUID = "b0b0b0b0-0000-4000-8000-000000000001"
+
+Facts = Callable[[CheckFacts], CheckFacts]
+
+
+def host(name: str) -> HostFacts:
+    return HostFacts(
+        name=name,
+        identity=f"SHA256:{name}",
+        version="0.1.0",
+        protocol=PROTOCOL_VERSION,
+        size=HostSize((0, 1), 8, 32768),
+        cpu_model="a processor",
+        cpu_flags=("aes",),
+        hypervisor=HYPERVISOR,
+    )
+
+
+def image(path: str) -> ImageFacts:
+    return ImageFacts(VOLUME, path, "", "qcow2", 8 << 30, "42:7", "a-secret", locked=True)
+
+
+def good() -> CheckFacts:
+    """An active domain that may move, and nothing to say about it."""
+    machine = Machine("pc-q35-10.0", "tcg", CpuModel("Nehalem-v1", ("lm", "sse2")), "10.0.2")
+    vcpus = tuple(VcpuBinding(number, number, 0) for number in range(8))
+    domain = Domain(
+        uuid=UUID,
+        name="ldg1",
+        mac=MAC,
+        hostid="0x84f80001",
+        order=1,
+        constraints=Constraints(vcpus=8, memory_mib=1024),
+        disks=(VirtualDisk("vdisk0", "root", "primary-vds0", 0),),
+        networks=(VirtualNetwork("vnet0", "primary-vsw0", 0, NET_MAC),),
+        bindings=Bindings(vcpus, (MemoryBlock(0, 0, 1024),), "primary-vcc0", 5000, machine),
+    )
+    services = Services(
+        disk_services=(VirtualDiskService("primary-vds0", volumes=(Volume("root", "/b/ldg1.qcow2"),)),),
+        switches=(VirtualSwitch("primary-vsw0", 0, "00:14:4f:f8:00:09"),),
+        concentrators=(ConsoleConcentrator("primary-vcc0", 5000, 5100),),
+    )
+    return CheckFacts(
+        options=MigrationOptions("t4-2", user="tracy"),
+        source=host("t4-1"),
+        domain=DomainFacts(
+            domain,
+            active=True,
+            images=(image("/a/ldg1.qcow2"),),
+            boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "abc"),),
+            mtus={"primary-vsw0": 1500},
+            volumes={VOLUME: Volume("root", "/a/ldg1.qcow2")},
+        ),
+        target=TargetFacts(
+            host=host("t4-2"),
+            services=services,
+            names={"primary": "p"},
+            macs={"00:14:4f:f8:00:08": "primary"},
+            free_strands=8,
+            free_memory_mib=1024,
+            available_memory_mib=1024,
+            free_console_ports=1,
+            images=(image("/b/ldg1.qcow2"),),
+            boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "abc"),),
+            data_mtu=1500,
+        ),
+        clock=ClockReading(0.01, 0.001),
+        source_data_mtu=1500,
+    )
+
+
+def bound(facts: CheckFacts) -> CheckFacts:
+    """The same, with the guest stopped: nobody holds the image."""
+    unlocked = tuple(replace(one, locked=False) for one in facts.domain.images)
+    facts = domain(active=False, images=unlocked)(facts)
+    return target(images=tuple(replace(one, locked=False) for one in facts.target.images))(facts)
+
+
+def inactive(facts: CheckFacts) -> CheckFacts:
+    """The same as a mere description."""
+    return of_domain(bindings=None)(bound(facts))
+
+
+# How to change one thing. Each returns what does it.
+
+
+def target(**changes: Any) -> Facts:
+    return lambda facts: replace(facts, target=replace(facts.target, **changes))
+
+
+def target_host(**changes: Any) -> Facts:
+    return lambda facts: target(host=replace(facts.target.host, **changes))(facts)
+
+
+def target_qemu(**changes: Any) -> Facts:
+    return target_host(hypervisor=replace(HYPERVISOR, **changes))
+
+
+def source(**changes: Any) -> Facts:
+    return lambda facts: replace(facts, source=replace(facts.source, **changes))
+
+
+def domain(**changes: Any) -> Facts:
+    return lambda facts: replace(facts, domain=replace(facts.domain, **changes))
+
+
+def of_domain(**changes: Any) -> Facts:
+    return lambda facts: domain(domain=replace(facts.domain.domain, **changes))(facts)
+
+
+def constraints(**changes: Any) -> Facts:
+    return lambda facts: of_domain(constraints=replace(facts.domain.domain.constraints, **changes))(facts)
+
+
+def options(**changes: Any) -> Facts:
+    return lambda facts: replace(facts, options=replace(facts.options, **changes))
+
+
+def their_image(**changes: Any) -> Facts:
+    return lambda facts: target(images=(replace(facts.target.images[0], **changes),))(facts)
+
+
+def our_image(**changes: Any) -> Facts:
+    return lambda facts: domain(images=(replace(facts.domain.images[0], **changes),))(facts)
+
+
+def services(**changes: Any) -> Facts:
+    return lambda facts: target(services=replace(facts.target.services, **changes))(facts)
+
+
+def their_volume(**changes: Any) -> Facts:
+    volume = replace(Volume("root", "/b/ldg1.qcow2"), **changes)
+    return services(disk_services=(VirtualDiskService("primary-vds0", volumes=(volume,)),))
+
+
+def together(*changes: Facts) -> Facts:
+    def change(facts: CheckFacts) -> CheckFacts:
+        for one in changes:
+            facts = one(facts)
+        return facts
+
+    return change
+
+
+ERROR, OVERRIDABLE, WARNING = Severity.ERROR, Severity.OVERRIDABLE, Severity.WARNING
+
+CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
+    ("manager-version", target_host(protocol=PROTOCOL_VERSION + 2), ERROR, "more than one release apart", "upgrade ldmd on t4-1"),
+    ("manager-version", source(protocol=PROTOCOL_VERSION + 2), ERROR, "more than one release apart", "upgrade ldmd on t4-2"),
+    ("migration-enabled", source(outgoing_enabled=False), ERROR, "outgoing migration is switched off on t4-1", "outgoing = true"),
+    ("migration-enabled", target_host(incoming_enabled=False), ERROR, "incoming migration is switched off on t4-2", "incoming = true"),
+    ("control-domain", together(of_domain(name="primary"), options(new_name="x")), ERROR, "LDom primary is the control domain of t4-1", "move a guest domain"),
+    ("other-host", target_host(identity="SHA256:t4-1"), ERROR, "t4-2 is t4-1, the host that LDom ldg1 is on", "another host"),
+    ("name-free", target(names={"ldg1": "somebody"}), ERROR, "LDom ldg1 already exists on t4-2", "ldm migrate-domain ldg1 t4-2:NEWNAME"),
+    ("name-free", together(options(new_name="x"), target(names={"x": "somebody"})), ERROR, "LDom x already exists", "NEWNAME"),
+    ("uuid-free", target(names={"other": UUID}), ERROR, f"LDom other on t4-2 has the same UUID {UUID}", "ldm remove-domain other"),
+    ("not-busy", target(busy=("bind-domain of ldg1",)), ERROR, "bind-domain of ldg1 is under way on t4-2", "wait"),
+    ("not-busy", lambda facts: replace(facts, source_busy=("x",)), ERROR, "x is under way on t4-1", "wait"),
+    ("macs", target(macs={MAC: "ldg9"}), ERROR, f"MAC address {MAC} of LDom ldg1 is in use by ldg9 on t4-2", "another address"),
+    ("macs", target(macs={NET_MAC: "ldg9"}), ERROR, f"MAC address {NET_MAC} of LDom ldg1 is in use", "another address"),
+    ("masters", constraints(masters=("ldg0",)), OVERRIDABLE, "LDom ldg0, the master of LDom ldg1, does not exist on t4-2", "master= ldg1"),
+    ("masters", domain(dependants=("ldg2",)), OVERRIDABLE, "LDom ldg2 on t4-1 has LDom ldg1 as its master", "master= ldg2"),
+    ("cpu-count", target(free_strands=5), ERROR, "8 virtual CPUs, and 5 strands are free on t4-2", "ldm remove-vcpu 3 primary"),
+    ("memory-amount", target(free_memory_mib=1023), ERROR, "1024M of memory, and 1023M are free on t4-2", "free some there"),
+    ("memory-available", target(available_memory_mib=1000), OVERRIDABLE, "has only 1000M available", "control domain"),
+    ("volumes", together(services(disk_services=()), target(images=())), ERROR, f"volume {VOLUME} of disk vdisk0 does not exist on t4-2", f"ldm add-vdsdev PATH {VOLUME}"),
+    ("images", their_image(error="it is not there"), ERROR, f"volume {VOLUME} cannot be used on t4-2: it is not there", "make /b/ldg1.qcow2 reachable"),
+    ("images", our_image(error="it is not there"), ERROR, f"volume {VOLUME} cannot be used on t4-1", "make /a/ldg1.qcow2 reachable"),
+    ("images", their_image(format="raw"), ERROR, "differ in format qcow2 and raw", "the same shared storage"),
+    ("images", their_image(virtual_size=1), ERROR, "differ in size 8589934592 and 1", "the same shared storage"),
+    ("images", their_image(identity="42:8"), ERROR, "differ in identity 42:7 and 42:8", "the same shared storage"),
+    ("images", their_image(beacon=""), ERROR, "what lies beside it", "the same shared storage"),
+    ("images", together(our_image(identity="", beacon=""), their_image(identity="", beacon="")), OVERRIDABLE, "no serial number", "-f"),
+    ("image-locks", their_image(locked=False), WARNING, "does not see the lock", "file system with locks"),
+    ("image-locks", together(bound, their_image(locked=True)), ERROR, "is in use by another guest", "end that guest"),
+    ("boot-files", target(boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", ""),)), ERROR, "cannot be read on t4-2", "scp /boot/vmlinuz t4-2:/boot/vmlinuz"),
+    ("boot-files", target(boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "x"),)), ERROR, "not the same as on t4-1", "scp"),
+    ("switches", services(switches=()), ERROR, "virtual switch primary-vsw0 of network vnet0 does not exist on t4-2", "ldm add-vsw primary-vsw0 primary"),
+    ("switch-mtu", domain(mtus={"primary-vsw0": 9000}), ERROR, "network vnet0 has MTU 9000, and virtual switch primary-vsw0 on t4-2 has 1500", "mtu=9000"),
+    ("console", services(concentrators=()), ERROR, "t4-2 has no virtual console concentrator", "ldm add-vcc"),
+    ("console", target(free_console_ports=0), ERROR, "no console port is free on t4-2", "ldm add-vcc"),
+    ("console", target(console_groups=("ldg1",)), ERROR, "console group ldg1 already exists on t4-2", "set-vcons group=OTHER"),
+    ("guest-runs", domain(softstate="crashed"), ERROR, "Migration is not supported while the domain ldg1 is in the 'crashed' state", "stop-domain -f ldg1"),
+    ("accelerator", target_qemu(accelerator="kvm"), ERROR, "runs with tcg, and t4-2 has kvm", 'accelerator = "tcg"'),
+    ("machine-type", target_qemu(machine_types=("pc-q35-9.2",)), ERROR, "has no machine type pc-q35-10.0", "10.0.2 has"),
+    ("qemu-version", target_qemu(version="9.2.4"), OVERRIDABLE, "QEMU on t4-2 is older (9.2.4) than on t4-1 (10.0.2)", "upgrade QEMU on t4-2"),
+    ("migration-capabilities", target_qemu(migration_capabilities=("events", "return-path")), ERROR, "on t4-2 lacks the migration capability pause-before-switchover", "QEMU 10"),
+    ("cpu-features", target_qemu(cpu_features=("lm",)), ERROR, "t4-2 cannot give LDom ldg1 the CPU features sse2", "cpu-arch=generic ldg1"),
+    ("cpu-features", target_qemu(cpu_models=("qemu64-v1",)), ERROR, "has no CPU model Nehalem-v1", "install a QEMU"),
+    ("enough-vcpus", constraints(vcpus=4), WARNING, "should keep at least 8", "quiet time"),
+    ("encryption", options(encrypted=False), WARNING, "unencrypted", "leave out --no-encryption"),
+    ("encryption", target_host(cpu_flags=()), WARNING, "processor of t4-2 has no AES", "longer copy"),
+    ("volume-options", their_volume(options=("ro",)), ERROR, f"volume {VOLUME} has the options none on t4-1 and ro on t4-2", "ldm add-vdsdev"),
+    ("volume-options", their_volume(mpgroup="g"), ERROR, "options none on t4-1 and mpgroup=g on t4-2", "ldm add-vdsdev"),
+    ("clocks", lambda facts: replace(facts, clock=ClockReading(0.5, 0.01)), WARNING, "the clock of t4-2 is 0.5 s ahead", "time servers"),
+    ("clocks", lambda facts: replace(facts, clock=ClockReading(-2.0, 0.01)), OVERRIDABLE, "the clock of t4-2 is 2 s behind", "time servers"),
+    ("data-port", target(free_data_port=False), ERROR, "no port for migration data is free on t4-2", "data_ports"),
+    ("path-mtu", target(data_mtu=9000), WARNING, "MTU 1500 on t4-1 and 9000 on t4-2", "same value"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "change", "severity", "message", "remedy"), CASES)
+def test_what_is_wrong_is_found_and_nothing_else(
+    rule: str, change: Facts, severity: Severity, message: str, remedy: str
+) -> None:
+    """One finding, of that rule and weight, that names the thing and says what to do."""
+    findings = evaluate(change(good()))
+    assert [(one.rule, one.severity) for one in findings] == [(rule, severity)], findings
+    assert message in findings[0].message
+    assert remedy in findings[0].remedy
+
+
+@pytest.mark.parametrize("state", [lambda facts: facts, bound, inactive], ids=["active", "bound", "inactive"])
+def test_nothing_is_found_where_nothing_is_wrong(state: Facts) -> None:
+    """In any state of the domain."""
+    assert evaluate(state(good())) == ()
+
+
+def test_every_rule_has_a_case() -> None:
+    """A new rule needs one above. Some rules tell two things apart by the names of their findings."""
+    also = {"uuid-free": "name-free", "memory-available": "memory-amount", "switch-mtu": "switches"}
+    assert {also.get(rule, rule) for rule, *_ in CASES} == {rule.name for rule in RULES}
+
+
+@pytest.mark.parametrize(("rule", "change"), [case[:2] for case in CASES])
+def test_a_rule_is_silent_about_a_domain_that_it_is_not_for(rule: str, change: Facts) -> None:
+    """Nobody asks about the CPU of a domain that is stopped, or the storage of one that is a mere description."""
+    by_name = {one.name: one for one in RULES}
+    name = {"uuid-free": "name-free", "memory-available": "memory-amount", "switch-mtu": "switches"}.get(rule, rule)
+    for moves, state in (("bound", bound), ("inactive", inactive)):
+        if moves not in by_name[name].applies_to:
+            assert evaluate(change(state(good()))) == (), f"{rule} is asked of a domain that is {moves}"
+
+
+def test_all_failures_are_reported_at_once() -> None:
+    """Not the first one alone: an administrator mends all before the next attempt."""
+    change = together(
+        target(free_strands=0, free_memory_mib=0, free_console_ports=0, free_data_port=False),
+        services(switches=()),
+        target_qemu(cpu_features=()),
+    )
+    found = {finding.rule for finding in evaluate(change(good()))}
+    assert found == {"cpu-count", "memory-amount", "console", "data-port", "switches", "cpu-features"}
+
+
+def test_force_overrides_what_can_be_overridden() -> None:
+    """``-f`` lets the overridable pass, never an error; a warning stops nobody."""
+    change = together(target_qemu(version="9.2.4"), target(free_strands=0), constraints(vcpus=4))
+    findings = evaluate(change(good()))
+    assert {one.rule for one in blocking(findings, force=False)} == {"qemu-version", "cpu-count"}
+    assert {one.rule for one in blocking(findings, force=True)} == {"cpu-count"}
+
+
+def test_an_unknown_size_of_memory_is_rounded_as_binding_does() -> None:
+    """A bound domain has what it was given, whatever it had asked for."""
+    facts = together(constraints(memory_mib=1021), target(free_memory_mib=1023))(good())
+    assert [one.rule for one in evaluate(facts)] == ["memory-amount"]
