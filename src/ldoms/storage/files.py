@@ -106,7 +106,7 @@ async def _image_info(path: str, image_format: str | None) -> dict[str, object]:
         process.kill()
         raise HostError(
             f"{path} does not answer within {QEMU_IMG_S:g} s: is its storage there?", code="no-image"
-        ) from (error)
+        ) from error
     if process.returncode != 0:
         reason = errors.decode(errors="replace").strip().removeprefix("qemu-img: ")
         raise RequestError(f"{path} cannot be used as a disk: {reason}", code="bad-image")
