@@ -94,7 +94,7 @@ async def _choose_accelerator(kernels: Iterable[Path], cache: Path) -> tuple[str
     if kernel is None:
         return "tcg", 'KVM is not proven: no kernel was found to boot with it; set accelerator = "kvm" if it works'
     key = [os.uname().release, os.uname().version, str(kernel)]
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, LookupError, TypeError):  # whatever is in that file, it can be made again
         entry = json.loads(cache.read_text())
         if entry["key"] == key:
             return entry["accelerator"], entry["reason"]

@@ -1,0 +1,82 @@
+"""QEMU's command line: the same for the same guest on both ends of a migration."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ldoms.hypervisor.command_line import command_line
+from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec, Placement
+from ldoms.model.domain import CpuModel, Machine
+
+GOLDEN = Path(__file__).parent / "golden"
+
+FIRMWARE = GuestSpec(
+    uuid="b0b0b0b0-0000-4000-8000-000000000001",
+    name="ldg1",
+    directory=Path("/run/ldoms/domains/b0b0b0b0"),
+    machine=Machine("pc-q35-10.0", "tcg", CpuModel("qemu64-v1", ("lm",)), "10.0.2"),
+    vcpus=2,
+    memory_mib=1024,
+    placement=Placement((frozenset({0}), frozenset({1}))),
+    disks=(
+        DiskSpec("disk@0", Path("/images/ldg1.qcow2"), False, "qcow2", False, True, 0, 1),
+        DiskSpec("disk@1", Path("/dev/sdb"), True, "raw", True, True, 2, 2),
+    ),
+    networks=(NetworkSpec("network@0", "vnet1.0", "00:14:4f:f8:00:01", 1500, 1),),
+)
+KERNEL = replace(
+    FIRMWARE,
+    machine=replace(FIRMWARE.machine, accelerator="kvm"),
+    disks=(),
+    networks=(),
+    kernel=Path("/boot/vmlinuz"),
+    initrd=Path("/boot/initrd.img"),
+    boot_args="console=ttyS0 quiet",
+    incoming=True,
+)
+
+
+def pretty(words: list[str]) -> str:
+    """One option a line, as a shell would take it."""
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("-") or not lines:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(("name", "spec"), [("firmware", FIRMWARE), ("kernel-incoming", KERNEL)])
+def test_the_command_line_is_the_golden_one(name: str, spec: GuestSpec) -> None:
+    """What is in it is part of what a guest sees: a change here can break migrations between versions of ldoms."""
+    assert pretty(command_line(spec)) == (GOLDEN / f"{name}.txt").read_text()
+
+
+def test_no_guest_runs_by_itself() -> None:
+    """Neither a fresh one nor one that receives: only our own word lets it run."""
+    for spec in (FIRMWARE, KERNEL):
+        assert "-S" in command_line(spec)
+
+
+def test_both_ends_have_the_same_devices() -> None:
+    """The target's line is the source's, and `-incoming`."""
+    assert command_line(replace(FIRMWARE, incoming=True)) == [*command_line(FIRMWARE), "-incoming", "defer"]
+
+
+def test_a_root_port_that_is_free_is_there_all_the_same() -> None:
+    """A removed device leaves no gap: the guest looks at function 0 first."""
+    alone = replace(FIRMWARE, disks=FIRMWARE.disks[1:], networks=())
+    ports = [word for word in command_line(alone) if word.startswith("pcie-root-port")]
+    assert [port.split(",")[1] for port in ports] == ["id=port0", "id=port1", "id=port2"]
+
+
+def test_commas_in_names_do_not_become_options() -> None:
+    """QEMU wants them twice."""
+    words = command_line(replace(FIRMWARE, name="a,debug-threads=off", directory=Path("/run/a,b")))
+    assert words[words.index("-name") + 1] == "guest=a,,debug-threads=off,debug-threads=on"
+    assert any("path=/run/a,,b/qmp.sock" in word for word in words)
