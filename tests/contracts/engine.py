@@ -1,0 +1,305 @@
+"""The contract of `ldoms.hypervisor.engine`: checks that take an `EngineBench`, of fakes or of real QEMUs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pytest
+
+from ldoms.hypervisor.engine import (
+    ENDED,
+    Engine,
+    Guest,
+    GuestEvent,
+    GuestEventKind,
+    GuestSpec,
+    MigrationEnd,
+    MigrationStatus,
+    RunState,
+)
+from ldoms.model.errors import HostError
+from ldoms.model.migration import MigrationPlan
+
+LIMIT_S = 40.0
+AES = "NORMAL:-CIPHER-ALL:+AES-128-GCM:-KX-ALL:+ECDHE-PSK:+PSK"
+PLAN = MigrationPlan(
+    capabilities=("events", "multifd", "pause-before-switchover", "return-path"),
+    channels=2,
+    cipher=AES,
+    compression="none",
+    max_bandwidth_bytes_s=0,
+    downtime_limit_s=0.3,
+    max_suspend_s=0.3,
+)
+KEY, OTHER_KEY = "5e" * 32, "6f" * 32
+
+
+class EngineBench(Protocol):
+    """What the checks need: two hosts' engines and guests that fit them."""
+
+    engine: Engine
+    other: Engine
+
+    def spec(self) -> GuestSpec:
+        """A guest that nobody has started yet."""
+
+    def away(self, spec: GuestSpec) -> GuestSpec:
+        """The same guest as the other host receives it."""
+
+    def address(self) -> tuple[str, int]:
+        """Where migration data may arrive, free."""
+
+    async def restarted(self) -> Engine:
+        """The first host's engine after a restart of its manager."""
+
+
+@dataclass
+class Ends:
+    """Both ends of a migration that is ready to begin."""
+
+    source: Guest
+    target: Guest
+    host: str
+    port: int
+
+    async def copy(self) -> str:
+        """Send until the source waits for a word, or it is over; QEMU's last word."""
+        await self.source.send(self.host, self.port)
+        return await until(self.source, lambda status: status == MigrationStatus.PRE_SWITCHOVER or status in ENDED)
+
+
+async def until(guest: Guest, condition: Callable[[str], bool]) -> str:
+    """Wait for a state of the migration."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition(status := (await guest.progress()).status):
+            await asyncio.sleep(0.02)
+    return status
+
+
+async def until_state(guest: Guest, state: RunState) -> None:
+    """Wait until a guest does something."""
+    async with asyncio.timeout(LIMIT_S):
+        while await guest.state() is not state:
+            await asyncio.sleep(0.02)
+
+
+async def until_event(queue: asyncio.Queue[GuestEvent], kind: GuestEventKind) -> GuestEvent:
+    """Wait for an event."""
+    async with asyncio.timeout(LIMIT_S):
+        while (event := await queue.get()).kind is not kind:
+            pass
+    return event
+
+
+async def make_ends(bench: EngineBench, target_key: str = KEY) -> Ends:
+    """A guest that runs, and one that waits for it."""
+    spec = bench.spec()
+    source = await bench.engine.start(spec)
+    await source.resume()
+    target = await bench.other.start(bench.away(spec))
+    host, port = bench.address()
+    await target.set_migration(MigrationEnd.RECEIVE, PLAN, target_key)
+    await target.listen(host, port)
+    await source.set_migration(MigrationEnd.SEND, PLAN, KEY)
+    return Ends(source, target, host, port)
+
+
+async def check_a_guest_starts_stopped(bench: EngineBench) -> None:
+    """It runs only after `resume`."""
+    guest = await bench.engine.start(bench.spec())
+    assert await guest.state() is RunState.PAUSED
+    await asyncio.sleep(0.2)
+    assert await guest.state() is RunState.PAUSED
+    await guest.resume()
+    assert await guest.state() is RunState.RUNNING
+
+
+async def check_pausing_is_reported(bench: EngineBench) -> None:
+    """To everybody who has subscribed, with the time it happened."""
+    guest = await bench.engine.start(bench.spec())
+    with guest.events() as one, guest.events() as another:
+        await guest.resume()
+        await guest.pause()
+        for queue in (one, another):
+            resumed = await until_event(queue, GuestEventKind.RESUMED)
+            stopped = await until_event(queue, GuestEventKind.STOPPED)
+            assert stopped.at >= resumed.at
+    assert await guest.state() is RunState.PAUSED
+
+
+async def check_the_last_event_is_the_end(bench: EngineBench) -> None:
+    """For those who have subscribed before, and for those who come too late."""
+    guest = await bench.engine.start(bench.spec())
+    with guest.events() as queue:
+        await guest.quit()
+        await until_event(queue, GuestEventKind.GONE)
+        assert queue.empty()
+    assert guest.is_gone
+    with guest.events() as queue:
+        assert (await queue.get()).kind is GuestEventKind.GONE
+    await guest.quit()
+    async with asyncio.timeout(LIMIT_S):
+        await guest.wait_gone()
+    with pytest.raises(HostError):
+        await guest.state()
+
+
+async def check_a_guest_is_not_started_twice(bench: EngineBench) -> None:
+    """The second start is refused, and the first guest is left alone."""
+    spec = bench.spec()
+    guest = await bench.engine.start(spec)
+    with pytest.raises(HostError) as caught:
+        await bench.engine.start(spec)
+    assert caught.value.code == "already-running"
+    assert await guest.state() is RunState.PAUSED
+
+
+async def check_a_guest_is_found_after_a_restart(bench: EngineBench) -> None:
+    """It has run on meanwhile; one that is gone, or never was, is not found."""
+    spec = bench.spec()
+    guest = await bench.engine.start(spec)
+    await guest.resume()
+    engine = await bench.restarted()
+    found = await engine.attach(spec.uuid, spec.name, spec.directory)
+    assert found is not None
+    assert await found.state() is RunState.RUNNING
+    await found.quit()
+    assert await engine.attach(spec.uuid, spec.name, spec.directory) is None
+    unknown = bench.spec()
+    assert await engine.attach(unknown.uuid, unknown.name, unknown.directory) is None
+
+
+async def check_memory_moves(bench: EngineBench) -> None:
+    """The source waits for a word before the last part, and both ends are stopped when all has crossed."""
+    ends = await make_ends(bench)
+    with ends.source.events() as queue:
+        assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+        stopped = await until_event(queue, GuestEventKind.STOPPED)
+        assert stopped.at > 0
+        assert await ends.target.state() is RunState.INCOMING
+        await ends.source.continue_switchover()
+        assert await until(ends.source, ENDED.__contains__) == MigrationStatus.COMPLETED
+    assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    assert await ends.source.state() is RunState.SENT
+    assert await ends.target.state() is RunState.PAUSED
+    progress = await ends.source.progress()
+    assert progress.passes >= 1
+    assert progress.transferred_bytes > 0
+    await ends.source.quit()
+    await ends.target.resume()
+    assert await ends.target.state() is RunState.RUNNING
+    await ends.target.announce()
+    await ends.target.clear_migration()
+
+
+async def check_a_guest_that_was_sent_can_come_back(bench: EngineBench) -> None:
+    """The target has refused: the source, and it alone, runs again, and can be sent once more."""
+    ends = await make_ends(bench)
+    await ends.copy()
+    await ends.source.continue_switchover()
+    await until(ends.source, ENDED.__contains__)
+    await ends.target.quit()
+    await ends.source.resume()
+    assert await ends.source.state() is RunState.RUNNING
+    await ends.source.clear_migration()
+    await ends.source.set_migration(MigrationEnd.SEND, PLAN, OTHER_KEY)
+
+
+async def check_a_cancelled_copy_leaves_the_guest_running(bench: EngineBench) -> None:
+    """Also when it was stopped already for the last part."""
+    ends = await make_ends(bench)
+    assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+    await ends.source.cancel_migration()
+    await until(ends.source, ENDED.__contains__)
+    await _resumed(ends.source)
+    assert await ends.target.state() is not RunState.RUNNING
+
+
+async def check_a_cut_connection_leaves_the_guest_running(bench: EngineBench) -> None:
+    """`cut_migration` overtakes whatever QEMU waits for."""
+    ends = await make_ends(bench)
+    assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+    await ends.source.cut_migration()
+    await ends.source.cancel_migration()
+    await until(ends.source, ENDED.__contains__)
+    await _resumed(ends.source)
+
+
+async def check_a_wrong_key_is_refused(bench: EngineBench) -> None:
+    """Nothing crosses, and the guest runs on."""
+    ends = await make_ends(bench, target_key=OTHER_KEY)
+    assert await ends.copy() == MigrationStatus.FAILED
+    assert await ends.source.state() is RunState.RUNNING
+    assert await ends.target.state() is RunState.INCOMING
+
+
+async def check_a_dead_target_fails_the_copy(bench: EngineBench) -> None:
+    """The guest runs on where it is."""
+    ends = await make_ends(bench)
+    await ends.target.quit()
+    assert await ends.copy() == MigrationStatus.FAILED
+    await _resumed(ends.source)
+
+
+async def check_a_port_is_taken_once(bench: EngineBench) -> None:
+    """The second one is told by a code of its own, so that the next port can be tried."""
+    host, port = bench.address()
+    receivers = [await bench.other.start(bench.away(bench.spec())) for _ in range(2)]
+    for receiver in receivers:
+        await receiver.set_migration(MigrationEnd.RECEIVE, PLAN, KEY)
+    await receivers[0].listen(host, port)
+    with pytest.raises(HostError) as caught:
+        await receivers[1].listen(host, port)
+    assert caught.value.code == "port-taken"
+
+
+async def check_an_unknown_capability_is_refused(bench: EngineBench) -> None:
+    """Before anything is started."""
+    guest = await bench.engine.start(bench.spec())
+    plan = replace(PLAN, capabilities=(*PLAN.capabilities, "teleport"))
+    with pytest.raises(HostError):
+        await guest.set_migration(MigrationEnd.SEND, plan, KEY)
+    assert (await guest.progress()).status == MigrationStatus.NONE
+
+
+async def check_the_facts_are_concrete(bench: EngineBench) -> None:
+    """No alias among machine types, and every feature of a CPU that can be had is one of the host's."""
+    facts = bench.engine.facts
+    assert facts.default_machine_type in facts.machine_types
+    assert facts.default_machine_type.rpartition("-")[2][0].isdigit()
+    for arch in ("native", "generic"):
+        model, features = bench.engine.resolve_cpu(arch)
+        assert model.rpartition("-v")[2].isdigit()
+        assert set(features) <= set(facts.cpu_features)
+    assert {"events", "pause-before-switchover", "return-path"} <= set(facts.migration_capabilities)
+
+
+async def _resumed(guest: Guest) -> None:
+    """It runs, by itself or with help: QEMU does it by itself in some of these cases."""
+    async with asyncio.timeout(LIMIT_S):
+        while await guest.state() is not RunState.RUNNING:
+            try:
+                await guest.resume()
+            except HostError:
+                await asyncio.sleep(0.05)
+
+
+CHECKS: tuple[Callable[[EngineBench], Awaitable[None]], ...] = (
+    check_a_guest_starts_stopped,
+    check_pausing_is_reported,
+    check_the_last_event_is_the_end,
+    check_a_guest_is_not_started_twice,
+    check_a_guest_is_found_after_a_restart,
+    check_memory_moves,
+    check_a_guest_that_was_sent_can_come_back,
+    check_a_cancelled_copy_leaves_the_guest_running,
+    check_a_cut_connection_leaves_the_guest_running,
+    check_a_wrong_key_is_refused,
+    check_a_dead_target_fails_the_copy,
+    check_a_port_is_taken_once,
+    check_an_unknown_capability_is_refused,
+    check_the_facts_are_concrete,
+)
