@@ -1,0 +1,154 @@
+"""The guest agent: what is asked, how answers are told apart, and what a silent one means. No socket is opened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
+from ldoms.model.errors import HostError
+from unit.clock import run
+
+Handler = Callable[[dict[str, Any]], "dict[str, Any] | None"]
+
+
+class FakeSocket:
+    """The host's end of an agent's socket: both its reader and its writer. `handler` answers, None = not at all."""
+
+    def __init__(self, handler: Handler, stale: bytes = b"") -> None:
+        self.reader = asyncio.StreamReader()
+        self.asked: list[dict[str, Any]] = []
+        self.is_closed = False
+        self._handler, self._stale = handler, stale
+        self._written = b""
+
+    def write(self, data: bytes) -> None:
+        self._written += data
+        while b"\n" in self._written:
+            line, _, self._written = self._written.partition(b"\n")
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        request = json.loads(line.lstrip(b"\xff"))
+        if request["execute"] == "guest-sync-delimited":
+            assert line.startswith(b"\xff"), "without it the agent may still be in the middle of an older request"
+            answer = {"return": request["arguments"]["id"]}
+            self.reader.feed_data(self._stale + b"\xff" + json.dumps(answer).encode() + b"\n")
+            return
+        self.asked.append(request)
+        if (reply := self._handler(request)) is not None:
+            self.reader.feed_data(json.dumps(reply).encode() + b"\n")
+
+    async def drain(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def ask(
+    monkeypatch: pytest.MonkeyPatch, question: Callable[[QemuAgent], Any], handler: Handler, stale: bytes = b""
+) -> tuple[Any, FakeSocket]:
+    """What becomes of a question, and the socket that it went through; time jumps."""
+    sockets: list[FakeSocket] = []
+
+    async def connect(path: Path) -> tuple[asyncio.StreamReader, FakeSocket]:
+        assert path == Path("/run/agent.sock")
+        sockets.append(FakeSocket(handler, stale))
+        return sockets[-1].reader, sockets[-1]
+
+    async def main() -> Any:
+        return await question(QemuAgent(Path("/run/agent.sock"), "ldg1"))
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", connect)
+    try:
+        return run(main()), sockets[-1]
+    finally:
+        assert all(socket.is_closed for socket in sockets), "the agent's socket takes one client: it must be let go"
+
+
+def silent(request: dict[str, Any]) -> None:
+    """An agent that hangs."""
+
+
+def test_the_clock_is_asked_in_nanoseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And told in seconds."""
+    answer, socket = ask(
+        monkeypatch, lambda agent: agent.clock(), lambda request: {"return": 1_700_000_000_250_000_000}
+    )
+    assert answer == pytest.approx(1_700_000_000.25, abs=1e-6)
+    assert [request["execute"] for request in socket.asked] == ["guest-get-time"]
+
+
+def test_the_clock_is_set_in_nanoseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an integer, which the agent insists on."""
+    _, socket = ask(monkeypatch, lambda agent: agent.set_clock(1_700_000_000.5), lambda request: {"return": {}})
+    assert socket.asked == [{"execute": "guest-set-time", "arguments": {"time": 1_700_000_000_500_000_000}}]
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [b'{"return": 17}\n', b'\xff{"return": 4294967296}\n', b'{"ret\xff{"error": {"desc": "parse error"}}\n'],
+    ids=["an answer", "another synchronisation", "half an answer"],
+)
+def test_answers_to_somebody_else_are_passed_over(monkeypatch: pytest.MonkeyPatch, stale: bytes) -> None:
+    """A manager that was killed may have left its answers on the line."""
+    answer, _ = ask(monkeypatch, lambda agent: agent.clock(), lambda request: {"return": 2_000_000_000}, stale)
+    assert answer == 2.0
+
+
+def test_a_refusal_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's own words."""
+    refusal = {"error": {"class": "GenericError", "desc": "hwclock failed"}}
+    with pytest.raises(HostError, match="guest-set-time in LDom ldg1: the guest agent says: hwclock failed") as caught:
+        ask(monkeypatch, lambda agent: agent.set_clock(0.0), lambda request: refusal)
+    assert caught.value.code == "agent-refused"
+
+
+def test_a_silent_agent_is_given_up_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration does not wait for it longer than that."""
+
+    async def measure(agent: QemuAgent) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(HostError, match="does not answer within 3 s") as caught:
+            await agent.clock()
+        assert caught.value.code == "no-agent"
+        return loop.time() - began
+
+    waited, _ = ask(monkeypatch, measure, silent)
+    assert waited == pytest.approx(ANSWER_S)
+
+
+def test_ping_says_whether_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And raises nothing."""
+    assert ask(monkeypatch, lambda agent: agent.ping(), lambda request: {"return": {}})[0]
+    assert not ask(monkeypatch, lambda agent: agent.ping(), silent)[0]
+
+
+def test_shutting_down_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent gives none to this one when all is well."""
+    _, socket = ask(monkeypatch, lambda agent: agent.shut_down(), silent)
+    assert [request["execute"] for request in socket.asked] == ["guest-shutdown"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"not json\n", b'{"return": '], ids=["nothing", "nonsense", "half"])
+def test_an_agent_that_breaks_off_is_an_error_of_this_host(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Not one of the JSON library or of the socket."""
+
+    async def connect(path: Path) -> tuple[asyncio.StreamReader, FakeSocket]:
+        socket = FakeSocket(silent)
+        socket.write = lambda data: None  # type: ignore[method-assign]
+        socket.reader.feed_data(b"\xff" + answer)
+        socket.reader.feed_eof()
+        return socket.reader, socket
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", connect)
+    with pytest.raises(HostError, match="the guest agent of LDom ldg1 cannot be reached") as caught:
+        run(QemuAgent(Path("/run/agent.sock"), "ldg1").clock())
+    assert caught.value.code == "no-agent"
