@@ -145,6 +145,7 @@ class FakeGuest:
             self._emit(GuestEventKind.RESUMED)
             if len(self._world.running(self.uuid)) > 1:
                 self._world.doubles.append(self.uuid)
+            await asyncio.sleep(0)  # whoever listens hears of it before the caller has its answer, as with QEMU
         return self._now()
 
     async def pause(self) -> None:

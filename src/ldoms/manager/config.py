@@ -226,6 +226,8 @@ def _check(path: Path, config: Config) -> None:
         raise _bad(path, "[host] cpus must be a list of numbers")
     if not 1 <= config.host.strands_per_cpu <= 256:
         raise _bad(path, "[host] strands_per_cpu must be between 1 and 256")
+    if not 1 <= config.network.port <= 65535:
+        raise _bad(path, "[network] port must be between 1 and 65535")
     ports = config.network.data_ports
     if len(ports) != 2 or not all(isinstance(port, int) for port in ports) or not 1024 <= ports[0] <= ports[1] <= 65535:
         raise _bad(path, "[network] data_ports must be a list of two ports, the first and the last")

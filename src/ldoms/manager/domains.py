@@ -112,7 +112,7 @@ class DomainVerbs:
         """Set boot variables; they count from the next start on."""
         with self._host.changing(name, "set-variable") as domain:
             for variable in values:
-                if not variable or "=" in variable or any(character.isspace() for character in variable):
+                if not variable or any(character in "=|" or character.isspace() for character in variable):
                     raise RequestError(f"'{variable}' cannot name a variable", code="bad-name")
             merged = dict(domain.variables) | dict(values)
             return self._host.save(replace(domain, variables=tuple(sorted(merged.items()))))
@@ -231,7 +231,8 @@ class DomainVerbs:
                     self._host.store.services().concentrator(service)
                 console = replace(console, service=service)
             if "group" in given:
-                console = replace(console, group=given.pop("group"))
+                group = given.pop("group")
+                console = replace(console, group=check_name(group, "console group") if group else "")
             if "port" in given:
                 console = replace(console, port=int_property("port", given.pop("port") or "0"))
             refuse_unknown(given)

@@ -55,9 +55,8 @@ class LifeVerbs:
                 self._host.store.services().switch(network.switch)
             await self.settle_formats(domain)
             bound = replace(domain, bindings=self.make_bindings(domain))
-            self._host.save(bound, EventKind.DOMAIN_BOUND)
-            await self._consoles.open(bound)
-            return bound
+            await self._consoles.open(bound)  # may fail, and then nothing has been reserved
+            return self._host.save(bound, EventKind.DOMAIN_BOUND)
 
     async def unbind(self, name: str) -> Domain:
         """Give back what was reserved."""
@@ -182,8 +181,11 @@ class LifeVerbs:
         for domain in self._host.store.domains():
             if domain.bindings is None or domain.is_control:
                 continue
-            await self._consoles.open(domain)
             guest = None
+            try:
+                await self._consoles.open(domain)
+            except HostError as error:
+                _log.error("console-unavailable", domain=domain.name, reason=error.message)
             try:
                 guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
             except HostError as error:

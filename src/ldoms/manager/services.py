@@ -77,8 +77,12 @@ class ServiceVerbs:
         check_name(name, "volume")
         for option in options:
             choice_property("options", option, VOLUME_OPTIONS)
-        if not Path(backend).is_absolute():
-            raise RequestError(f"the back end must be given with its full path, not as {backend}", code="bad-path")
+        if not Path(backend).is_absolute() or "|" in backend or not backend.isprintable():
+            raise RequestError(
+                f"the back end must be given with its full path, not as {backend!r}; a path with '|' or a control"
+                " character cannot be listed",
+                code="bad-path",
+            )
         image_format = "" if quick else await self._host.storage.detect_format(backend)
         services = self._services()
         owner = services.disk_service(service)
