@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import pam
 import structlog
 
 from ldoms.auth.callers import Caller, Role, role_of
-from ldoms.model.errors import NotAuthorized
+from ldoms.model.errors import HostError, NotAuthorized
 
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 30.0
@@ -24,7 +25,11 @@ class PasswordChecker(Protocol):
     """Whoever knows the passwords."""
 
     async def check(self, user: str, password: str) -> bool:
-        """Whether that is the user's password."""
+        """Whether that is the user's password.
+
+        Raises:
+            HostError: they cannot be asked now.
+        """
 
 
 class PamPasswords:
@@ -35,14 +40,28 @@ class PamPasswords:
         self._service = service
 
     async def check(self, user: str, password: str) -> bool:
-        """Whether PAM accepts the user and password."""
-        async with asyncio.timeout(PAM_LIMIT_S):
-            return await asyncio.to_thread(self._check, user, password)
+        """Whether PAM accepts the user and password.
+
+        Raises:
+            HostError: code ``pam-silent``: it does not answer in time.
+        """
+        try:
+            async with asyncio.timeout(PAM_LIMIT_S):
+                return await asyncio.to_thread(self._check, user, password)
+        except TimeoutError as error:
+            raise HostError(
+                f"Authentication failed: PAM did not answer within {PAM_LIMIT_S:g} s; is the directory of this host's"
+                " users there?",
+                code="pam-silent",
+            ) from error
 
     def _check(self, user: str, password: str) -> bool:
         # A handle for each call: a PAM conversation is not to be shared between threads.
         authenticator = pam.pam()
-        return bool(authenticator.authenticate(user, password, service=self._service, resetcreds=False))
+        try:
+            return bool(authenticator.authenticate(user, password, service=self._service, resetcreds=False))
+        except ValueError:
+            return False  # no user and no password has such characters
 
 
 class Gatekeeper:
@@ -54,6 +73,7 @@ class Gatekeeper:
         self._group = group
         self._role = role
         self._failures: dict[str, tuple[int, float]] = {}
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def admit(self, user: str, password: str, address: str) -> Caller:
         """The caller with that name and password.
@@ -61,14 +81,17 @@ class Gatekeeper:
         Raises:
             NotAuthorized: code ``authentication-failed``; it does not say whether the user exists.
         """
-        await asyncio.sleep(self._delay_s(user))
-        if not await self._passwords.check(user, password):
-            self._note_failure(user)
-            _log.warning("login-failed", user=user, address=address, failures=self._failures[user][0])
-            raise NotAuthorized(
-                f"Authentication failed: user name or password is wrong (user {user})", code="authentication-failed"
-            )
-        self._failures.pop(user, None)
+        # One after the other, or guessing in parallel would be fast; by address, so that it holds up nobody else.
+        async with self._turns.setdefault((user, address), asyncio.Lock()):
+            await asyncio.sleep(self._delay_s(user))
+            if not await self._passwords.check(user, password):
+                self._note_failure(user)
+                _log.warning("login-failed", user=user, address=address, failures=self._failures[user][0])
+                raise NotAuthorized(
+                    f"Authentication failed: user name or password is wrong (user {user})",
+                    code="authentication-failed",
+                )
+            self._failures.pop(user, None)
         role = self._role(user, self._group)
         _log.info("login", user=user, address=address, role=role.name.lower())
         return Caller(user, role, "password")

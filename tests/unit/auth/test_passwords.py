@@ -8,8 +8,8 @@ import pytest
 
 from ldoms.auth.callers import Role
 from ldoms.auth.fake import FakePasswords
-from ldoms.auth.passwords import FORGET_S, MAX_DELAY_S, Gatekeeper
-from ldoms.model.errors import NotAuthorized
+from ldoms.auth.passwords import FORGET_S, MAX_DELAY_S, Gatekeeper, PamPasswords
+from ldoms.model.errors import HostError, NotAuthorized
 from unit.clock import run
 
 
@@ -47,6 +47,24 @@ def test_each_failure_makes_the_next_attempt_slower(user: str) -> None:
         guard = gatekeeper()
         delays = [await fail(guard, user) for _ in range(8)]
         assert delays == [0, 1, 2, 4, 8, 16, MAX_DELAY_S, MAX_DELAY_S]
+
+    run(main())
+
+
+def test_guessing_in_parallel_is_no_faster() -> None:
+    """Attempts of one address wait for each other; somebody elsewhere does not wait for them."""
+
+    async def main() -> None:
+        guard, loop = gatekeeper(), asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(fail(guard, "tracy") for _ in range(4)))
+        assert loop.time() - began == 0 + 1 + 2 + 4
+        guesses = asyncio.gather(*(fail(guard, "tracy") for _ in range(100)))
+        await asyncio.sleep(0)
+        began = loop.time()
+        await guard.admit("tracy", "secret", "192.0.2.2")
+        assert loop.time() - began <= MAX_DELAY_S
+        guesses.cancel()
 
     run(main())
 
@@ -94,3 +112,26 @@ def test_neither_log_nor_error_has_the_password(capsys: pytest.CaptureFixture[st
     first, second = run(main())
     assert first == second
     assert "open sesame" not in first + capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("user", "password"), [("tra\0cy", "secret"), ("tracy", "sec\0ret"), ("tracy", "\udc80")])
+async def test_what_pam_cannot_be_asked_is_wrong(user: str, password: str) -> None:
+    """Anybody on the network can send such things: they are refused like any other guess."""
+    assert not await PamPasswords("ldmd").check(user, password)
+
+
+def test_a_silent_pam_is_an_error_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory server may be gone; nobody is let in, and no failure is counted."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        guard = Gatekeeper(PamPasswords("ldmd"), "ldoms")
+        with pytest.raises(HostError, match="PAM did not answer within 30 s") as caught:
+            await guard.admit("tracy", "secret", "192.0.2.1")
+        assert caught.value.code == "pam-silent"
+        assert guard._failures == {}
+
+    monkeypatch.setattr(asyncio, "to_thread", never)
+    run(main())
