@@ -96,8 +96,10 @@ def _migrate(client: Client, words: Words) -> int:
         client.get("/domains", name=name)
         _check_trust(client, host)
         body["password"] = "" if words.has("-c") else _password(words)
-        operation = from_wire(Operation, client.post(f"/domains/{part(name)}/migrate", body))
-        operation = _follow(client, name, operation)
+        with _CtrlC(client, name) as ctrl_c:
+            operation = from_wire(Operation, client.post(f"/domains/{part(name)}/migrate", body))
+            ctrl_c.has_begun()
+            operation = _follow(client, name, operation)
         if operation.status is not OperationStatus.SUCCESS:
             raise error_from({"family": "LdomsError", **operation.error})
     except LdomsError as error:
@@ -218,8 +220,8 @@ def _remove_trust(client: Client, words: Words) -> int:
 
 
 def _follow(client: Client, name: str, operation: Operation) -> Operation:
-    """Wait for the end of a migration; Ctrl-C asks for it, and the manager may be restarted meanwhile."""
-    with _progress(name) as show, _interruptible(client, name):
+    """Wait for the end of a migration; the manager may be restarted meanwhile."""
+    with _progress(name) as show:
         deadline = time.monotonic() + LOST_S
         while True:
             try:
@@ -235,22 +237,40 @@ def _follow(client: Client, name: str, operation: Operation) -> Operation:
             time.sleep(RETRY_S)
 
 
-@contextmanager
-def _interruptible(client: Client, name: str) -> Iterator[None]:
-    """Ctrl-C cancels the migration, which takes a moment; it is over when the operation says so."""
+class _CtrlC:
+    """Cancels the migration, which takes a moment; it is over when the operation says so.
 
-    def cancel(signal_number: int, frame: Any) -> None:
+    Pressed before the manager has said that the migration has begun, it counts as soon as it has.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self._begun = self._wanted = False
+
+    def __enter__(self) -> _CtrlC:
+        self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def has_begun(self) -> None:
+        """There is something to cancel from now on."""
+        self._begun = True
+        if self._wanted:
+            self._cancel()
+
+    def _press(self, signal_number: int, frame: Any) -> None:
+        self._wanted = True
         complain("cancelling the migration ...")
+        if self._begun:
+            self._cancel()
+
+    def _cancel(self) -> None:
         try:
-            client.post(f"/domains/{part(name)}/cancel-migration", {"force": False})
+            self._client.post(f"/domains/{part(self._name)}/cancel-migration", {"force": False})
         except LdomsError as error:
             complain(error.message)
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

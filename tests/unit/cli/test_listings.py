@@ -1,0 +1,244 @@
+"""Listings: layouts as scripts and eyes know them, and what `-p` prints read back by the grammar."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ldoms.cli.main import run
+from ldoms.cli.table import COMMANDS
+from unit.cli import office as known
+from unit.cli.office import Office
+
+GOLDEN = Path(__file__).parent / "golden"
+
+LISTINGS = (
+    "list",
+    "list -p",
+    "list ldg1 ldg4",
+    "list -l",
+    "list -l -p",
+    "list -e ldg1",
+    "list -e -p ldg1",
+    *(
+        f"list -o {name} primary ldg1"
+        for name in ("console", "core", "cpu", "disk", "domain", "memory", "network", "serial")
+    ),
+    *(f"list -o {name} -p primary ldg1" for name in ("console", "cpu", "disk", "domain", "memory", "network")),
+    "list -o status app-production-01 ldg3 ldg4",
+    "list -o status -p app-production-01 ldg3",
+    "list -o cpu,memory ldg4",
+    "list -o resmgmt,physio,crypto ldg1",
+    "list-bindings",
+    "list-bindings -p",
+    "list-services",
+    "list-services -p",
+    "list-devices",
+    "list-devices -p",
+    "list-devices -a",
+    "list-devices -a -p",
+    "list-devices -a memory",
+    "list-variable ldg1",
+    "list-history",
+    "list-history -p",
+    "list-history -o migration",
+    "list-history -o migration -p",
+    "list-history 0a1b2c3d",
+    "list-trust",
+    "list-trust -p",
+    "-V",
+    "--help",
+    "--help migrate-domain",
+    "--help add-vnet",
+)
+
+
+def file_of(line: str) -> Path:
+    return GOLDEN / (re.sub(r"[^A-Za-z0-9]+", "-", line).strip("-") + ".txt")
+
+
+@pytest.mark.parametrize("line", LISTINGS)
+def test_the_layout_is_the_golden_one(line: str, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a change that is meant, LDOMS_WRITE_GOLDEN=1 writes the files anew: read the difference."""
+    assert run(shlex.split(line)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    if os.environ.get("LDOMS_WRITE_GOLDEN"):
+        file_of(line).write_text(printed.out)
+    assert printed.out == file_of(line).read_text()
+    assert not re.search(r"[ \t]$", printed.out, re.MULTILINE), "a line ends in blanks"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    """Each belongs to a line above."""
+    assert {path.name for path in GOLDEN.iterdir()} == {file_of(line).name for line in LISTINGS}
+
+
+# ------------------------------------------------------------------------------------- reading -p back
+
+
+@dataclass
+class Record:
+    """A keyword, its values, and the lines that continue it."""
+
+    keyword: str
+    values: dict[str, str]
+    more: list[dict[str, str]] = field(default_factory=list)
+
+
+def parse(text: str) -> list[Record]:
+    """Read the output of ``-p`` by its grammar: VERSION first, then keywords; a line that begins with | goes on."""
+    first, *lines = text.splitlines()
+    assert re.fullmatch(r"VERSION \d+\.\d+", first)
+    records: list[Record] = []
+    for line in lines:
+        keyword, *pairs = line.split("|")
+        values = dict(pair.split("=", 1) for pair in pairs)
+        assert len(values) == len(pairs), f"a key is there twice: {line}"
+        if keyword:
+            assert re.fullmatch(r"[A-Z0-9]+", keyword), line
+            records.append(Record(keyword, values))
+        else:
+            records[-1].more.append(values)
+    return records
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[Record]:
+    assert run(words) == 0
+    return parse(capsys.readouterr().out)
+
+
+def test_list_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """One record a domain: sizes in bytes, times in seconds, shares without a sign; new keys come last."""
+    records = printed(capsys, "list", "-p")
+    assert [record.keyword for record in records] == ["DOMAIN"] * len(known.VIEWS)
+    for record, view in zip(records, known.VIEWS, strict=True):
+        assert list(record.values) == ["name", "state", "flags", "cons", "ncpu", "mem", "util", "uptime", "norm_util"]
+        domain, status = view.domain, view.status
+        assert record.values["name"] == domain.name
+        assert record.values["state"] == status.state.value
+        assert record.values["flags"] == status.flags
+        assert record.values["ncpu"] == str(domain.constraints.vcpus or "")
+        bindings = domain.bindings
+        mib = bindings.memory_mib if bindings else domain.constraints.memory_mib
+        assert record.values["mem"] == (str(mib << 20) if mib else "")
+        assert record.values["uptime"] == ("" if status.uptime_s is None else str(int(status.uptime_s)))
+        assert (record.values["util"] == "") == (status.utilisation is None)
+
+
+def test_list_l_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags in words; CPUs and memory as continuation lines; disks and networks with all they have."""
+    records = printed(capsys, "list", "-l", "-p", "ldg1")
+    by_keyword = {record.keyword: record for record in records}
+    domain = known.LDG1.domain
+    bindings = domain.bindings
+    assert bindings is not None
+    assert by_keyword["DOMAIN"].values["flags"] == "normal"
+    assert by_keyword["UUID"].values == {"uuid": domain.uuid}
+    assert by_keyword["MAC"].values == {"mac-addr": domain.mac}
+    assert by_keyword["HOSTID"].values == {"hostid": domain.hostid}
+    assert by_keyword["CONTROL"].values["cpu-arch"] == "generic"
+    assert by_keyword["DEPENDENCY"].values == {"master": "primary"}
+    assert [(int(cpu["vid"]), int(cpu["pid"]), int(cpu["cid"])) for cpu in by_keyword["VCPU"].more] == [
+        (vcpu.vid, vcpu.strand, vcpu.core) for vcpu in bindings.vcpus
+    ]
+    assert [(int(one["ra"], 16), int(one["pa"], 16), int(one["size"])) for one in by_keyword["MEMORY"].more] == [
+        (block.real_address_mib << 20, block.physical_address_mib << 20, block.size_mib << 20)
+        for block in bindings.memory
+    ]
+    assert {name: value for line in by_keyword["VARIABLES"].more for name, value in line.items()} == dict(
+        domain.variables
+    )
+    disks = [record.values for record in records if record.keyword == "VDISK"]
+    assert [(disk["name"], disk["vol"], int(disk["id"])) for disk in disks] == [
+        (disk.name, f"{disk.volume}@{disk.service}", disk.id) for disk in domain.disks
+    ]
+    assert disks[1]["timeout"] == "60"
+    assert disks[1]["mpgroup"] == "group1"
+    (net,) = [record.values for record in records if record.keyword == "VNET"]
+    assert (net["name"], net["mac-addr"], net["service"], net["mtu"]) == (
+        *("vnet0", "00:14:4f:fb:2d:7f", "primary-vsw0@primary", "1500"),
+    )
+    assert by_keyword["VCONS"].values == {
+        "group": "ldg1",
+        "service": "primary-vcc0@primary",
+        "port": "5000",
+        "log": "off",
+    }
+
+
+def test_flags_are_words_in_long_records(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the manual has it for primary; plain records have letters."""
+    (first, *_) = printed(capsys, "list", "-l", "-p", "primary")
+    assert first.values["flags"] == "normal,control,vio-service"
+
+
+def test_services_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Volumes as continuation lines: vol, opts, dev, mpgroup in that order."""
+    records = printed(capsys, "list-services", "-p")
+    assert [record.keyword for record in records] == ["VCC", "VSW", "VDS", "VDS"]
+    vds = records[2]
+    assert next(iter(vds.values)) == "name"
+    assert [list(line) for line in vds.more] == [["vol", "opts", "dev", "mpgroup"]] * 2
+    assert vds.more[1] == {"vol": "data", "opts": "ro,slice", "dev": "/dev/sdb", "mpgroup": "group1"}
+    assert records[0].values["port-range"] == "5000-5100"
+    assert records[1].values["mac-addr"] == "00:14:4f:fa:46:6a"
+
+
+def test_devices_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is free has no `bound`, and all of it adds up."""
+    records = {record.keyword: record for record in printed(capsys, "list-devices", "-a", "-p")}
+    assert [int(cpu["pid"]) for cpu in records["VCPU"].more if cpu["free"] == "100"] == list(range(9, 16))
+    assert sum(int(block["size"]) for block in records["MEMORY"].more) == 16384 << 20
+    assert [block.get("bound", "") for block in records["MEMORY"].more] == [
+        *("primary", "ldg1", "app-production-01", "ldg3", ""),
+    ]
+    assert [(core["id"], core["free"]) for core in records["CORE"].more] == [
+        ("0", "0"),
+        ("1", "0"),
+        ("2", "75"),
+        ("3", "100"),
+    ]
+
+
+def test_status_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script polls it: source or target by what this host is, error if a person must act."""
+    records = printed(capsys, "list", "-o", "status", "-p", "app-production-01", "ldg3", "ldg4")
+    assert [record.keyword for record in records] == ["DOMAIN", "STATUS", "DOMAIN", "STATUS", "DOMAIN"]
+    sending, receiving = records[1].more[0], records[3].more[0]
+    assert {key: sending[key] for key in ("op", "progress", "error", "target")} == {
+        "op": "migration",
+        "progress": "17",
+        "error": "no",
+        "target": "t4-2",
+    }
+    assert (receiving["error"], receiving["source"]) == ("yes", "t4-3")
+
+
+def test_history_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands, and migrations."""
+    commands = printed(capsys, "list-history", "-p")
+    assert [(record.values["user"], record.values["result"], record.values["command"]) for record in commands] == [
+        ("root", "ok", "start-domain ldg1"),
+        ("tracy", "failed", "set-vcpu 99 ldg1"),
+    ]
+    done, failed = printed(capsys, "list-history", "-o", "migration", "-p")
+    assert (done.values["id"], done.values["outcome"], done.values["suspended"]) == (known.DONE.id, "done", "0.060")
+    assert (failed.values["target-domain"], failed.values["suspended"]) == ("ldg4x", "")
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.name.startswith("list-")], ids=lambda c: c.name
+)
+def test_every_listing_has_json(command: object, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing beside it."""
+    name = command.name  # type: ignore[attr-defined]
+    words = [name, "--json", *(["ldg1"] if name == "list-variable" else [])]
+    assert run(words) == 0
+    assert json.loads(capsys.readouterr().out)
