@@ -1,0 +1,347 @@
+# ruff: noqa: E501 - the tables read best with a case a line
+
+"""What is typed, what is sent, and what is said when it makes no sense or does not work."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ldoms.api.client import error_from
+from ldoms.cli.command import UsageError
+from ldoms.cli.main import run
+from ldoms.cli.migrate import parse_target
+from ldoms.cli.table import COMMANDS, canonical, find
+from ldoms.model.codec import to_wire
+from ldoms.model.errors import CheckFailed, HostError, NotFound
+from ldoms.model.findings import Finding, Severity
+from ldoms.model.operation import Operation, OperationStatus
+from unit.cli.office import DONE, Office
+
+# What a line sends, as the API wants it.
+SENT: tuple[tuple[str, str, str, Any], ...] = (
+    ("add-domain cpu-arch=generic uuid= ldg9", "POST", "/domains", {"name": "ldg9", "properties": {"cpu-arch": "generic", "uuid": ""}}),
+    ("create ldg9", "POST", "/domains", {"name": "ldg9", "properties": {}}),
+    ("set-domain master=ldg1,ldg2 ldg3", "PATCH", "/domains/ldg3", {"properties": {"master": "ldg1,ldg2"}}),
+    ("rm-dom ldg3", "DELETE", "/domains/ldg3", {}),
+    ("destroy ldg3", "DELETE", "/domains/ldg3", {}),
+    ("bind ldg3", "POST", "/domains/ldg3/bind", {}),
+    ("unbind-dom ldg3", "POST", "/domains/ldg3/unbind", {}),
+    ("start ldg3", "POST", "/domains/ldg3/start", {"force": False}),
+    ("stop -f ldg3", "POST", "/domains/ldg3/stop", {"force": True}),
+    ("add-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "add", "amount": 8}),
+    ("rm-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "remove", "amount": 8}),
+    ("set-mem 4G ldg1", "PUT", "/domains/ldg1/memory", {"action": "set", "amount": 4096}),
+    ("add-vds primary-vds0 primary", "POST", "/disk-services", {"name": "primary-vds0", "domain": "primary"}),
+    ("rm-vdiskserver -f primary-vds0", "DELETE", "/disk-services/primary-vds0", {"force": True}),
+    ("add-vdsdev -f options={ro,slice} mpgroup=g /dev/sdb data@vds0", "POST", "/disk-services/vds0/volumes", {"name": "data", "backend": "/dev/sdb", "options": ["ro", "slice"], "mpgroup": "g", "force": True, "quick": False}),
+    ("rm-vdsdev data@vds0", "DELETE", "/disk-services/vds0/volumes/data", {"force": False}),
+    ("add-vdisk timeout=60 id=3 vdisk1 data@vds0 ldg1", "POST", "/domains/ldg1/disks", {"name": "vdisk1", "volume": "data", "service": "vds0", "timeout_s": 60, "id": 3}),
+    ("rm-vdisk vdisk1 ldg1", "DELETE", "/domains/ldg1/disks/vdisk1", {}),
+    ("add-vswitch net-dev=net0 mtu=9000 vsw0 primary", "POST", "/switches", {"name": "vsw0", "domain": "primary", "properties": {"net-dev": "net0", "mtu": "9000"}}),
+    ("add-vnet mac-addr=0:14:4f:fc:0:1 vnet0 vsw0 ldg1", "POST", "/domains/ldg1/networks", {"name": "vnet0", "switch": "vsw0", "properties": {"mac-addr": "0:14:4f:fc:0:1"}}),
+    ("add-vconscon port-range=5000-5100 vcc0 primary", "POST", "/concentrators", {"name": "vcc0", "domain": "primary", "properties": {"port-range": "5000-5100"}}),
+    ("set-vcons port=5001 group= ldg1", "PUT", "/domains/ldg1/console", {"properties": {"port": "5001", "group": ""}}),
+    ("set-var 'auto-boot?=false' boot-device='disk net' ldg1", "PUT", "/domains/ldg1/variables", {"values": {"auto-boot?": "false", "boot-device": "disk net"}}),
+    ("rm-var boot-device ldg1", "DELETE", "/domains/ldg1/variables", {"variable": ["boot-device"]}),
+    ("cancel-op migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": False}),
+    ("cancel-operation -f migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": True}),
+    ("remove-trust t4-2", "DELETE", "/trust/t4-2", {}),
+    ("add-trust --fingerprint SHA256:00 t4-2", "POST", "/trust", {"host": "t4-2", "fingerprint": "SHA256:00"}),
+    ("start a/b", "POST", "/domains/a%2Fb/start", {"force": False}),
+)  # fmt: skip
+
+MISUSE: tuple[tuple[str, str], ...] = (
+    ("", "Usage:"),
+    ("frobnicate", "there is no command frobnicate; 'ldm --help' lists them"),
+    ("--help frobnicate", "there is no command frobnicate"),
+    ("bind-domain", "bind-domain: too few operands"),
+    ("bind-domain a b", "bind-domain: too many operands"),
+    ("stop-domain", "name a domain, or use -a"),
+    ("stop-domain -x ldg1", "stop-domain: option -x is not known"),
+    ("migrate-domain -p", "migrate-domain: option -p needs a value (FILE)"),
+    ("add-vsw colour=red vsw0 primary", "add-vsw: property colour is not known"),
+    ("add-domain mac-addr=1 a b", "properties can be given for one domain at a time"),
+    ("set-domain ldg1", "set-domain: give at least one property"),
+    ("set-vcpu many ldg1", "'many' is not a number of virtual CPUs"),
+    ("set-vcpu -1 ldg1", "option -1 is not known"),
+    ("add-vdisk id=x d v@s ldg1", "id=x is not a number"),
+    ("set-variable novalue ldg1", "'novalue' is not of the form NAME=VALUE"),
+    ("list -o colour", "format colour is not known; there are console, core"),
+    ("list-devices colour", "there is no kind of device colour"),
+    ("list-history -o colour", "the only format is migration"),
+    ("migrate ldg1 a@b@c", "'a@b@c' is not a target: write [USER@]HOST[:NEWNAME]"),
+    ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
+    ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
+    ("cancel-operation memdr ldg1", "'memdr' cannot be cancelled here"),
+)  # fmt: skip
+
+ALIASES = (
+    ("ls", "list-domain"), ("list", "list-domain"), ("ls-dom", "list-domain"), ("ls-bindings", "list-bindings"),
+    ("ls-services", "list-services"), ("ls-devices", "list-devices"), ("create", "add-domain"), ("destroy", "remove-domain"),
+    ("modify", "set-domain"), ("bind", "bind-domain"), ("unbind", "unbind-domain"), ("start", "start-domain"),
+    ("stop", "stop-domain"), ("migrate", "migrate-domain"), ("cancel-op", "cancel-operation"), ("history", "list-history"),
+    ("add-mem", "add-memory"), ("rm-mem", "remove-memory"), ("rm-dom", "remove-domain"), ("set-var", "set-variable"),
+    ("ls-var", "list-variable"), ("add-vconscon", "add-vcc"), ("set-vconsole", "set-vcons"), ("add-vdiskserver", "add-vds"),
+    ("rm-vdiskserverdevice", "remove-vdsdev"), ("add-vswitch", "add-vsw"), ("rm-vnet", "remove-vnet"), ("rm-vcpu", "remove-vcpu"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "method", "path", "body"), SENT, ids=[case[0].split()[0] for case in SENT])
+def test_a_line_becomes_one_request(line: str, method: str, path: str, body: Any, office: Office) -> None:
+    """With every option, property and operand where it belongs."""
+    assert run(shlex.split(line)) == 0
+    assert office.sent == [(method, path, body)]
+
+
+@pytest.mark.parametrize(("line", "words"), MISUSE)
+def test_a_line_without_sense_is_answered_with_its_usage(
+    line: str, words: str, office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, with exit status 2, and nothing is sent."""
+    assert run(shlex.split(line)) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Usage:" in printed.err or line.startswith(("frob", "--help"))
+    assert printed.out == ""
+    assert office.sent == []
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES)
+def test_every_alias_finds_its_command(alias: str, name: str) -> None:
+    """As the manual and people's fingers have them."""
+    assert canonical(alias) == name
+    assert find(alias).name == name
+
+
+def test_no_two_commands_share_a_name() -> None:
+    """Nor does one hide behind another's alias."""
+    names = [command.name for command in COMMANDS]
+    assert len(names) == len(set(names))
+    assert all(canonical(name) == name for name in names)
+
+
+def test_options_may_stand_together(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """``-lp`` is ``-l -p``; what follows ``--`` is no option."""
+    assert run(["list", "-lp", "ldg1"]) == 0
+    together = capsys.readouterr().out
+    assert run(["list", "-l", "-p", "--", "ldg1"]) == 0
+    assert capsys.readouterr().out == together
+
+
+def test_an_error_of_the_manager_is_its_sentence(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, exit status 1; one failure does not keep the others from being tried."""
+    office.answers["POST", "/domains/ldg1/start"] = HostError("LDom ldg1 cannot be started: no")
+    assert run(["start-domain", "ldg1", "ldg3"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "LDom ldg1 cannot be started: no\n"
+    assert printed.out == "LDom ldg3 started\n"
+
+
+def test_all_means_those_to_which_it_applies(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """``start -a`` starts what is bound, ``stop -a`` stops what is active; primary is left alone."""
+    assert run(["start-domain", "-a"]) == 0
+    assert [path for _, path, _ in office.sent] == ["/domains/ldg3/start"]
+    office.sent.clear()
+    assert run(["stop-domain", "-a", "-f"]) == 0
+    assert [path for _, path, _ in office.sent] == ["/domains/ldg1/stop", "/domains/app-production-01/stop"]
+
+
+def test_an_unknown_variable_is_named(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts look for ``not found`` on standard error."""
+    assert run(["list-variable", "boot-device", "colour", "ldg1"]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "Variable colour was not found in LDom ldg1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("t4-2", ("", "t4-2", "")),
+        ("tracy@t4-2", ("tracy", "t4-2", "")),
+        ("tracy@t4-2:new", ("tracy", "t4-2", "new")),
+        ("t4-2.example.com:new", ("", "t4-2.example.com", "new")),
+        ("[2001:db8::1]:new", ("", "2001:db8::1", "new")),
+        ("tracy@[2001:db8::1]", ("tracy", "2001:db8::1", "")),
+    ],
+)
+def test_targets(text: str, parsed: tuple[str, str, str]) -> None:
+    """``[USER@]HOST[:NEWNAME]``."""
+    assert parse_target(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "@t4-2", "t4-2:", "a@b@c", "tracy@", "2001:db8::1"])
+def test_what_is_no_target(text: str) -> None:
+    """It is refused before anything is asked of anybody."""
+    with pytest.raises(UsageError, match="is not a target"):
+        parse_target(text)
+
+
+# -------------------------------------------------------------------------------------- migrate-domain
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pfile"
+    path.write_text("secret\nsecond line\n")
+    path.chmod(0o400)
+    return path
+
+
+def ends(office: Office, status: OperationStatus, **more: Any) -> None:
+    """Have the migration end like that."""
+    running = Operation("op", "migrate-domain", "ldg1", "root", 1.0, phase="copy", progress=17)
+    over = Operation("op", "migrate-domain", "ldg1", "root", 1.0, status, **more)
+    office.answers["POST", "/domains/ldg1/migrate"] = to_wire(running)
+    office.streams = [[to_wire(running), to_wire(over)]]
+
+
+def body(office: Office) -> Any:
+    return next(sent for method, path, sent in office.sent if path.endswith("/migrate"))
+
+
+def test_success_says_nothing(office: Office, password_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts take any text for a failure. Only the first line of the file is the password."""
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    assert run(["migrate-domain", "-p", str(password_file), "ldg1", "tracy@t4-2:new"]) == 0
+    assert capsys.readouterr() == ("", "")
+    sent = body(office)
+    assert (sent["host"], sent["user"], sent["new_name"], sent["password"]) == ("t4-2", "tracy", "new", "secret")
+    assert (sent["force"], sent["dry_run"], sent["certificates"], sent["encrypted"]) == (False, False, False, True)
+    assert sent["max_suspend_s"] == 0.3
+
+
+def test_every_option_is_sent(office: Office, password_file: Path) -> None:
+    """In the units of the API."""
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    line = f"migrate -f -n --max-suspend 1.5s --max-bandwidth 100M/s --no-encryption -p {password_file} ldg1 t4-2"
+    assert run(line.split()) == 0
+    sent = body(office)
+    assert (sent["force"], sent["dry_run"], sent["encrypted"]) == (True, True, False)
+    assert (sent["max_suspend_s"], sent["max_bandwidth_bytes_s"]) == (1.5, 100 << 20)
+
+
+def test_with_certificates_there_is_no_password(office: Office) -> None:
+    """Nobody is asked for one."""
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    assert run(["migrate-domain", "-c", "ldg1", "t4-2"]) == 0
+    assert body(office)["certificates"] is True
+    assert body(office)["password"] == ""
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "closing"),
+    [("-n", "Domain Migration of LDom ldg1 would fail if attempted"), ("", "Domain Migration of LDom ldg1 failed")],
+)
+def test_every_failing_check_has_its_line(
+    office: Office, password_file: Path, capsys: pytest.CaptureFixture[str], dry_run: str, closing: str
+) -> None:
+    """With its remedy; warnings are for eyes only; the closing line is the one that scripts know."""
+    findings = (
+        Finding("volumes", Severity.ERROR, "volume a@b does not exist on t4-2", "add it there"),
+        Finding("clocks", Severity.OVERRIDABLE, "the clock of t4-2 is 2 s ahead", "synchronise"),
+        Finding("enough-vcpus", Severity.WARNING, "LDom ldg1 has 1 virtual CPUs", "quiet time"),
+    )
+    described = {"family": "CheckFailed", "code": "check-failed", "message": "x", "findings": to_wire(findings)}
+    ends(office, OperationStatus.FAILURE, error=described)
+    assert run(["migrate-domain", *filter(None, [dry_run]), "-p", str(password_file), "ldg1", "t4-2"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
+        "volume a@b does not exist on t4-2; add it there",
+        "the clock of t4-2 is 2 s ahead; synchronise",
+        closing,
+    ]
+
+
+def test_the_manager_may_be_restarted_meanwhile(
+    office: Office, password_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream breaks, and is taken up again until the operation is over."""
+    monkeypatch.setattr("ldoms.cli.migrate.RETRY_S", 0.0)
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    (whole,) = office.streams
+    office.streams = [whole[:1], [], whole]
+    assert run(["migrate-domain", "-p", str(password_file), "ldg1", "t4-2"]) == 0
+    assert office.streams == []
+
+
+def test_without_a_terminal_nobody_is_asked(
+    office: Office, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for a password nor whether to trust a host."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run(["migrate-domain", "ldg1", "t4-2"]) == 1
+    assert "there is no terminal to ask for it: use -p FILE, or -c" in capsys.readouterr().err
+    assert run(["migrate-domain", "-c", "ldg1", "t4-9"]) == 1
+    assert "the certificate of host t4-9 is not known" in capsys.readouterr().err
+    assert not any(path.endswith("/migrate") for _, path, _ in office.sent)
+
+
+def test_the_prompt_is_that_of_ldoms(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Echo is off: that is getpass's business."""
+    prompts = []
+    monkeypatch.setattr(sys, "stdin", os.fdopen(os.openpty()[1]))
+    monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or "typed")
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    assert run(["migrate-domain", "ldg1", "t4-2"]) == 0
+    assert prompts == ["Target Password: "]
+    assert body(office)["password"] == "typed"
+
+
+def test_an_unknown_domain_is_found_out_before_a_password_is_asked_for(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the closing line comes all the same."""
+    assert run(["migrate-domain", "-p", "/nowhere", "nobody", "t4-2"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "LDom nobody was not found",
+        "Domain Migration of LDom nobody failed",
+    ]
+
+
+# ------------------------------------------------------------------------------------------ the program
+
+
+def test_without_a_manager_it_says_so() -> None:
+    """In one sentence, with the socket."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ldm"), "list"],
+        env={**os.environ, "LDM_SOCKET": "/nowhere/ldmd.sock"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ldmd does not answer on /nowhere/ldmd.sock: is it running?")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """``ldm --help | head -1``."""
+    program = Path(sys.executable).with_name("ldm")
+    done = subprocess.run(
+        f"{program} --help | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Usage:\n", "")
+
+
+def test_errors_come_back_as_what_they_were(office: Office) -> None:
+    """The client makes of an answer the error that the manager has raised."""
+    missing = error_from({"family": "NotFound", "code": "not-found", "message": "x", "details": {"a": 1}})
+    assert type(missing) is NotFound
+    assert missing.details == {"a": 1}
+    assert isinstance(error_from({"family": "CheckFailed", "code": "c", "message": "m", "findings": []}), CheckFailed)
+    assert error_from({"family": "os.system", "code": "c", "message": "m"}).code == "c"
