@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from ldoms.manager.domains import choice_property, int_property, refuse_unknown
 from ldoms.manager.host import Host
 from ldoms.model.domain import Domain
-from ldoms.model.errors import AlreadyExists, RequestError
+from ldoms.model.errors import AlreadyExists, HostError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.identity import CONTROL_DOMAIN, check_name
 from ldoms.model.services import (
@@ -24,6 +26,8 @@ from ldoms.model.services import (
 )
 
 VOLUME_OPTIONS = ("excl", "ro", "slice")
+
+_log = structlog.get_logger(__name__)
 
 
 class ServiceVerbs:
@@ -169,9 +173,15 @@ class ServiceVerbs:
         self._save(replace(services, switches=left))
 
     async def restore_switches(self) -> None:
-        """Make the bridges of all switches again, as a restart of the machine takes them away."""
+        """Make the bridges of all switches again, as a restart of the machine takes them away.
+
+        What cannot be made is logged: guests that run, and migrations, need a manager all the same.
+        """
         for switch in self._services().switches:
-            await self._host.network.put_switch(switch)
+            try:
+                await self._host.network.put_switch(switch)
+            except HostError as error:
+                _log.warning("switch-not-restored", switch=switch.name, reason=error.message)
 
     # Console concentrators
 

@@ -28,6 +28,11 @@ class FakeNetwork:
     async def put_switch(self, switch: VirtualSwitch) -> None:
         """Make or change a bridge."""
         self.bridges[switch_device(switch)] = switch
+        if switch.net_dev and switch.net_dev not in self.interfaces:
+            raise HostError(
+                f"virtual switch {switch.name} has lost its uplink: there is no interface {switch.net_dev}",
+                code="no-interface",
+            )
 
     async def check_uplink(self, device: str) -> None:
         """Make sure that the uplink is there."""

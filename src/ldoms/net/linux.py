@@ -62,8 +62,8 @@ def _put_switch(switch: VirtualSwitch) -> None:
                 code="interface-taken",
             )
         ip.link("set", index=index, address=switch.mac, ifalias=f"{LABEL}{switch.name}")
-        _set_uplink(ip, index, switch)
         ip.link("set", index=index, mtu=switch.mtu, state="up")
+        _set_uplink(ip, index, switch)  # last: its guests reach each other also when the uplink is lost
 
 
 def _set_uplink(ip: Any, bridge: int, switch: VirtualSwitch) -> None:

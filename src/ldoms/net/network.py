@@ -27,7 +27,11 @@ class Network(Protocol):
     """Bridges and taps of this host. Every call raises `HostError` when the kernel refuses."""
 
     async def put_switch(self, switch: VirtualSwitch) -> None:
-        """Make the bridge of a switch, or change it to what `switch` says; existing taps stay connected."""
+        """Make the bridge of a switch, or change it to what `switch` says; existing taps stay connected.
+
+        Raises:
+            HostError: code ``no-interface``: its uplink is not there; the bridge is, without it.
+        """
 
     async def check_uplink(self, device: str) -> None:
         """Make sure that `device` can be the uplink of a switch.
