@@ -1,0 +1,239 @@
+"""The API: who may call what, what an error looks like, and that the answers are the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from ldoms.api.client import error_from
+from ldoms.api.errors import STATUS, body_of, status_of
+from ldoms.manager.manager import Manager
+from ldoms.model import errors
+from ldoms.model.codec import from_wire, to_wire
+from ldoms.model.domain import DomainView
+from ldoms.model.errors import CheckFailed, LdomsError, MigrationError
+from ldoms.model.host import HostView
+from ldoms.model.migration import DescriptionAnswer
+from ldoms.model.phases import Phase
+from ldoms.model.services import Services
+from unit.api.counter import NETWORK, NOBODY, PREFIX, ROOT, Caller, application, error_of
+from unit.manager.desk import at_desk
+from unit.migration.harness import FakeHost
+
+ERRORS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    # A cancelled operation is no error of a request.
+    if issubclass(kind, LdomsError) and kind not in (LdomsError, errors.Cancelled)
+]
+
+
+def with_api(directory: Path, work: Callable[[Manager, FastAPI], Awaitable[None]]) -> None:
+    """Do some work with the application of a furnished host."""
+
+    async def main(host: FakeHost, manager: Manager) -> None:
+        await work(manager, application(manager, directory))
+
+    at_desk(directory, main)
+
+
+def routes(app: FastAPI) -> list[tuple[str, str]]:
+    """Every method and path."""
+    found = [(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods]
+    assert len(found) > 30
+    return found
+
+
+def filled(path: str) -> str:
+    """A path with a name in place of each parameter."""
+    return "/".join("x" if part.startswith("{") else part for part in path.split("/")).removeprefix(PREFIX)
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_has_its_status(kind: type[LdomsError]) -> None:
+    """The table knows it, or what it is a sort of."""
+    assert any(issubclass(kind, known) for known in STATUS)
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_an_error_comes_back_as_it_went(kind: type[LdomsError]) -> None:
+    """Code, sentence and details; and for whoever catches it the same family."""
+    error = (
+        kind("it broke", phase=Phase.COPY, code="broken") if kind is MigrationError else kind("it broke", code="broken")
+    )
+    error.details = {"wanted": 4}
+    again = error_from(body_of(error)["error"])
+    assert (again.message, again.code) == ("it broke", "broken")
+    if kind not in (MigrationError,):
+        assert type(again) is kind
+    if kind is not CheckFailed:
+        assert again.details == {"wanted": 4}
+    assert 400 <= status_of(error) < 600
+
+
+def test_special_errors_come_before_general_ones() -> None:
+    """The first entry that fits decides."""
+    order = list(STATUS)
+    for position, kind in enumerate(order):
+        assert not any(issubclass(kind, earlier) for earlier in order[:position]), kind
+
+
+def test_nobody_may_anything(tmp_path: Path) -> None:
+    """Every route asks who is there: a process without a role, a stranger from the network."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        for connection in (NOBODY, NETWORK):
+            async with Caller(app, connection) as caller:
+                for method, path in routes(app):
+                    answer = await caller.request(method, filled(path), json={})
+                    # A wrong body may be told before the caller is: it says nothing about the host.
+                    assert answer.status_code in (403, 400), f"{method} {path}: {answer.text}"
+                    if answer.status_code == 403:
+                        assert error_of(answer)["code"] == "not-authorized"
+
+    with_api(tmp_path, work)
+
+
+def test_a_password_opens_what_its_user_may(tmp_path: Path) -> None:
+    """Over the network; a wrong one is told apart from a missing role."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        for user, password, status, code in (
+            ("tracy", "secret", 200, ""),
+            ("tracy", "guess", 403, "authentication-failed"),
+            ("plain", "secret", 403, "not-authorized"),
+        ):
+            async with Caller(app, NETWORK, auth=(user, password)) as caller:
+                answer = await caller.get("/domains")
+                assert answer.status_code == status
+                assert not code or error_of(answer)["code"] == code
+                assert password not in answer.text
+
+    with_api(tmp_path, work)
+
+
+@pytest.mark.parametrize("header", ["Basic ???", "Basic", "Bearer x", "Basic /w==", "Digest x"])
+def test_a_broken_login_is_none(tmp_path: Path, header: str) -> None:
+    """And no crash."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app, NETWORK, headers={"Authorization": header}) as caller:
+            assert (await caller.get("/domains")).status_code == 403
+
+    with_api(tmp_path, work)
+
+
+def test_answers_are_the_model(tmp_path: Path) -> None:
+    """Domains, services and the host as the manager has them."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app) as caller:
+            views = [from_wire(DomainView, view) for view in (await caller.get("/domains")).json()]
+            assert [view.domain for view in views] == list(manager.host.store.domains())
+            services = from_wire(Services, (await caller.get("/services")).json())
+            assert services == manager.host.store.services()
+            host = from_wire(HostView, (await caller.get("/host")).json())
+            assert host.facts == manager.host.facts
+            one = (await caller.get("/domains", params={"name": "ldg1"})).json()
+            assert [view["domain"]["name"] for view in one] == ["ldg1"]
+
+    with_api(tmp_path, work)
+
+
+def test_an_error_is_told_in_the_one_shape(tmp_path: Path) -> None:
+    """Of the manager, of the path, of the method, of the body; a value that was wrong is not repeated."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app) as caller:
+            for method, path, body, status, code in (
+                ("POST", "/domains/nobody/bind", None, 404, "not-found"),
+                ("POST", "/domains", {"name": "ldg1"}, 409, "already-exists"),
+                ("POST", "/domains/ldg1/start", {}, 400, "domain-inactive"),
+                ("GET", "/nowhere", None, 404, "no-such-call"),
+                ("PUT", "/domains", None, 405, "no-such-call"),
+                ("POST", "/domains", {"name": 5}, 400, "bad-request"),
+                ("POST", "/domains/ldg1/migrate", {"host": "t4-2", "password": ["hush"]}, 400, "bad-request"),
+                ("POST", "/domains/ldg1/migrate", {"host": "t4-2", "colour": "hush"}, 400, "bad-request"),
+            ):
+                answer = await caller.request(method, path, json=body)
+                assert (answer.status_code, error_of(answer)["code"]) == (status, code), answer.text
+                assert "hush" not in answer.text
+
+    with_api(tmp_path, work)
+
+
+def test_what_changes_something_is_remembered(tmp_path: Path) -> None:
+    """With who asked, the command behind it, and whether it worked; what only looks is not."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app, ROOT) as caller:
+            for command, path in (
+                ("bind-domain ldg1", "/domains/ldg1/bind"),
+                ("bind-domain nobody", "/domains/nobody/bind"),
+            ):
+                await caller.post(path, headers={"X-Ldm-Command": command})
+            await caller.get("/domains", headers={"X-Ldm-Command": "list-domain"})
+        assert [(one.user, one.command, one.succeeded) for one in manager.host.store.commands()] == [
+            ("root", "bind-domain ldg1", True),
+            ("root", "bind-domain nobody", False),
+        ]
+
+    with_api(tmp_path, work)
+
+
+def test_another_host_needs_the_token_of_its_migration(tmp_path: Path) -> None:
+    """A login opens `describe` alone; what follows needs what `describe` has given, for that migration."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        calls = [(method, filled(path)) for method, path in routes(app) if "/peer/migrations/" in path]
+        assert len(calls) >= 6
+        async with Caller(app, NETWORK, auth=("tracy", "secret")) as caller:
+            for method, path in calls:
+                assert (await caller.request(method, path, json={})).status_code in (403, 400)
+        for token in ("guess", ""):
+            async with Caller(app, NETWORK, headers={"Authorization": f"Bearer {token}"}) as caller:
+                for method, path in calls:
+                    answer = await caller.request(method, path, json={"phase": "copy", "progress": 1, "reason": "x"})
+                    assert answer.status_code in (403, 404), answer.text
+
+    with_api(tmp_path, work)
+
+
+def test_a_description_is_answered_with_a_token_that_works(tmp_path: Path) -> None:
+    """For the clock of that migration, and for no other migration."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        domain = manager.host.store.domain("ldg1")
+        description = {
+            "migration": "m1",
+            "source": to_wire(manager.host.facts),
+            "domain": {"domain": to_wire(domain), "active": False},
+            "new_name": "",
+            "encrypted": True,
+            "beacon": ".x",
+        }
+        async with Caller(app, NETWORK, auth=("tracy", "secret")) as caller:
+            answer = from_wire(DescriptionAnswer, (await caller.post("/peer/describe", json=description)).json())
+            wrong = await caller.post("/peer/describe", json={**description, "source": 5})
+            assert error_of(wrong)["code"] == "bad-request"
+        async with Caller(app, NETWORK, headers={"Authorization": f"Bearer {answer.token}"}) as caller:
+            clock = (await caller.post("/peer/migrations/m1/clock")).json()
+            assert clock["answered_at"] >= clock["received_at"]
+            assert (await caller.post("/peer/migrations/m2/clock")).status_code == 404
+
+    with_api(tmp_path, work)
+
+
+def test_the_description_of_the_api_is_whole(tmp_path: Path) -> None:
+    """Every route is in it, with a sentence that says what it is for."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        paths = app.openapi()["paths"]
+        for method, path in routes(app):
+            assert paths[path][method.lower()].get("description"), f"{method} {path} has no docstring"
+
+    with_api(tmp_path, work)
