@@ -71,6 +71,7 @@ _EVENTS = {
 
 # What `-msg timestamp=on` and QEMU's own name put in front of a message.
 _LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\w+: )?")
+_ERROR = re.compile(r"^\S+Z qemu-system-\w+: (?!warning: |info: )")
 
 
 class QemuGuest:
@@ -253,8 +254,10 @@ class QemuGuest:
     def _last_words(self) -> str:
         with suppress(OSError):
             lines = (self.directory / LOG_FILE).read_text(errors="replace").strip().splitlines()
+            # An error may be followed by a hint that says nothing without it.
+            errors = [line for line in lines if _ERROR.search(line)]
             if lines:
-                return _LOG_PREFIX.sub("", lines[-1])
+                return _LOG_PREFIX.sub("", (errors or lines)[-1])
         return "nothing"
 
     def _on_event(self, message: Message) -> None:

@@ -130,10 +130,11 @@ def test_events_have_the_time_at_which_they_happened(guest: QemuGuest) -> None:
         ("a warning\n2026-11-24T03:50:03.123456Z qemu-system-x86_64: -m size=1M: too small\n", "-m size=1M: too small"),
         ("2026-11-24T03:50:03.123456Z terminating on signal 15\n", "terminating on signal 15"),
         ("Could not open the disk\n\n", "Could not open the disk"),
+        ("2026-11-24T03:50:03.123456Z qemu-system-x86_64: no such machine\nUse -machine help\n", "no such machine"),
     ],
 )
 def test_the_last_words_are_the_reason(guest: QemuGuest, log: str, words: str) -> None:
-    """Of the log's last line, without its stamp."""
+    """The last line by QEMU itself, without its stamp; what follows is only a hint. Without one, the last of all."""
     (guest.directory / LOG_FILE).write_text(log)
     assert guest._last_words() == words
 
