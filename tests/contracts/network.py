@@ -25,7 +25,13 @@ class NetworkBench(Protocol):
         """The names of the taps that are connected to a switch."""
 
     def has_switch(self, switch: VirtualSwitch) -> bool:
-        """Whether it is there."""
+        """Whether it is there, and up."""
+
+    def way(self, mtu: int) -> str:
+        """Make a way to an address, by an interface with that MTU."""
+
+    def no_way(self) -> str:
+        """An address that nothing leads to."""
 
 
 async def check_a_tap_is_connected_to_its_switch(bench: NetworkBench) -> None:
@@ -63,9 +69,22 @@ async def check_an_uplink_must_exist(bench: NetworkBench) -> None:
     assert caught.value.code == "no-interface"
 
 
-CHECKS: tuple[Callable[[NetworkBench], Awaitable[None]], ...] = (
-    check_a_tap_is_connected_to_its_switch,
-    check_what_is_removed_is_gone,
-    check_a_tap_needs_its_switch,
-    check_an_uplink_must_exist,
+async def check_a_lost_uplink_is_told(bench: NetworkBench) -> None:
+    """The switch is there all the same: its guests reach each other."""
+    with pytest.raises(HostError, match=r"primary-vsw0 has lost its uplink: there is no interface nodev0") as caught:
+        await bench.network.put_switch(replace(SWITCH, net_dev="nodev0"))
+    assert caught.value.code == "no-interface"
+    assert bench.has_switch(SWITCH)
+    await bench.network.put_tap(TAP, SWITCH)
+    assert bench.taps_of(SWITCH) == {TAP.name}
+
+
+async def check_the_mtu_is_that_of_the_way(bench: NetworkBench) -> None:
+    """0 where there is none."""
+    assert await bench.network.mtu_towards(bench.way(9000)) == 9000
+    assert await bench.network.mtu_towards(bench.no_way()) == 0
+
+
+CHECKS: tuple[Callable[[NetworkBench], Awaitable[None]], ...] = tuple(
+    check for name, check in list(globals().items()) if name.startswith("check_")
 )

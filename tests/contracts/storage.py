@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import pytest
@@ -20,6 +21,12 @@ class StorageBench(Protocol):
     qcow2: str
     raw: str
     missing: str
+
+    def write(self, name: str, content: str) -> str:
+        """Write a file, and return its path."""
+
+    def used(self, path: str) -> AbstractContextManager[None]:
+        """A guest has the image open, and may write to it."""
 
 
 def volume(path: str, image_format: str = "", options: tuple[str, ...] = ()) -> Volume:
@@ -71,16 +78,39 @@ async def check_what_cannot_be_used_is_told_and_not_raised(bench: StorageBench) 
     assert facts.error
 
 
-async def check_a_file_that_is_not_there_has_no_digest(bench: StorageBench) -> None:
-    """That is how a missing boot file is noticed."""
+async def check_an_image_in_use_is_told(bench: StorageBench) -> None:
+    """For as long as it is, and to the other host too; looking at it does no harm."""
+    with bench.used(bench.qcow2):
+        for storage in (bench.ours, bench.theirs):
+            facts = await storage.inspect("root@vds", volume(bench.qcow2, "qcow2"), ".beacon")
+            assert (facts.error, facts.locked) == ("", True)
+    facts = await bench.ours.inspect("root@vds", volume(bench.qcow2, "qcow2"), ".beacon")
+    assert not facts.locked
+
+
+async def check_a_read_only_volume_is_told(bench: StorageBench) -> None:
+    """Both ways of offering an image are seen."""
+    for options, writable in (((), True), (("ro",), False)):
+        facts = await bench.ours.inspect("root@vds", volume(bench.raw, "raw", options), ".beacon")
+        assert facts.writable is writable
+
+
+async def check_beacons_are_for_each_image(bench: StorageBench) -> None:
+    """A place that cannot be written to is passed over, and does not keep the others from theirs."""
+    await bench.ours.place_beacons((f"{bench.missing}/nowhere/x.raw", bench.raw), ".beacon", "a secret")
+    facts = await bench.theirs.inspect("root@vds", volume(bench.raw, "raw"), ".beacon")
+    assert facts.beacon == "a secret"
+    await bench.ours.remove_beacons((f"{bench.missing}/nowhere/x.raw", bench.raw), ".beacon")
+
+
+async def check_digests_tell_files_apart(bench: StorageBench) -> None:
+    """Equal files on two hosts have the same; one that is not there has none."""
+    one, same, other = bench.write("a", "kernel 1"), bench.write("b", "kernel 1"), bench.write("c", "kernel 2")
+    assert await bench.ours.digest(one) == await bench.theirs.digest(same) != ""
+    assert await bench.ours.digest(one) != await bench.ours.digest(other)
     assert await bench.ours.digest(bench.missing) == ""
 
 
-CHECKS: tuple[Callable[[StorageBench], Awaitable[None]], ...] = (
-    check_formats_are_found,
-    check_a_volume_is_opened,
-    check_both_hosts_see_the_same_image,
-    check_two_images_are_told_apart,
-    check_what_cannot_be_used_is_told_and_not_raised,
-    check_a_file_that_is_not_there_has_no_digest,
+CHECKS: tuple[Callable[[StorageBench], Awaitable[None]], ...] = tuple(
+    check for name, check in list(globals().items()) if name.startswith("check_")
 )

@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,17 @@ from uuid import uuid4
 import pytest
 from pyroute2 import netns
 
-from contracts import engine, network, storage
+from contracts import engine, network, passwords, storage
+from ldoms.hypervisor.command_line import PID_FILE
 from ldoms.hypervisor.confinement import Confinement
-from ldoms.hypervisor.engine import GuestSpec, Placement
+from ldoms.hypervisor.engine import Guest, GuestSpec, Placement, RunState
 from ldoms.hypervisor.probe import Probe, probe
+from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu import QemuEngine
 from ldoms.lab import images
 from ldoms.lab.spaces import Space, make_space
 from ldoms.model.domain import CpuModel, Machine
+from ldoms.model.errors import HostError, RequestError
 from ldoms.model.services import VirtualSwitch
 from ldoms.net.linux import LinuxNetwork
 from ldoms.net.network import switch_device
@@ -51,6 +55,8 @@ class QemuBench:
     """Two hosts that are directories; the tiny guest without a network."""
 
     def __init__(self, probed: Probe, directory: Path) -> None:
+        first, second, *_ = (*sorted(os.sched_getaffinity(0)), -1)
+        self.cpus = (first, second)
         self._probed, self._directory = probed, directory
         self._image = images.build("tiny")
         self._numbers = itertools.count(1)
@@ -96,16 +102,39 @@ class QemuBench:
         await self.engine.close()
         return self._new_engine()
 
+    async def booted(self, guest: Guest) -> None:
+        await guest.resume()
+        reader, writer = await asyncio.open_unix_connection(guest.console)
+        try:
+            await reader.readuntil(b"pulse count")
+        finally:
+            writer.close()
+
+    def kill(self, guest: Guest) -> None:
+        os.kill(self._pid(guest), signal.SIGKILL)
+
+    def whereabouts(self, guest: Guest) -> tuple[list[set[int]], set[int]]:
+        vcpus: dict[str, set[int]] = {}
+        others: set[int] = set()
+        for thread in Path(f"/proc/{self._pid(guest)}/task").iterdir():
+            name, cpus = (thread / "comm").read_text(), os.sched_getaffinity(int(thread.name))
+            if name.startswith("CPU "):
+                vcpus[name] = cpus
+            else:
+                others |= cpus
+        return [vcpus[name] for name in sorted(vcpus)], others
+
+    def _pid(self, guest: Guest) -> int:
+        return int((guest.console.parent / PID_FILE).read_text())
+
     async def end(self) -> None:
         """End every guest, whatever became of the check."""
         for made in self._engines:
             await made.close()
-        ender = self._new_engine()
         for spec in self._specs:
-            guest = await ender.attach(spec.uuid, spec.name, spec.directory)
-            if guest is not None:
-                await guest.quit()
-        await ender.close()
+            if process := Process.find(spec.directory / PID_FILE, mark=spec.uuid):
+                process.kill()
+                await process.gone.wait()
 
 
 @asynccontextmanager
@@ -122,8 +151,39 @@ async def qemu_bench(probed: Probe) -> AsyncIterator[QemuBench]:
 @pytest.mark.parametrize("check", engine.CHECKS, ids=lambda check: check.__name__)
 async def test_engine(check: Check, probed: Probe) -> None:
     """See the docstring of each check."""
+    if check is engine.check_threads_are_where_they_belong and len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
     async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
         await check(bench)
+
+
+async def test_a_guest_that_qemu_refuses_leaves_nothing(probed: Probe) -> None:
+    """The error has QEMU's own words, and there is no process."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        spec = bench.spec()
+        impossible = replace(spec, machine=replace(spec.machine, type="pc-q35-0.1"))
+        with pytest.raises(HostError, match=r"LDom ldg1 cannot be started: QEMU says: .*machine type") as caught:
+            await bench.engine.start(impossible)
+        assert caught.value.code == "qemu-refused"
+        assert await bench.engine.attach(spec.uuid, spec.name, spec.directory) is None
+        assert await (await bench.engine.start(spec)).state() is RunState.PAUSED
+
+
+async def test_a_path_too_long_for_sockets_is_refused(probed: Probe) -> None:
+    """Before QEMU is started, which would say so in words that help nobody."""
+    async with qemu_bench(probed) as bench:
+        spec = bench.spec()
+        deep = replace(spec, directory=spec.directory / ("x" * 100))
+        with pytest.raises(HostError, match="too long for Unix sockets: use a shorter --root") as caught:
+            await bench.engine.start(deep)
+        assert caught.value.code == "path-too-long"
+
+
+async def test_a_guest_without_an_agent_does_not_answer(probed: Probe) -> None:
+    """After the agent's own time, not for ever."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        guest = await bench.engine.start(bench.spec())
+        assert not await guest.agent.ping()
 
 
 @pytest.fixture
@@ -143,24 +203,107 @@ class LinuxBench:
     def __init__(self, space: Space) -> None:
         self._space = space
         self.network = LinuxNetwork()
-        space.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"])
+        self.ip("link add up0 type veth peer name up1")
+
+    def ip(self, words: str) -> str:
+        """What `ip` says inside."""
+        return self._space.run(["ip", *words.split()])
+
+    def links(self, words: str = "") -> dict[str, dict[str, Any]]:
+        """Interfaces by name."""
+        return {link["ifname"]: link for link in json.loads(self.ip(f"-j link show {words}"))}
 
     def taps_of(self, switch: VirtualSwitch) -> set[str]:
-        links = json.loads(self._space.run(["ip", "-j", "link", "show", "master", switch_device(switch)]))
-        return {link["ifname"] for link in links}
+        return set(self.links(f"master {switch_device(switch)}"))
 
     def has_switch(self, switch: VirtualSwitch) -> bool:
-        links = json.loads(self._space.run(["ip", "-j", "link"]))
-        return switch_device(switch) in {link["ifname"] for link in links}
+        link = self.links().get(switch_device(switch))
+        return link is not None and "UP" in link["flags"]
+
+    def way(self, mtu: int) -> str:
+        self.ip(f"link add way0 mtu {mtu} type bridge")
+        self.ip("link set way0 up")
+        self.ip("address add 198.51.100.1/24 dev way0")
+        return "198.51.100.2"
+
+    def no_way(self) -> str:
+        return "203.0.113.1"
 
 
-@pytest.mark.parametrize("check", network.CHECKS, ids=lambda check: check.__name__)
-async def test_network(check: Check, space: Space) -> None:
-    """See the docstring of each check. The implementation talks to the kernel from threads: those are inside."""
+@pytest.fixture
+async def linux(space: Space) -> AsyncIterator[LinuxBench]:
+    """The implementation talks to the kernel from threads of the loop's executor: those are inside."""
     inside = ThreadPoolExecutor(1, initializer=lambda: netns.setns(f"/proc/{space.pid}/ns/net"))
     asyncio.get_running_loop().set_default_executor(inside)
     async with asyncio.timeout(CHECK_S):
-        await check(LinuxBench(space))
+        yield LinuxBench(space)
+
+
+@pytest.mark.parametrize("check", network.CHECKS, ids=lambda check: check.__name__)
+async def test_network(check: Check, linux: LinuxBench) -> None:
+    """See the docstring of each check."""
+    await check(linux)
+
+
+async def test_an_uplink_is_taken_and_let_go(linux: LinuxBench) -> None:
+    """With the switch's MTU; taps stay when it is changed for another, and it is whole when the switch has gone."""
+    linux.ip("link add other0 type veth peer name other1")
+    switch = replace(network.SWITCH, net_dev="up0", mtu=9000)
+    await linux.network.put_switch(switch)
+    await linux.network.put_tap(replace(network.TAP, mtu=9000), switch)
+    links = linux.links()
+    assert (links["up0"]["master"], links["up0"]["mtu"], links["vsw0"]["mtu"]) == ("vsw0", 9000, 9000)
+    await linux.network.put_switch(replace(switch, net_dev="other0"))
+    assert set(linux.links("master vsw0")) == {"other0", network.TAP.name}
+    await linux.network.remove_tap(network.TAP.name)
+    await linux.network.remove_switch(switch)
+    links = linux.links()
+    assert "vsw0" not in links
+    assert "master" not in links["up0"]
+    assert "master" not in links["other0"]
+
+
+async def test_a_bridge_of_the_host_is_joined(linux: LinuxBench) -> None:
+    """The way for an uplink with an address: the switch has no bridge of its own, and the host's is left as it is."""
+    linux.ip("link add br0 type bridge")
+    linux.ip("address add 198.51.100.1/24 dev br0")
+    switch = replace(network.SWITCH, net_dev="br0")
+    await linux.network.check_uplink("br0")
+    await linux.network.put_switch(switch)
+    await linux.network.put_tap(network.TAP, switch)
+    assert set(linux.links("master br0")) == {network.TAP.name}
+    assert "vsw0" not in linux.links()
+    await linux.network.remove_tap(network.TAP.name)
+    await linux.network.remove_switch(switch)
+    assert "198.51.100.1" in linux.ip("address show br0")
+
+
+@pytest.mark.parametrize(
+    ("setup", "code"),
+    [
+        (("address add 198.51.100.1/24 dev up0",), "uplink-in-use"),
+        (("link add br0 type bridge", "link set up0 master br0"), "uplink-taken"),
+    ],
+)
+async def test_an_uplink_that_the_host_needs_is_refused(linux: LinuxBench, setup: tuple[str, ...], code: str) -> None:
+    """Taking it would cut the host off."""
+    for words in setup:
+        linux.ip(words)
+    with pytest.raises(RequestError) as caught:
+        await linux.network.check_uplink("up0")
+    assert caught.value.code == code
+
+
+async def test_interfaces_of_others_are_left_alone(linux: LinuxBench) -> None:
+    """Whatever their names: neither changed nor removed."""
+    linux.ip("link add vsw0 type bridge")
+    linux.ip(f"link add {network.TAP.name} type veth peer name x1")
+    with pytest.raises(HostError, match="needs the interface name vsw0, which something else has") as caught:
+        await linux.network.put_switch(network.SWITCH)
+    assert caught.value.code == "interface-taken"
+    await linux.network.remove_switch(network.SWITCH)
+    await linux.network.remove_tap(network.TAP.name)
+    assert {"vsw0", network.TAP.name} <= set(linux.links())
 
 
 class FileBench:
@@ -173,6 +316,25 @@ class FileBench:
         for name, image_format in ((self.qcow2, "qcow2"), (self.raw, "raw")):
             subprocess.run(["qemu-img", "create", "-q", "-f", image_format, name, "1G"], check=True)
 
+    def write(self, name: str, content: str) -> str:
+        path = Path(self.missing).with_name(name)
+        path.write_text(content)
+        return str(path)
+
+    @contextmanager
+    def used(self, path: str) -> Iterator[None]:
+        words = ["qemu-io", "-f", "qcow2", path]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+            assert user.stdin
+            assert user.stdout
+            try:
+                user.stdin.write(b"length\n")
+                user.stdin.flush()
+                assert b"1 GiB" in user.stdout.readline()
+                yield
+            finally:
+                user.stdin.close()
+
 
 @pytest.mark.parametrize("check", storage.CHECKS, ids=lambda check: check.__name__)
 async def test_storage(check: Check, tmp_path: Path) -> None:
@@ -183,27 +345,33 @@ async def test_storage(check: Check, tmp_path: Path) -> None:
 
 
 _ASK_PAM = """
-import asyncio, sys
+import asyncio, json, sys
 from ldoms.auth.passwords import PamPasswords
-print(asyncio.run(PamPasswords("other").check(sys.argv[1], sys.argv[2])))
+print(asyncio.run(PamPasswords("ldmd").check(*json.load(sys.stdin))))
 """
 
 
-def test_passwords(space: Space, tmp_path: Path) -> None:
-    """PAM knows the right password of a user, a wrong one, and nobody of another name."""
-    hashed = subprocess.run(
-        ["openssl", "passwd", "-6", "-stdin"], input="secret\n", capture_output=True, text=True, check=True
-    ).stdout.strip()
-    for name, line in (
-        ("passwd", "tracy:x:64999:64999::/nonexistent:/bin/sh"),
-        ("shadow", f"tracy:{hashed}:19000:0:99999:7:::"),
-    ):
-        (tmp_path / name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
-        space.run(["mount", "--bind", str(tmp_path / name), f"/etc/{name}"])
-    for user, password, expected in (
-        ("tracy", "secret", "True"),
-        ("tracy", "guess", "False"),
-        ("tracy", "", "False"),
-        ("nobody-of-that-name", "secret", "False"),
-    ):
-        assert space.run([sys.executable, "-c", _ASK_PAM, user, password]).strip() == expected, (user, password)
+class PamBench:
+    """PAM inside namespaces with an /etc of their own, asked by a process in there."""
+
+    def __init__(self, space: Space, etc: Path) -> None:
+        self._space = space
+        self.checker = self
+        shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
+        (etc / "pam.d/ldmd").write_text("auth required pam_unix.so nodelay\naccount required pam_unix.so\n")
+        space.run(["mount", "--bind", str(etc), "/etc"])
+        for user in (passwords.USER, passwords.LOCKED_USER):
+            space.run(["useradd", "--no-create-home", "--no-log-init", user])
+            space.run(["chpasswd"], text=f"{user}:{passwords.PASSWORD}\n")
+        space.run(["usermod", "--lock", passwords.LOCKED_USER])
+
+    async def check(self, user: str, password: str) -> bool:
+        """Ask the real `PamPasswords`."""
+        return self._space.run([sys.executable, "-c", _ASK_PAM], text=json.dumps([user, password])) == "True\n"
+
+
+@pytest.mark.parametrize("check", passwords.CHECKS, ids=lambda check: check.__name__)
+async def test_passwords(check: Check, space: Space, tmp_path: Path) -> None:
+    """See the docstring of each check."""
+    async with asyncio.timeout(CHECK_S):
+        await check(PamBench(space, tmp_path / "etc"))
