@@ -216,7 +216,11 @@ class Guest(Protocol):
         """What it does."""
 
     async def resume(self) -> float:
-        """Let it run; the host's clock when it did."""
+        """Let it run; the host's clock when it did.
+
+        Not while it is `RunState.INCOMING`: QEMU takes that for a wish, and lets the guest run by itself as soon as
+        the memory has come. The fake refuses, so that the mistake shows.
+        """
 
     async def pause(self) -> None:
         """Stop its virtual CPUs."""
