@@ -115,8 +115,22 @@ def _remove_vcc(client: Client, words: Words) -> int:
 
 
 COMMANDS = (
-    Command("add-vds", "vds", "SERVICE DOM", "make a virtual disk service", _add_vds),
-    Command("remove-vds", "vds", "SERVICE", "remove a virtual disk service", _remove_vds, options=(_IN_USE,)),
+    Command(
+        "add-vds",
+        "vds",
+        "SERVICE DOM",
+        "make a virtual disk service",
+        _add_vds,
+        details="DOM is the service domain: here always primary. By custom the service is called primary-vds0.",
+    ),
+    Command(
+        "remove-vds",
+        "vds",
+        "SERVICE",
+        "remove a virtual disk service",
+        _remove_vds,
+        options=(Option("-f", "also if it has volumes, or an inactive domain asks for one"),),
+    ),
     Command(
         "add-vdsdev",
         "vdsdev",
@@ -125,9 +139,9 @@ COMMANDS = (
         _add_vdsdev,
         options=(Option("-f", "also if another volume has the same back end"), QUICK),
         properties=("options", "mpgroup"),
-        details="BACKEND is the full path of a raw or qcow2 image, or of a block device. options= takes ro, slice and"
-        " excl, with commas between. For a migration both hosts must have the same image under the same"
-        " VOLUME@SERVICE; the path may differ.",
+        details="BACKEND is the full path of a raw or qcow2 image, or of a block device. options=ro lets"
+        " guests only read it; slice, excl and mpgroup= are kept and shown. For a migration both hosts must have the"
+        " same image under the same VOLUME@SERVICE; the path may differ.",
     ),
     Command("remove-vdsdev", "vdsdev", "VOLUME@SERVICE", "offer it no more", _remove_vdsdev, options=(_IN_USE,)),
     Command(
@@ -137,6 +151,8 @@ COMMANDS = (
         "give a domain a disk",
         _add_vdisk,
         properties=("timeout", "id"),
+        details="The domain must not be bound, and a volume carries one disk. The guest sees a virtio disk; firmware"
+        " boots from the lowest id. timeout= is kept and shown.",
     ),
     Command("remove-vdisk", "vdisk", "DISK DOM", "take a disk from a domain", _remove_vdisk, options=(FORCE,)),
     Command(
@@ -147,7 +163,8 @@ COMMANDS = (
         _add_vsw,
         properties=("net-dev", "mtu", "mac-addr", "id", "linkprop", "mode", "inter-vnet-link"),
         details="A switch is a bridge of the host. net-dev= gives it an uplink: an interface of the host that has no"
-        " address of its own, or an existing bridge, which is then used as it is.",
+        " address of its own, or an existing bridge, which is then used as it is. mtu= is 1500 to 16000, and 1500 if"
+        " it is not given. linkprop=, mode= and inter-vnet-link= are kept and shown.",
     ),
     Command("remove-vsw", "vsw", "VSW", "remove a virtual switch", _remove_vsw, options=(_IN_USE,)),
     Command(
@@ -157,6 +174,8 @@ COMMANDS = (
         "connect a domain to a virtual switch",
         _add_vnet,
         properties=("mac-addr", "id", "mtu", "linkprop"),
+        details="The domain must not be bound. The guest sees a virtio network interface. Its MAC address is picked"
+        " from the automatic range of LDoms (00:14:4f:f8 to fb) unless mac-addr= gives one, and moves along.",
     ),
     Command("remove-vnet", "vnet", "IF-NAME DOM", "disconnect a domain", _remove_vnet, options=(FORCE,)),
     Command(

@@ -137,7 +137,10 @@ COMMANDS = (
         _add,
         properties=(*PROPERTIES, "uuid"),
         details="The domain has a UUID, a MAC address and a host id from the beginning, and nothing else."
-        " cpu-arch=native gives it the best CPU of the host, generic one that any host of the last decade has.",
+        " cpu-arch=native gives it the best CPU of the host, generic one that any host of the last decade has."
+        " master= names up to four domains that it depends on, with commas between. failure-policy,"
+        " shutdown-group and what only SPARC has (extended-mapin-space, boot-policy, rc-add-policy, perf-counters) are"
+        " kept and shown, and have no effect.",
     ),
     Command(
         "set-domain",
@@ -146,9 +149,18 @@ COMMANDS = (
         "change properties of a domain",
         _set,
         properties=PROPERTIES,
-        details="An empty value clears a property.",
+        details="They are those of add-domain. An empty value clears one. cpu-arch can only be changed while the"
+        " domain is not bound.",
     ),
-    Command("remove-domain", "domain", "[DOM...]", "remove inactive domains", _remove, options=(ALL,)),
+    Command(
+        "remove-domain",
+        "domain",
+        "[DOM...]",
+        "remove inactive domains",
+        _remove,
+        options=(ALL,),
+        details="Only the description goes: its volumes, and what is on them, stay.",
+    ),
     Command(
         "bind-domain",
         "domain",
@@ -158,7 +170,15 @@ COMMANDS = (
         details="CPUs and memory are taken out of what is free, the console gets a port, and the machine that the"
         " guest will see is fixed: its type, its CPU, and the place of each device.",
     ),
-    Command("unbind-domain", "domain", "DOM", "give back what was reserved", _unbind),
+    Command(
+        "unbind-domain",
+        "domain",
+        "DOM",
+        "give back what was reserved",
+        _unbind,
+        details="The domain must be stopped. It is inactive afterwards, and the next bind-domain may give it other"
+        " strands, another console port and, after an upgrade of QEMU, another machine.",
+    ),
     Command(
         "start-domain",
         "domain",
@@ -187,7 +207,9 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="boot-file and boot-initrd name a kernel and an initial RAM disk to boot directly, with the arguments"
-        " of boot-args (ours); without boot-file the firmware boots from the first disk.",
+        " of boot-args (ours); without boot-file the firmware (BIOS) boots from the disks, lowest id first. The"
+        " files are those of the host; for a migration the target must have the same ones under the same paths."
+        " NAME=VALUE is one word: quote values that have blanks.",
     ),
     Command(
         "set-variable",
@@ -196,7 +218,8 @@ COMMANDS = (
         "set boot variables",
         _set_variables,
         free_properties=True,
-        details="They count from the next start on.",
+        details="They count from the next start on. Those of add-variable have an effect; all others, such as"
+        " boot-device and auto-boot?, are kept and shown.",
     ),
     Command("remove-variable", "variable", "NAME... DOM", "remove boot variables", _remove_variables),
     Command("list-variable", "variable", "[NAME...] DOM", "list boot variables", _list_variables, options=(JSON,)),

@@ -1,15 +1,15 @@
-"""Help texts and the manual page: both written from the table of commands."""
+"""What ``ldm --help`` prints, written from the table of commands; `ldoms.cli.manual` writes the manual page from it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
 
-from ldoms.cli.command import Command
+from ldoms.cli.command import Command, Option
 from ldoms.cli.table import COMMANDS, aliases
 
 WIDTH = 78
-_GROUPS = {
+GROUPS = {
     "bindings": "what domains are given",
     "services": "virtual services",
     "devices": "strands and memory",
@@ -36,7 +36,7 @@ def overview() -> Iterable[str]:
     yield " ldm [--help [command]] | -V | command [options] [properties] operands"
     yield ""
     yield "Command(s) for each resource (aliases in parens):"
-    for group, title in _GROUPS.items():
+    for group, title in GROUPS.items():
         yield ""
         yield f"    {title}"
         for command in COMMANDS:
@@ -59,54 +59,19 @@ def usage(command: Command) -> Iterable[str]:
     if command.options:
         yield ""
         for option in command.options:
-            yield from _wrap(option.help, indent=f"  {_shown(option.flag, option.value):<24}", hanging=" " * 26)
+            yield from _wrap(option.help, indent=f"  {shown(option):<24}", hanging=" " * 26)
     others = aliases(command)
     if others:
         yield ""
         yield f"Also called: {', '.join(others)}"
 
 
-def manual() -> Iterable[str]:
-    """The manual page ldm(8), in the man(7) language."""
-    yield '.TH LDM 8 "" "ldoms" "System administration"'
-    yield ".SH NAME"
-    yield "ldm \\- the command line of the Logical Domains Manager"
-    yield ".SH SYNOPSIS"
-    yield ".B ldm\n[\\-\\-help [\\fIcommand\\fR]] | \\-V | \\fIcommand\\fR [options] [properties] operands"
-    yield ".SH DESCRIPTION"
-    yield (
-        "\\fBldm\\fR asks \\fBldmd\\fR(8), the manager of this host, to list, make, change, start, stop and move"
-        " domains. Options stand before properties (\\fIname=value\\fR), and properties before operands; a property"
-        " with an empty value is cleared."
-    )
-    yield ".SH COMMANDS"
-    for command in COMMANDS:
-        yield ".TP"
-        yield f".B {_escape(command.synopsis)}"
-        also = f" Also called {', '.join(aliases(command))}." if aliases(command) else ""
-        yield _escape(f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}{also}".replace("  ", " "))
-        for option in command.options:
-            yield ".RS\n.TP"
-            yield f".B {_escape(_shown(option.flag, option.value))}"
-            yield _escape(option.help)
-            yield ".RE"
-    yield ".SH ENVIRONMENT"
-    yield ".TP\n.B LDM_SOCKET\nThe socket of the manager, if it is not /run/ldoms/ldmd.sock."
-    yield ".SH EXIT STATUS"
-    yield "0 if all went well, 2 if the command line makes no sense, 1 for every other failure."
-    yield ".SH SEE ALSO"
-    yield ".BR ldmd (8)"
-
-
-def _shown(flag: str, value: str) -> str:
-    return f"{flag} {value}" if value else flag
+def shown(option: Option) -> str:
+    """An option as it is typed: with the name of its value."""
+    return f"{option.flag} {option.value}" if option.value else option.flag
 
 
 def _wrap(text: str, indent: str = "", hanging: str = "") -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("-", "\\-")

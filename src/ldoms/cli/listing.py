@@ -299,6 +299,8 @@ COMMANDS = (
         "list what domains are given, and who is connected to whom",
         _list_bindings,
         options=(EXTENDED, PARSE, JSON),
+        details="It is list-domain -l with the other end of each connection: whose disk is on a volume, which"
+        " domains are on a switch.",
     ),
     Command("list-services", "services", "", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)),
     Command(
@@ -316,7 +318,7 @@ COMMANDS = (
         "[ID]",
         "list commands that have changed something, or migrations",
         _list_history,
-        options=(Option("-o", "migration: list migrations instead (ours)", "migration"), PARSE, JSON),
+        options=(Option("-o", "list migrations, not commands (ours)", "migration"), PARSE, JSON),
         details="With an ID, or the beginning of one, the report of that migration is printed.",
     ),
 )

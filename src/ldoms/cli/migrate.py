@@ -345,10 +345,28 @@ COMMANDS = (
         "trust the certificate of another host",
         _add_trust,
         options=(Option("--fingerprint", "do not ask: it must be this one", "SHA256:..."),),
+        details="Each host has a certificate of its own making. The fingerprint of HOST's is shown, to be compared"
+        " with what list-trust says on HOST. A host that is trusted may do everything here that root may, so that"
+        " migrate-domain -c works from there; trust is given on both hosts. HOST is the name by which it is called.",
         ours=True,
     ),
     Command(
-        "list-trust", "trust", "", "list the hosts that are trusted", _list_trust, options=(PARSE, JSON), ours=True
+        "list-trust",
+        "trust",
+        "",
+        "list the hosts that are trusted",
+        _list_trust,
+        options=(PARSE, JSON),
+        details="The first line is the certificate of this host.",
+        ours=True,
     ),
-    Command("remove-trust", "trust", "HOST", "trust a host no more", _remove_trust, ours=True),
+    Command(
+        "remove-trust",
+        "trust",
+        "HOST",
+        "trust a host no more",
+        _remove_trust,
+        details="It counts from the next connection on.",
+        ours=True,
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldoms.cli.command import Option
 
-FORCE = Option("-f", "do it although something speaks against it")
+FORCE = Option("-f", "accepted for scripts of LDoms; it changes nothing here")
 JSON = Option("--json", "print JSON instead of text (ours)")
 PARSE = Option("-p", "print for programs: VERSION, then KEYWORD|key=value lines")
 LONG = Option("-l", "print everything")

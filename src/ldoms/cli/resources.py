@@ -25,11 +25,12 @@ def _memory(action: str, client: Client, words: Words) -> int:
 
 _VCPU_DETAILS = (
     "A virtual CPU is a strand: a share of a host CPU, or all of it. The control domain, primary, owns all strands at"
-    " first; what is taken from it is free for guests. For primary the change counts at once."
+    " first; what is taken from it is free for guests. For primary the change counts at once; a guest domain must"
+    " not be active."
 )
 _MEMORY_DETAILS = (
     "SIZE is a whole number with the unit G, M or K; without one it is bytes. The control domain owns all memory at"
-    " first, and changes in steps of 256M."
+    " first, and changes in steps of 256M. A guest domain must not be active, and is given whole multiples of 4M."
 )
 
 COMMANDS = (

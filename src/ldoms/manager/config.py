@@ -86,10 +86,11 @@ class HostConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """Section ``[network]``.
+    """Section ``[network]``: how other hosts reach this one.
 
     Attributes:
-        address: that the manager listens on for other hosts; empty = none, the local socket only.
+        address: on which the manager listens for other hosts; empty = none, the local socket only.
+        port: of the manager there, and of the managers that it calls: the same on all hosts.
         data_address: where migration data are received; empty = the address that the source has called.
         data_ports: first and last port for migration data.
     """
@@ -102,7 +103,12 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class MigrationConfig:
-    """Section ``[migration]``: whether domains may come and go."""
+    """Section ``[migration]``: whether domains may come and go.
+
+    Attributes:
+        incoming: domains may come to this host.
+        outgoing: domains may leave this host.
+    """
 
     incoming: bool = True
     outgoing: bool = True
@@ -110,7 +116,7 @@ class MigrationConfig:
 
 @dataclass(frozen=True, slots=True)
 class HypervisorConfig:
-    """Section ``[hypervisor]``.
+    """Section ``[hypervisor]``: how QEMU runs guests.
 
     Attributes:
         accelerator: ``auto``, ``kvm`` or ``tcg``; ``auto`` proves that KVM works before it is used.
@@ -123,7 +129,12 @@ class HypervisorConfig:
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """Section ``[auth]``: the PAM service that checks passwords, and the group whose members may manage."""
+    """Section ``[auth]``: who may use the manager.
+
+    Attributes:
+        pam_service: file of ``/etc/pam.d`` that says how passwords are checked; where it is missing, ``other``.
+        group: its members, and root, may do everything; nobody else may do anything.
+    """
 
     pam_service: str = "ldmd"
     group: str = "ldoms"
