@@ -1,8 +1,8 @@
 """What a link between lab hosts is like: rate, delay, loss, and cuts.
 
 The rate is a token bucket (``tbf``) on both ends of a host's link. Delay and loss are the kernel's ``netem`` where it
-has that; elsewhere `ldoms.lab.relay` carries the packets by hand. A cut is silent, as a pulled cable far away is:
-nftables drops packets in the switch.
+has that and there is no rate; elsewhere `ldoms.lab.relay` carries the packets by hand. A cut is silent, as a pulled
+cable far away is: nftables drops packets in the switch.
 """
 
 from __future__ import annotations

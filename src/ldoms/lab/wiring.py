@@ -22,6 +22,7 @@ from typing import Any
 
 from pyroute2 import IPRoute, netns
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import TC_H_ROOT
 
 from ldoms.lab.links import MAX_WAIT_S, bucket_bytes
 
@@ -73,7 +74,7 @@ def shape(plan: dict[str, Any]) -> None:
     """Set rate, delay and loss of one host's cable.
 
     The plan: ``{"switch": pid, "host": name, "pid": pid, "rate_bit_s": n, "delay_s": x, "loss": x}``. Prints ``relay``
-    if the caller must run one, because this kernel cannot delay packets.
+    if the caller must run one: this kernel cannot delay packets, or limits their rate, as a device has one queue.
     """
     host, delay, loss = plan["host"], plan["delay_s"], plan["loss"]
     needs_relay = delay > 0 or loss > 0
@@ -84,10 +85,10 @@ def shape(plan: dict[str, Any]) -> None:
             _clear(ip, index)
             # Packets of 64 KiB that are lost whole would be another kind of link.
             ip.link("set", index=index, gso_max_segs=1 if loss else 65535)
-            if needs_relay and _netem(ip, index, plan):
-                continue
             if plan["rate_bit_s"]:
                 _token_bucket(ip, index, plan["rate_bit_s"])
+            elif needs_relay:
+                _netem(ip, index, plan)
     _enter(plan["switch"])
     with IPRoute() as ip:
         by_hand = needs_relay and not _has_qdisc(ip, _index(ip, port_name(host)), "netem")
@@ -127,24 +128,19 @@ def _place_port(ip: Any, host: str, *, by_hand: bool) -> None:
 
 def _clear(ip: Any, index: int) -> None:
     try:
-        ip.tc("del", index=index, root=True)
+        ip.tc("del", index=index, parent=TC_H_ROOT)
     except NetlinkError as error:
         if error.code not in (errno.ENOENT, errno.EINVAL):
             raise
 
 
-def _netem(ip: Any, index: int, plan: dict[str, Any]) -> bool:
-    """Whether the kernel has delayed and lost packets by itself."""
-    settings: dict[str, Any] = {"delay": round(plan["delay_s"] * 1e6), "loss": plan["loss"] * 100, "limit": 100_000}
-    if plan["rate_bit_s"]:
-        settings["rate"] = f"{plan['rate_bit_s']}bit"
+def _netem(ip: Any, index: int, plan: dict[str, Any]) -> None:
+    """Have the kernel delay and lose packets, if it can."""
     try:
-        ip.tc("add", "netem", index, **settings)
+        ip.tc("add", "netem", index, delay=round(plan["delay_s"] * 1e6), loss=plan["loss"] * 100, limit=100_000)
     except NetlinkError as error:
         if error.code not in (errno.ENOENT, errno.EOPNOTSUPP):
             raise
-        return False
-    return True
 
 
 def _token_bucket(ip: Any, index: int, rate_bit_s: int) -> None:
