@@ -271,7 +271,7 @@ def _furnish(lab: Lab, host: str, password: str) -> None:
     """Give a host its own /etc, with its name, its peers and its administrator, and its manager's configuration."""
     space, root = lab.space(host), lab.root(host)
     root.mkdir(mode=0o755)
-    shutil.copytree("/etc", root / "etc", symlinks=True, ignore_dangling_symlinks=True)
+    shutil.copytree("/etc", root / "etc", symlinks=True, ignore_dangling_symlinks=True, ignore=_closed_to_us)
     (root / "etc/hostname").write_text(f"{host}\n")
     peers = "".join(f"{lab.address(peer)} {peer}\n" for peer in lab.hosts)
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{wiring.CLIENT_ADDRESS} {CLIENT}\n{peers}")
@@ -289,6 +289,12 @@ def _furnish(lab: Lab, host: str, password: str) -> None:
     cache = cache_directory().parent
     cache.mkdir(parents=True, exist_ok=True)
     (state / "accelerator.json").symlink_to(cache / "accelerator.json")
+
+
+def _closed_to_us(directory: str, names: list[str]) -> list[str]:
+    """What a lab without root cannot read, such as ``shadow``: a host does without it."""
+    readable = {name for name in names if os.access(path := Path(directory) / name, os.R_OK) or path.is_symlink()}
+    return [name for name in names if name not in readable]
 
 
 def _configuration(lab: Lab, host: str) -> str:
@@ -421,10 +427,11 @@ def _remove_cgroups(root: Path) -> None:
     """The manager removes its groups when it stops; one that was killed could not."""
     instance = sha256(str(root.resolve()).encode()).hexdigest()[:8]
     for base in (Path("/sys/fs/cgroup/cpu/ldoms") / instance, Path("/sys/fs/cgroup/ldoms.slice") / instance):
-        if base.is_dir():
-            for group in (*(child for child in base.iterdir() if child.is_dir()), base):
+        with suppress(OSError):  # of others, where this lab is one without root
+            for group in [child for child in base.iterdir() if child.is_dir()]:
                 with suppress(OSError):
                     group.rmdir()
+            base.rmdir()
 
 
 def _wire(verb: str, plan: dict[str, object]) -> str:
