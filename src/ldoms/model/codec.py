@@ -53,6 +53,8 @@ def _decode(kind: Any, data: Any) -> Any:
         choices = [choice for choice in get_args(kind) if choice is not type(None)]
         return None if data is None else _decode(choices[0], data)
     if origin is tuple:
+        if not isinstance(data, (list, tuple)):  # a string, too, could be gone through one by one
+            raise TypeError(f"{data!r} is not a list")
         items = get_args(kind)
         if len(items) == 2 and items[1] is Ellipsis:
             return tuple(_decode(items[0], item) for item in data)

@@ -304,7 +304,7 @@ class MigrationRecord:
     name: str
     peer: str
     address: str
-    token: str
+    token: str = field(repr=False)
     epoch: int
     phase: Phase
     phase_at: float
@@ -333,7 +333,7 @@ class DescriptionAnswer:
     """The target's answer, with a token for what follows."""
 
     target: TargetFacts
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +361,7 @@ class Preparation:
     user: str
     plan: MigrationPlan | None
     options: MigrationOptions
-    key: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

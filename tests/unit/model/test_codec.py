@@ -49,6 +49,9 @@ def test_what_a_newer_version_added_is_left_out() -> None:
         (Domain, None),
         (Outcome, "lost"),
         (tuple[int, ...], ["a"]),
+        (tuple[str, ...], "abc"),
+        (tuple[str, str], "ab"),
+        (tuple[str, ...], {"a": 1}),
     ],
 )
 def test_another_shape_is_a_value_error(kind: Any, data: Any) -> None:
