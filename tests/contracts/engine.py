@@ -211,6 +211,14 @@ async def check_threads_are_where_they_belong(bench: EngineBench) -> None:
     assert min(guest.cpu_seconds()) >= 0.0
 
 
+async def check_a_guest_can_be_ended_by_several_at_once(bench: EngineBench) -> None:
+    """The verb that ends it and whoever follows it both let go of it, at the same moment."""
+    guest = await bench.engine.start(bench.spec())
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*(guest.quit() for _ in range(4)), guest.wait_gone())
+    assert guest.is_gone
+
+
 async def check_a_guest_is_not_started_twice(bench: EngineBench) -> None:
     """The second start is refused, and the first guest is left alone."""
     spec = bench.spec()

@@ -53,6 +53,7 @@ class Monitor:
         self._client.events.event_filter = lambda event: False  # the built-in listener would keep every one
         self._client.register_listener(_Forward(on_event))
         self._watcher: asyncio.Task[None] | None = None
+        self._closing = asyncio.Lock()
         self.lost = asyncio.Event()
 
     async def connect(self, path: Path, gone: asyncio.Event, limit_s: float = CONNECT_S) -> bool:
@@ -110,12 +111,13 @@ class Monitor:
                 return await self._client.execute(command, arguments, oob=out_of_band)
 
     async def close(self) -> None:
-        """Close the connection; QEMU goes on."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-        with suppress(QMPError, EOFError, OSError):
-            await self._client.disconnect()
-        self.lost.set()
+        """Close the connection; QEMU goes on. It may be called by several at once, and again."""
+        async with self._closing:  # the library does not bear two that disconnect at the same time
+            if self._watcher is not None:
+                self._watcher.cancel()
+            with suppress(QMPError, EOFError, OSError):
+                await self._client.disconnect()
+            self.lost.set()
 
     async def _watch(self) -> None:
         while self.is_open:

@@ -19,6 +19,8 @@ NEGOTIATION_S = 0.5
 """How long a client may take to tell its wishes; one that knows no telnet says nothing at all."""
 CONNECT_S = 2.0
 CHUNK = 4096
+MAX_BACKLOG = 256 * 1024
+"""Bytes that wait for a client which does not read them; what comes on top of that is lost to it."""
 
 # The words of vntsd (spec/ldm.md 1.6): scripts wait for them.
 _BANNER = 'Connecting to console "{name}" in group "{group}" ....\r\nPress ~? for control options ..\r\n'
@@ -115,7 +117,8 @@ class _Console:
     async def close(self) -> None:
         await self._leave_guest()
         for client in list(self._clients):
-            client.close()
+            # Not `close`, which would wait until the client has read everything.
+            client.transport.abort()
         self._server.close()
         await self._server.wait_closed()
 
@@ -133,7 +136,8 @@ class _Console:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
                 for client in self._clients:
-                    client.write(data)
+                    if client.transport.get_write_buffer_size() < MAX_BACKLOG:
+                        client.write(data)
 
     async def _serve(self, reader: Any, writer: Any) -> None:
         writer.write(_BANNER.format(name=self._name, group=self._group).encode())

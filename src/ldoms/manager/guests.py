@@ -135,5 +135,7 @@ class GuestBook:
             del self._guests[guest.uuid]
             if self.on_end is not None:
                 await self.on_end(guest.uuid, running.ended_well)
-        await guest.quit()  # lets go of what was kept for it
-        running.ended.set()
+        try:
+            await guest.quit()  # lets go of what was kept for it
+        finally:
+            running.ended.set()
