@@ -1,0 +1,286 @@
+"""The life of domains on one host, by the commands that an administrator types."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ldoms.lab import images
+from ldoms.lab import lab as labs
+from support import SOURCE, Hosts, kill_command, wait_until
+
+BOOT_SECTOR = (
+    # 7c00: ax, ds = 0; cld          7c05: wait for a tick of the clock, then si = text
+    bytes.fromhex("31c08ed8fc fbf4 be217c")
+    # 7c0a: al = next character, again from 7c05 after the last one
+    + bytes.fromhex("ac84c0 74f6")
+    # wait until the serial port takes one, and send it
+    + bytes.fromhex("88c4 bafd03 ec a820 74fb 88e0 baf803 ee ebe9")
+    + b"Hello from the boot sector\r\n\0"
+)
+"""Says hello at the serial port 18 times a second."""
+TELNET_S = 20.0
+
+
+def boot_disk(path: Path, image_format: str) -> Path:
+    """A disk with that boot sector, and nothing else."""
+    raw = path.with_suffix(".raw")
+    raw.write_bytes(BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
+    if image_format != "raw":
+        subprocess.run(["qemu-img", "convert", "-O", image_format, raw, path], check=True)
+        raw.unlink()
+        return path
+    return raw
+
+
+@dataclass
+class Telnet:
+    """A telnet client at a console, as a person has one."""
+
+    process: subprocess.Popen[bytes]
+    seen: bytes = b""
+
+    def expect(self, text: str) -> str:
+        """Read until some text comes; all that came since the last time."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + TELNET_S
+        os.set_blocking(self.process.stdout.fileno(), False)
+        while text.encode() not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} does not come; there was {self.seen!r}"
+            self.seen += self.process.stdout.read() or b""
+            time.sleep(0.02)
+        before, _, self.seen = self.seen.partition(text.encode())
+        return (before + text.encode()).decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        """Type some text."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+
+@contextlib.contextmanager
+def telnet(hosts: Hosts, port: str) -> Iterator[Telnet]:
+    """The telnet program on t4-1, connected to a console."""
+    process = subprocess.Popen(
+        hosts.command(SOURCE, "telnet", "127.0.0.1", port),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield Telnet(process)
+    finally:
+        kill_command(process)
+        process.wait()
+
+
+def row(hosts: Hosts, name: str) -> list[str]:
+    """The words of a domain's line in `ldm list`."""
+    return hosts.ldm(SOURCE, "list", name).splitlines()[1].split()
+
+
+def refused(hosts: Hosts, *words: str) -> str:
+    """The one sentence with which a command fails."""
+    done = hosts.run(SOURCE, "ldm", *words)
+    assert done.returncode == 1, f"{words} was not refused: {done.stdout}"
+    assert done.stdout == ""
+    (sentence,) = done.stderr.splitlines()
+    return sentence
+
+
+@pytest.fixture
+def domain(hosts: Hosts) -> Iterator[str]:
+    """A domain of a name of its own, which is removed in the end, whatever it does then."""
+    name = f"dom{next(hosts._names)}"
+    hosts.ldm(SOURCE, "add-domain", name)
+    try:
+        yield name
+    finally:
+        hosts.remove_guest(name)
+
+
+def test_a_domain_by_hand(hosts: Hosts, domain: str) -> None:
+    """From add-domain to the guest's console and back, as in the LDoms manuals."""
+    image = images.build("tiny")
+    assert row(hosts, domain) == [domain, "inactive", "------"]
+    hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+    hosts.ldm(SOURCE, "set-memory", "128M", domain)
+    hosts.ldm(SOURCE, "add-vnet", "vnet0", "primary-vsw0", domain)
+    variables = (f"boot-file={image.kernel}", f"boot-initrd={image.initrd}", f"boot-args={image.boot_args}")
+    hosts.ldm(SOURCE, "set-variable", *variables, domain)
+    assert f"boot-file={image.kernel}" in hosts.ldm(SOURCE, "list-variable", domain)
+    assert row(hosts, domain) == [domain, "inactive", "------", "1", "128M"]
+    free = hosts.ldm(SOURCE, "list-devices", "-p", "cpu").count("|pid=")
+    hosts.ldm(SOURCE, "bind-domain", domain)
+    _, state, flags, port, *_ = row(hosts, domain)
+    assert (state, flags) == ("bound", "------")
+    assert 5000 <= int(port) <= 5100
+    assert hosts.ldm(SOURCE, "list-devices", "-p", "cpu").count("|pid=") == free - 1
+    with telnet(hosts, port) as console:
+        console.expect(f'Connecting to console "{domain}" in group "{domain}" ....')
+        console.expect("Press ~? for control options ..")
+        assert hosts.ldm(SOURCE, "start-domain", domain) == f"LDom {domain} started\n"
+        assert row(hosts, domain)[1:3] == ["active", "-n----"]
+        console.expect("pulse")
+        console.type("echo knock knock\r\n")
+        console.expect("knock knock")
+    assert hosts.ldm(SOURCE, "stop-domain", domain) == f"LDom {domain} stopped\n"
+    assert row(hosts, domain)[1] == "bound"
+    hosts.ldm(SOURCE, "unbind-domain", domain)
+    assert row(hosts, domain)[1] == "inactive"
+    assert hosts.ldm(SOURCE, "list-devices", "-p", "cpu").count("|pid=") == free
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, image_format: str) -> None:
+    """Without a boot-file: the first disk's own boot sector runs."""
+    path = boot_disk(hosts.lab.shared / f"{domain}.qcow2", image_format)
+    volume = f"{domain}-root@primary-vds0"
+    try:
+        hosts.ldm(SOURCE, "add-vdsdev", str(path), volume)
+        hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
+        hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+        hosts.ldm(SOURCE, "set-memory", "64M", domain)
+        hosts.ldm(SOURCE, "bind-domain", domain)
+        hosts.ldm(SOURCE, "start-domain", domain)
+        with telnet(hosts, row(hosts, domain)[3]) as console:
+            console.expect("Hello from the boot sector")
+    finally:
+        hosts.remove_guest(domain)
+        path.unlink()
+        hosts.ldm(SOURCE, "add-domain", domain)
+
+
+def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> None:
+    """As a volume of a SAN would be; here a loop device."""
+    path = boot_disk(tmp_path / "disk", "raw")
+    made = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no loop device can be had here: {made.stderr.strip()}")
+    device, volume = made.stdout.strip(), f"{domain}-root@primary-vds0"
+    try:
+        hosts.ldm(SOURCE, "add-vdsdev", device, volume)
+        hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
+        hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+        hosts.ldm(SOURCE, "set-memory", "64M", domain)
+        hosts.ldm(SOURCE, "bind-domain", domain)
+        hosts.ldm(SOURCE, "start-domain", domain)
+        with telnet(hosts, row(hosts, domain)[3]) as console:
+            console.expect("Hello from the boot sector")
+    finally:
+        hosts.remove_guest(domain)
+        subprocess.run(["losetup", "--detach", device], check=True)
+        hosts.ldm(SOURCE, "add-domain", domain)
+
+
+def test_more_than_there_is_is_refused_with_the_figures(hosts: Hosts, domain: str) -> None:
+    """CPUs and memory, of a guest and of primary; what would help is said with it."""
+    hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+    assert re.fullmatch(
+        rf"LDom {domain} cannot get 99 virtual CPUs: it needs 98 free strands, and \d+ of this host's \d+ are free",
+        refused(hosts, "set-vcpu", "99", domain),
+    )
+    assert "of this host's" in refused(hosts, "set-memory", "4000G", domain)
+    assert "LDom primary cannot get" in refused(hosts, "add-vcpu", "99", "primary")
+
+
+def test_a_disk_that_cannot_be_used_is_named_and_nothing_is_left(hosts: Hosts, domain: str) -> None:
+    """Gone since it was bound; or in use by another guest, which QEMU's lock tells."""
+    path = boot_disk(hosts.lab.shared / f"{domain}.qcow2", "raw")
+    twin = f"{domain}b"
+    try:
+        hosts.ldm(SOURCE, "add-vdsdev", str(path), f"{domain}-a@primary-vds0")
+        assert "is offered as volume" in refused(hosts, "add-vdsdev", str(path), f"{domain}-b@primary-vds0")
+        hosts.ldm(SOURCE, "add-vdsdev", "-f", str(path), f"{domain}-b@primary-vds0")
+        hosts.ldm(SOURCE, "add-domain", twin)
+        for name, volume in ((domain, f"{domain}-a@primary-vds0"), (twin, f"{domain}-b@primary-vds0")):
+            hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, name)
+            hosts.ldm(SOURCE, "add-vnet", "vnet0", "primary-vsw0", name)
+            hosts.ldm(SOURCE, "set-vcpu", "1", name)
+            hosts.ldm(SOURCE, "set-memory", "64M", name)
+            hosts.ldm(SOURCE, "bind-domain", name)
+        hosts.ldm(SOURCE, "start-domain", domain)
+        sentence = refused(hosts, "start-domain", twin)
+        assert f"LDom {twin} cannot be started: QEMU says:" in sentence
+        assert "lock" in sentence
+        hosts.ldm(SOURCE, "stop-domain", "-f", domain)
+        path.rename(path.with_suffix(".away"))
+        assert f"the back end {path} of volume {domain}-a cannot be used: No such file" in refused(
+            hosts, "start-domain", domain
+        )
+        assert row(hosts, domain)[1] == row(hosts, twin)[1] == "bound"
+        assert "vnet" not in hosts.lab.space(SOURCE).run(["ip", "-o", "link"]), "a tap was left behind"
+        assert not [p for p in hosts.lab.space(SOURCE).processes() if p.name().startswith("qemu")]
+    finally:
+        for name in (twin, domain):
+            hosts.remove_guest(name)
+        for volume in ("a", "b"):
+            hosts.run(SOURCE, "ldm", "remove-vdsdev", f"{domain}-{volume}@primary-vds0")
+        for left in hosts.lab.shared.glob(f"{domain}.*"):
+            left.unlink()
+        hosts.ldm(SOURCE, "add-domain", domain)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["SIGTERM", "SIGKILL"])
+def test_a_restart_of_the_manager_leaves_guests_alone(hosts: Hosts, kill: bool) -> None:
+    """They run on, and are found again with their consoles; one that has ended meanwhile is missed."""
+    name = hosts.standing_guest()
+    before = hosts.ask(name)
+    labs.stop_manager(hosts.lab, SOURCE, kill=kill)
+    between = hosts.ask(name)
+    assert between[0] >= before[0], "the guest was started anew"
+    assert "ldmd does not answer" in hosts.run(SOURCE, "ldm", "list").stderr
+    hosts.start_manager(SOURCE)
+    assert row(hosts, name)[1:3] == ["active", "-n----"]
+    with telnet(hosts, row(hosts, name)[3]) as console:
+        console.type("echo still there\r\n")
+        console.expect("still there")
+    view = hosts.view(SOURCE, name)
+    assert view is not None
+    labs.stop_manager(hosts.lab, SOURCE, kill=kill)
+    hosts.qemus(view["domain"]["uuid"])[SOURCE].kill()
+    hosts.start_manager(SOURCE)
+    assert row(hosts, name)[1] == "bound"
+    assert "vnet" not in hosts.lab.space(SOURCE).run(["ip", "-o", "link"]), "its tap was left behind"
+
+
+def test_a_guest_that_powers_itself_off_leaves_its_domain_bound(hosts: Hosts) -> None:
+    """As a machine does that is switched off."""
+    name = hosts.standing_guest()
+    with telnet(hosts, row(hosts, name)[3]) as console:
+        console.expect("control options")
+        console.type("poweroff\r\n")
+        wait_until(lambda: row(hosts, name)[1] == "bound", 30, "the domain is not bound")
+
+
+def test_a_client_that_does_not_read_holds_nothing_up(hosts: Hosts, domain: str) -> None:
+    """Its terminal hangs: the domain can be stopped and unbound all the same."""
+    path = boot_disk(hosts.lab.shared / f"{domain}.qcow2", "raw")
+    volume = f"{domain}-root@primary-vds0"
+    try:
+        hosts.ldm(SOURCE, "add-vdsdev", str(path), volume)
+        hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
+        hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+        hosts.ldm(SOURCE, "set-memory", "64M", domain)
+        hosts.ldm(SOURCE, "bind-domain", domain)
+        hosts.ldm(SOURCE, "start-domain", domain)
+        with telnet(hosts, row(hosts, domain)[3]) as console:
+            console.expect("Hello from the boot sector")
+            time.sleep(1)
+            began = time.monotonic()
+            hosts.ldm(SOURCE, "stop-domain", "-f", domain)
+            hosts.ldm(SOURCE, "unbind-domain", domain)
+            assert time.monotonic() - began < 10
+    finally:
+        hosts.remove_guest(domain)
+        path.unlink()
+        hosts.ldm(SOURCE, "add-domain", domain)
