@@ -34,7 +34,7 @@ bench: setup images  ## measure
 	$(BIN)/ldoms-bench migrations
 
 docs: python  ## write the manual pages below build/man
-	$(BIN)/python -m ldoms.cli.manual build/man
+	$(BIN)/python -m ldoms.manual build/man
 
 lab-up: setup images  ## two hosts to play with: ldoms-lab exec t4-1 -- ldm list
 	$(BIN)/ldoms-lab up

@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 def main() -> None:
     """Run the daemon until it is asked to stop."""
-    arguments = _parser().parse_args()
+    arguments = make_parser().parse_args()
     _set_up_logs(arguments.log_level)
     # Several ldmd of different --root can run side by side: all files are private to root unless said otherwise.
     os.umask(0o077)
@@ -51,7 +51,8 @@ def main() -> None:
         sys.exit(f"ldmd: {error.message}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What `ldmd` takes on its command line; the manual page is written from it."""
     parser = argparse.ArgumentParser(
         prog="ldmd", description="The Logical Domains Manager of a host. Guests go on running when it stops."
     )

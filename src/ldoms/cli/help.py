@@ -1,4 +1,4 @@
-"""What ``ldm --help`` prints, written from the table of commands; `ldoms.cli.manual` writes the manual page from it."""
+"""What ``ldm --help`` prints, written from the table of commands; `ldoms.manual` writes the manual page from it."""
 
 from __future__ import annotations
 

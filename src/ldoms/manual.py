@@ -1,7 +1,8 @@
-"""``python -m ldoms.cli.manual DIR``: writes the manual pages ldm(8) and ldmd(8) into a directory.
+"""``python -m ldoms.manual DIR``: writes the manual pages ldm(8) and ldmd(8) into a directory.
 
 What can change is taken from where it is used: the commands from the table that ``ldm --help`` prints, the options of
-`ldmd` from its parser, its files and its configuration from the classes that hold them.
+`ldmd` from its parser, its files and its configuration from the classes that hold them. Therefore it stands beside
+`ldoms.daemon`, outside the rooms; nothing at run time imports it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from ldoms.api.client import DEFAULT_SOCKET, SOCKET_VARIABLE
 from ldoms.cli.command import Command
 from ldoms.cli.help import GROUPS, shown
 from ldoms.cli.table import COMMANDS, aliases
+from ldoms.daemon import make_parser
+from ldoms.manager.config import AuthConfig, Config, Places
 
 LDM_INTRODUCTION = """
 ``ldm`` asks ``ldmd``(8), the manager of this host, to list, make, change, start, stop and move domains. Root and the
@@ -122,9 +124,7 @@ def ldm_page() -> Iterator[str]:
 
 def ldmd_page() -> Iterator[str]:
     """The page of the daemon."""
-    # Looked up by name: a page about everything must not make the command line depend on everything.
-    parser: argparse.ArgumentParser = resolve_name("ldoms.daemon:_parser")()
-    config, places = resolve_name("ldoms.manager.config:Config")(), resolve_name("ldoms.manager.config:Places")
+    parser, config = make_parser(), Config()
     yield from _head("LDMD", "ldmd", "the Logical Domains Manager of a host")
     yield ".B ldmd"
     for action in _options(parser):
@@ -139,7 +139,7 @@ def ldmd_page() -> Iterator[str]:
     for part in fields(config):
         yield from _section(part.name, getattr(config, part.name))
     yield ".SH FILES"
-    for path, meaning in _files(places(Path("/"))):
+    for path, meaning in _files(Places(Path("/"))):
         yield from _entry(bold(path), sentence(meaning))
     yield ".SH PORTS"
     first, last = config.network.data_ports
@@ -218,14 +218,14 @@ def attributes(docstring: str) -> dict[str, str]:
     return found
 
 
-def _files(places: Any) -> Iterator[tuple[str, str]]:
+def _files(places: Places) -> Iterator[tuple[str, str]]:
     for name, member in vars(type(places)).items():
         if isinstance(member, property) and isinstance(path := getattr(places, name), Path):
             yield str(path), inspect.getdoc(member) or ""
     yield f"{places.state}/ldoms.db", "Domains, services, who owns what, migrations, history: back it up."
     yield f"{places.state}/host.key, host.crt, trust/", "The host's key and certificate, and the hosts that it trusts."
     yield str(places.domain("UUID")), "Sockets and log of one guest."
-    yield f"/etc/pam.d/{resolve_name('ldoms.manager.config:AuthConfig')().pam_service}", "How passwords are checked."
+    yield f"/etc/pam.d/{AuthConfig().pam_service}", "How passwords are checked."
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -274,7 +274,7 @@ def write(directory: Path) -> list[Path]:
 
 def main() -> None:
     """Write the pages, and say where they are."""
-    parser = argparse.ArgumentParser(prog="python -m ldoms.cli.manual", description="Write the manual pages.")
+    parser = argparse.ArgumentParser(prog="python -m ldoms.manual", description="Write the manual pages.")
     parser.add_argument("directory", type=Path, metavar="DIR")
     for path in write(parser.parse_args().directory):
         print(path)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ldoms.cli.command import Command
 from ldoms.cli.help import shown
-from ldoms.cli.manual import attributes, escape, ldm_page, ldmd_page, prose, sentence, write
+from ldoms.manual import attributes, escape, ldm_page, ldmd_page, prose, sentence, write
 from ldoms.cli.table import COMMANDS, aliases
-from ldoms.daemon import _parser
+from ldoms.daemon import make_parser
 from ldoms.manager.config import Config, Places
 
 CHARACTERS = {
@@ -76,7 +76,7 @@ def test_a_command_with_all_that_can_be_typed(command: Command) -> None:
 def test_options_of_the_daemon() -> None:
     """Each option that ldmd reads has an entry with its help."""
     known = terms(ldmd_page)
-    for action in _parser()._actions:
+    for action in make_parser()._actions:
         (entry,) = [term for term in known if term.startswith(action.option_strings[0])]
         assert set(action.option_strings) <= set(re.split(r"[, ]+", entry))
         assert known[entry] == sentence(action.help or "")
