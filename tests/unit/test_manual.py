@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from ldoms.cli.command import Command
 from ldoms.cli.help import shown
-from ldoms.manual import attributes, escape, ldm_page, ldmd_page, prose, sentence, write
 from ldoms.cli.table import COMMANDS, aliases
 from ldoms.daemon import make_parser
 from ldoms.manager.config import Config, Places
+from ldoms.manual import attributes, escape, ldm_page, ldmd_page, prose, sentence, write
 
 CHARACTERS = {
     "\\(rs": "\\",
