@@ -379,10 +379,11 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 def kill_command(process: subprocess.Popen[str]) -> None:
-    """Kill a command that runs in a lab host, as losing its terminal may."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+    """Kill a command that runs in a lab host, as losing its terminal may; it may have ended by itself."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
     process.kill()
 
 

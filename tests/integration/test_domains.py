@@ -140,13 +140,12 @@ def test_a_domain_by_hand(hosts: Hosts, domain: str) -> None:
     assert hosts.ldm(SOURCE, "list-devices", "-p", "cpu").count("|pid=") == free
 
 
-@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, image_format: str) -> None:
-    """Without a boot-file: the first disk's own boot sector runs."""
-    path = boot_disk(hosts.lab.shared / f"{domain}.qcow2", image_format)
+@contextlib.contextmanager
+def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Telnet]:
+    """Let a domain boot from a disk until it says hello; a person at its console."""
     volume = f"{domain}-root@primary-vds0"
+    hosts.ldm(SOURCE, "add-vdsdev", back_end, volume)
     try:
-        hosts.ldm(SOURCE, "add-vdsdev", str(path), volume)
         hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
         hosts.ldm(SOURCE, "set-vcpu", "1", domain)
         hosts.ldm(SOURCE, "set-memory", "64M", domain)
@@ -154,10 +153,19 @@ def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, image_format:
         hosts.ldm(SOURCE, "start-domain", domain)
         with telnet(hosts, row(hosts, domain)[3]) as console:
             console.expect("Hello from the boot sector")
+            yield console
     finally:
-        hosts.remove_guest(domain)
-        path.unlink()
-        hosts.ldm(SOURCE, "add-domain", domain)
+        hosts.run(SOURCE, "ldm", "stop-domain", "-f", domain)
+        hosts.run(SOURCE, "ldm", "unbind-domain", domain)
+        hosts.run(SOURCE, "ldm", "remove-vdisk", "vdisk0", domain)
+        hosts.ldm(SOURCE, "remove-vdsdev", volume)
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, tmp_path: Path, image_format: str) -> None:
+    """Without a boot-file: the first disk's own boot sector runs."""
+    with booted_from(hosts, domain, str(boot_disk(tmp_path / "disk.qcow2", image_format))):
+        assert row(hosts, domain)[1:3] == ["active", "-n----"]
 
 
 def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> None:
@@ -166,20 +174,11 @@ def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> 
     made = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=False)
     if made.returncode != 0:
         pytest.skip(f"no loop device can be had here: {made.stderr.strip()}")
-    device, volume = made.stdout.strip(), f"{domain}-root@primary-vds0"
     try:
-        hosts.ldm(SOURCE, "add-vdsdev", device, volume)
-        hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
-        hosts.ldm(SOURCE, "set-vcpu", "1", domain)
-        hosts.ldm(SOURCE, "set-memory", "64M", domain)
-        hosts.ldm(SOURCE, "bind-domain", domain)
-        hosts.ldm(SOURCE, "start-domain", domain)
-        with telnet(hosts, row(hosts, domain)[3]) as console:
-            console.expect("Hello from the boot sector")
+        with booted_from(hosts, domain, made.stdout.strip()):
+            assert row(hosts, domain)[1:3] == ["active", "-n----"]
     finally:
-        hosts.remove_guest(domain)
-        subprocess.run(["losetup", "--detach", device], check=True)
-        hosts.ldm(SOURCE, "add-domain", domain)
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
 
 def test_more_than_there_is_is_refused_with_the_figures(hosts: Hosts, domain: str) -> None:
@@ -262,25 +261,61 @@ def test_a_guest_that_powers_itself_off_leaves_its_domain_bound(hosts: Hosts) ->
         wait_until(lambda: row(hosts, name)[1] == "bound", 30, "the domain is not bound")
 
 
-def test_a_client_that_does_not_read_holds_nothing_up(hosts: Hosts, domain: str) -> None:
-    """Its terminal hangs: the domain can be stopped and unbound all the same."""
-    path = boot_disk(hosts.lab.shared / f"{domain}.qcow2", "raw")
-    volume = f"{domain}-root@primary-vds0"
+def test_a_guest_that_panics_starts_anew_as_it_wishes(hosts: Hosts) -> None:
+    """Its kernel is told to (panic=1); its domain is active all the time, and its QEMU is the same."""
+    name = hosts.standing_guest()
+    view = hosts.view(SOURCE, name)
+    assert view is not None
+    (before,) = hosts.qemus(view["domain"]["uuid"]).values()
+    with telnet(hosts, row(hosts, name)[3]) as console:
+        console.expect("control options")
+        console.type("crash\r\n")
+        console.expect("Kernel panic")
+        console.expect("pulse count=1 ")
+    assert row(hosts, name)[1:3] == ["active", "-n----"]
+    assert list(hosts.qemus(view["domain"]["uuid"]).values()) == [before]
+
+
+def test_two_at_a_console(hosts: Hosts) -> None:
+    """Both read; the first writes, and the second does when the first has left by its own wish."""
+    name = hosts.standing_guest()
+    port = row(hosts, name)[3]
+    with telnet(hosts, port) as first, telnet(hosts, port) as second:
+        first.expect("control options")
+        second.expect("control options")
+        first.type("echo for both\r\n")
+        first.expect("for both")
+        second.expect("for both")
+        second.type("echo from the second\r\n")
+        second.expect("Another user has the write permission of this console.")
+        first.type("\r~.")
+        assert first.process.wait(TELNET_S) is not None
+        second.type("\r\necho still the second\r\n")
+        assert "from the second" not in second.expect("still the second")
+
+
+def test_bind_refuses_what_has_been_given_away(hosts: Hosts, domain: str) -> None:
+    """It was free when the domain was described; primary has taken it back since."""
+    hosts.ldm(SOURCE, "set-vcpu", "1", domain)
+    hosts.ldm(SOURCE, "set-memory", "64M", domain)
+    free = hosts.ldm(SOURCE, "list-devices", "-p", "cpu").count("|pid=")
+    hosts.ldm(SOURCE, "add-vcpu", str(free), "primary")
     try:
-        hosts.ldm(SOURCE, "add-vdsdev", str(path), volume)
-        hosts.ldm(SOURCE, "add-vdisk", "vdisk0", volume, domain)
-        hosts.ldm(SOURCE, "set-vcpu", "1", domain)
-        hosts.ldm(SOURCE, "set-memory", "64M", domain)
-        hosts.ldm(SOURCE, "bind-domain", domain)
-        hosts.ldm(SOURCE, "start-domain", domain)
-        with telnet(hosts, row(hosts, domain)[3]) as console:
-            console.expect("Hello from the boot sector")
-            time.sleep(1)
-            began = time.monotonic()
-            hosts.ldm(SOURCE, "stop-domain", "-f", domain)
-            hosts.ldm(SOURCE, "unbind-domain", domain)
-            assert time.monotonic() - began < 10
+        assert re.fullmatch(
+            rf"LDom {domain} cannot get 1 virtual CPU: it needs 1 free strand, and 0 of this host's \d+ are free.*",
+            refused(hosts, "bind-domain", domain),
+        )
+        assert row(hosts, domain)[1] == "inactive"
     finally:
-        hosts.remove_guest(domain)
-        path.unlink()
-        hosts.ldm(SOURCE, "add-domain", domain)
+        hosts.ldm(SOURCE, "remove-vcpu", str(free), "primary")
+    hosts.ldm(SOURCE, "bind-domain", domain)
+
+
+def test_a_client_that_does_not_read_holds_nothing_up(hosts: Hosts, domain: str, tmp_path: Path) -> None:
+    """Its terminal hangs: the domain can be stopped and unbound all the same."""
+    with booted_from(hosts, domain, str(boot_disk(tmp_path / "disk", "raw"))):
+        time.sleep(1)
+        began = time.monotonic()
+        hosts.ldm(SOURCE, "stop-domain", "-f", domain)
+        hosts.ldm(SOURCE, "unbind-domain", domain)
+        assert time.monotonic() - began < 10

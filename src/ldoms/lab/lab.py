@@ -48,12 +48,13 @@ class HostPlan:
         strands_per_cpu: into how many strands each CPU of the machine is divided; 0 = so many that there are eight.
         confine: threads run on the strands of their domain only, as on a real host. Without it strands are only
             counted, which suits several hosts on one small machine better.
-        memory: to partition. Half of everything is taken from the control domain, for guests.
+        memory: to partition; empty = 8 GiB, or an equal part of half this machine's if that is less. Half of
+            everything is taken from the control domain, for guests.
     """
 
     strands_per_cpu: int = 0
     confine: bool = False
-    memory: str = "8G"
+    memory: str = ""
 
 
 @dataclass(frozen=True, slots=True)

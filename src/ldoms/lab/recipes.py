@@ -24,7 +24,7 @@ DISK = "disk.qcow2"
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 
 # The self-tests of the kernel's ciphers take a second under TCG; guests of a laboratory need no mitigations.
-_BOOT_ARGS = "console=ttyS0 quiet mitigations=off cryptomgr.notests"
+_BOOT_ARGS = "console=ttyS0 quiet mitigations=off cryptomgr.notests panic=1"
 
 _DISK_SIZE = "4G"
 _BOOTSTRAP_LIMIT_S = 900.0
