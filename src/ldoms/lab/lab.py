@@ -163,6 +163,7 @@ def up(name: str, count: int, plan: HostPlan, progress: Progress) -> Lab:
         with suppress(NotFound):
             known = load(name)
             if all(space.is_alive for space in known.spaces.values()):
+                _serve_time(known)
                 _start_managers(known, progress)
                 return known
             progress("what is left of an earlier lab is taken away")
@@ -261,6 +262,7 @@ def _make(name: str, count: int, plan: HostPlan, progress: Progress) -> Lab:
     _write_private(lab.password_file, password + "\n")
     for host in hosts:
         _furnish(lab, host, password)
+    _serve_time(lab)
     _start_managers(lab, progress)
     for host in hosts:
         _partition(lab, host)
@@ -298,6 +300,12 @@ def _closed_to_us(directory: str, names: list[str]) -> list[str]:
     return [name for name in names if name not in readable]
 
 
+def _memory_of_each(hosts: int, machine_bytes: int) -> str:
+    """All hosts of a lab together get half of the machine, and none more than it can use."""
+    share_mib = machine_bytes // 2 // hosts >> 20
+    return f"{min(8192, share_mib // 256 * 256)}M"
+
+
 def _configuration(lab: Lab, host: str) -> str:
     cpus = len(os.sched_getaffinity(0))
     strands = lab.plan.strands_per_cpu or max(1, math.ceil(8 / cpus))
@@ -308,7 +316,7 @@ def _configuration(lab: Lab, host: str) -> str:
             f'name = "{host}"',
             f"strands_per_cpu = {strands}",
             f"confine = {str(lab.plan.confine).lower()}",
-            f'memory = "{lab.plan.memory}"',
+            f'memory = "{lab.plan.memory or _memory_of_each(len(lab.hosts), psutil.virtual_memory().total)}"',
             "[network]",
             f'data_address = "{lab.address(host)}"',
             "[hypervisor]",
@@ -316,6 +324,25 @@ def _configuration(lab: Lab, host: str) -> str:
             "",
         ]
     )
+
+
+def _serve_time(lab: Lab) -> None:
+    """Serve this machine's time to the guests, from the switch, where they look for it; unless that is done."""
+    switch = lab.space(SWITCH)
+    program = shutil.which("chronyd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        return
+    for process in switch.processes():
+        with suppress(psutil.Error):
+            if process.name() == "chronyd":
+                return
+    directory = lab.path / "time"
+    directory.mkdir(mode=0o750, exist_ok=True)
+    lines = ["local stratum 8", "allow", "cmdport 0", "bindcmdaddress /", f"pidfile {directory}/chronyd.pid"]
+    configuration = directory / "chrony.conf"
+    configuration.write_text("\n".join(lines) + "\n")
+    # -x: it never touches the clock of this machine, which all namespaces share.
+    switch.start([program, "-n", "-x", "-u", "root", "-f", str(configuration)], directory / "log", dict(os.environ))
 
 
 def _partition(lab: Lab, host: str) -> None:

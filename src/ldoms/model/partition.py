@@ -100,7 +100,8 @@ class Partition:
         free = self.free_strands
         if count > len(free):
             raise NoResources(
-                f"LDom {name} cannot get {already + count} virtual CPUs: it needs {count} free strands, and"
+                f"LDom {name} cannot get {already + count} virtual CPU{_s(already + count)}: it needs {count} free"
+                f" strand{_s(count)}, and"
                 f" {len(free)} of this host's {len(self.size.strands)} are free"
                 f"{self._relief('vcpu', len(free), count)}",
                 code="no-strands",
@@ -165,3 +166,7 @@ def shrink_memory(blocks: tuple[MemoryBlock, ...], size_mib: int) -> tuple[Memor
             kept.append(MemoryBlock(block.real_address_mib, block.physical_address_mib, taken))
         size_mib -= taken
     return tuple(kept)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
