@@ -134,3 +134,17 @@ def test_a_manager_is_killed_over_a_busy_database(database: Database, tmp_path: 
     assert said == (0 if place != source else 1)
     assert hosts.state(place, database.name) == "active"
     database.check(load.result())
+
+
+def test_the_database_is_shut_down_by_its_own_wish(database: Database) -> None:
+    """stop-domain asks the guest, and it stops its server before it switches off: the next start needs no recovery."""
+    hosts = database.hosts
+    (place,) = hosts.place(database.name)
+    assert hosts.ldm(place, "stop-domain", database.name) == f"LDom {database.name} stopped\n"
+    assert hosts.state(place, database.name) == "bound"
+    hosts.ldm(place, "start-domain", database.name)
+    wait_until(database.answers, 90, "the database does not answer")
+    log = query(database.server, "select pg_read_file('/var/log/postgresql/postgresql.log')", prefix=database.prefix)
+    last_start = str(log).rpartition("starting PostgreSQL")[2]
+    assert "database system was shut down at" in last_start
+    assert "not properly shut down" not in last_start

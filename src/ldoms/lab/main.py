@@ -178,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--strands-per-cpu", type=int, default=0, metavar="N", help="default: so many that there are eight")
     up.add_argument("--confine", action="store_true", help="domains run on their strands only")
     up.add_argument(
-        "--memory", default="", metavar="SIZE", help="of each host, to partition (default: 8G, or less on small machines)"
+        "--memory",
+        default="",
+        metavar="SIZE",
+        help="of each host, to partition (default: 8G, or less on small machines)",
     )
     up.set_defaults(run=_up)
 

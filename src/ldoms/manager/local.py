@@ -14,7 +14,7 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.model.domain import ConsoleConstraint, Domain
-from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound
+from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
@@ -137,6 +137,12 @@ class LocalMigrationHost:
     def check_admits(self, preparation: Preparation) -> Domain:
         """The domain as it will be here, with what it is given."""
         store, moved = self._host.store, preparation.domain
+        if not self.facts.incoming_enabled:  # the source checks it first, but the switch is this host's
+            raise RequestError(
+                f"incoming migration is switched off on {self.facts.name}: set incoming = true in section [migration]"
+                " of ldmd.toml there, and restart ldmd",
+                code="migration-enabled",
+            )
         name = preparation.new_name or moved.name
         self._host.operations.check_free(name)
         known = store.domains()

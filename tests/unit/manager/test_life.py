@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from ldoms.hypervisor.engine import RunState
 from ldoms.manager.manager import Manager, _fit
 from ldoms.model.domain import DomainState
-from ldoms.model.errors import Busy, HostError, LdomsError
+from ldoms.model.errors import Busy, HostError, LdomsError, RequestError
 from ldoms.model.events import EventKind
+from ldoms.model.migration import MigrationOptions, Preparation
 from ldoms.model.partition import HostSize
 from unit.clock import run
 from unit.manager.desk import at_desk, fake_host, furnish
@@ -252,3 +255,21 @@ def test_a_bound_domain_is_given_more_and_gives_back_at_once(tmp_path: Path) -> 
         assert manager.host.partition().free_memory_mib == 3072
 
     at_desk(tmp_path, work)
+
+
+def test_a_host_that_lets_nobody_in_refuses_whatever_the_source_has_checked(tmp_path: Path) -> None:
+    """The switch is the target's own: a source that does not ask, or asked before, is refused too."""
+
+    async def main() -> None:
+        host = fake_host(tmp_path)
+        host.incoming_enabled = False
+        manager = await host.start()
+        try:
+            guest = replace(manager.host.store.domain("primary"), name="ldg1", uuid=str(uuid4()))
+            preparation = Preparation("m", 1, "t4-2", guest, "", True, "root", None, MigrationOptions("t4-1"), key="")
+            with pytest.raises(RequestError, match="incoming migration is switched off on t4-1: set incoming = true"):
+                manager.target._local.check_admits(preparation)
+        finally:
+            await host.stop()
+
+    run(main())

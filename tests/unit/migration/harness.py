@@ -63,6 +63,7 @@ class FakeHost:
     directory: Path
     store: Store = field(default_factory=lambda: Store(":memory:"))
     network: FakeNetwork = field(default_factory=FakeNetwork)
+    incoming_enabled: bool = True
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.world)
@@ -82,6 +83,7 @@ class FakeHost:
                 cpu_model="a processor",
                 cpu_flags=("aes",),
                 hypervisor=FACTS,
+                incoming_enabled=self.incoming_enabled,
             ),
             store=self.store,
             engine=self.engine,

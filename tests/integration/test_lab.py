@@ -1,0 +1,198 @@
+"""``ldoms-lab`` as a person types it: labs come and go, side by side, and leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ldoms.lab import images
+from support import check_no_trace, need_root_and_qemu, wait_until
+
+LIMIT_S = 90.0
+
+
+class LabCommand:
+    """The command, with its labs in a directory of this test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {**os.environ, "LDOMS_LABS": str(directory)}
+
+    def __call__(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ldoms-lab", *words],
+            env=self.environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
+    def good(self, *words: str, text: str = "") -> str:
+        """A command that must work; what it prints."""
+        done = self(*words, text=text)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def status(self, name: str) -> list[dict[str, object]]:
+        """What a lab says of its hosts."""
+        (one,) = json.loads(self.good("--lab", name, "status", "--json"))
+        return list(one["hosts"])
+
+    def bad(self, *words: str) -> str:
+        """A command that must fail; its one sentence."""
+        done = self(*words)
+        assert done.returncode != 0, f"{words} was not refused: {done.stdout}"
+        (sentence,) = done.stderr.splitlines()
+        return sentence
+
+
+def processes_that_name(path: str) -> list[int]:
+    """Those with a path on their command line."""
+    found = psutil.process_iter(["cmdline"])
+    return [process.pid for process in found if path in " ".join(process.info["cmdline"] or ())]
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[LabCommand]:
+    need_root_and_qemu()
+    images.build("tiny")
+    with tempfile.TemporaryDirectory(prefix="ldl-", dir="/tmp") as directory:
+        made = LabCommand(Path(directory))
+        try:
+            yield made
+        finally:
+            for name in ("one", "three", "cut"):
+                made("--lab", name, "down", "-f")
+            check_no_trace(made.directory)
+
+
+@pytest.fixture(scope="module")
+def three(command: LabCommand) -> Iterator[LabCommand]:
+    """A lab of three hosts."""
+    command.good("--lab", "three", "up", "--hosts", "3")
+    try:
+        yield command
+    finally:
+        command.good("--lab", "three", "down")
+
+
+def test_up_makes_hosts_that_know_each_other(three: LabCommand) -> None:
+    """Each has a manager, half of its strands free for guests, and trusts the others."""
+    hosts = three.status("three")
+    assert [host["name"] for host in hosts] == ["t4-1", "t4-2", "t4-3"]
+    assert all(host["manager"] for host in hosts)
+    trusted = three.good("--lab", "three", "exec", "t4-3", "--", "ldm", "list-trust")
+    assert "t4-1" in trusted
+    assert "t4-2" in trusted
+    assert "t4-3" in three.good("--lab", "three", "status")
+
+
+def test_up_again_changes_nothing_and_mends_what_is_missing(three: LabCommand) -> None:
+    """The same managers run on; one that was killed is started."""
+    before = three.status("three")
+    three.good("--lab", "three", "up", "--hosts", "3")
+    assert three.status("three") == before
+    three.good("--lab", "three", "ldmd", "kill", "t4-2")
+    assert three.status("three")[1]["manager"] is None
+    three.good("--lab", "three", "up", "--hosts", "3")
+    after = three.status("three")
+    assert after[1]["manager"]
+    assert (after[0], after[2]) == (before[0], before[2])
+
+
+def test_labs_stand_side_by_side(three: LabCommand) -> None:
+    """Under their names, with the same addresses; one goes while the other stays."""
+    three.good("--lab", "one", "up", "--hosts", "1")
+    told = three.good("status", "-a")
+    assert "lab one " in told
+    assert "lab three " in told
+    three.good("--lab", "one", "exec", "t4-1", "--", "ldm", "add-domain", "only-here")
+    assert "only-here" not in three.good("--lab", "three", "exec", "t4-1", "--", "ldm", "list")
+    three.good("--lab", "one", "down")
+    assert not (three.directory / "one").exists()
+    assert all(host["manager"] for host in three.status("three"))
+
+
+def test_exec_is_like_the_command_itself(three: LabCommand) -> None:
+    """Its words, its input, its output, its exit status."""
+    done = three(
+        "--lab", "three", "exec", "client", "--", "sh", "-c", 'cat; echo "$1" >&2; exit 7', "sh", "a  b", text="in"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "in", "a  b\n")
+    assert three.good("--lab", "three", "exec", "t4-2", "--", "hostname") == "t4-2\n"
+    assert three("--lab", "three", "exec", "t4-1", "--", "ldm", "list", "nobody").returncode == 1
+
+
+def test_the_switch_serves_time(three: LabCommand) -> None:
+    """Guests ask it; here a client does."""
+    words = ("chronyd", "-x", "-Q", "-t", "10", "server 10.77.0.254 iburst")
+    done = three("--lab", "three", "exec", "client", "--", *words)
+    assert done.returncode == 0, done.stderr
+    assert "System clock wrong by" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("exec", "t9", "--", "true"), "lab three has no host t9: it has switch, client, t4-1, t4-2, t4-3"),
+        (("shape", "--rate", "fast"), "fast"),
+        (("shape", "--delay", "1 parsec"), "1 parsec"),
+        (("shape", "--loss", "200%"), "200%"),
+        (("shape", "t9"), "has no host t9"),
+        (("guest", "ldg1", "/no/such/image"), "/no/such/image"),
+        (("up", "--hosts", "99"), "1 to 16 hosts, not 99"),
+    ],
+)
+def test_bad_words_get_one_sentence(three: LabCommand, words: tuple[str, ...], sentence: str) -> None:
+    """It names what was wrong; the lab is as before."""
+    assert sentence in three.bad("--lab", "three", *words)
+
+
+def test_a_lab_that_is_not_there(command: LabCommand) -> None:
+    """Is said to be so; `down -f` is content."""
+    assert command.bad("--lab", "none", "down") == "ldoms-lab: lab none is not up: 'ldoms-lab up' makes it"
+    assert command.good("--lab", "none", "down", "-f") == ""
+    assert "cannot name a lab" in command.bad("--lab", "No Lab", "up")
+
+
+def test_ctrl_c_while_a_lab_is_made_leaves_nothing(command: LabCommand) -> None:
+    """It is taken away again, and the exit status is that of an interrupted command."""
+    process = subprocess.Popen(
+        ["ldoms-lab", "--lab", "cut", "up"],
+        env=command.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until((command.directory / "cut/t4-1/ldmd.log").exists, 60, "the lab is not begun")
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not (command.directory / "cut").exists()
+
+
+def test_down_takes_running_guests_and_killed_managers_along(command: LabCommand) -> None:
+    """Nothing of a lab is left, in whatever state it was."""
+    command.good("--lab", "one", "up", "--hosts", "1")
+    command.good("--lab", "one", "guest", "ldg1", "tiny")
+    command.good("--lab", "one", "exec", "t4-1", "--", "ldm", "start-domain", "ldg1")
+    command.good("--lab", "one", "ldmd", "kill", "t4-1")
+    time.sleep(0.5)
+    mark = f"{command.directory}/one"
+    assert processes_that_name(mark)
+    command.good("--lab", "one", "down")
+    assert not processes_that_name(mark)
+    assert not (command.directory / "one").exists()
