@@ -21,7 +21,6 @@ from ldoms.model.errors import (
     NoResources,
     NotAuthorized,
     NotFound,
-    OutcomeUnknown,
     PeerError,
     RequestError,
 )
@@ -37,7 +36,6 @@ STATUS: Mapping[type[LdomsError], int] = {
     CheckFailed: 422,
     PeerError: 502,
     MigrationError: 500,
-    OutcomeUnknown: 503,
     HostError: 500,
 }
 

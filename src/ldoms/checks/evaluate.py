@@ -8,7 +8,7 @@ from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
 
 # An inactive domain needs nothing but a free name: what it asks for is looked at when it is bound. For a bound one
-# the machine does not matter, as it will start afresh. (spec/ldm.md 4.6)
+# the machine does not matter, as it will start afresh.
 RULES: tuple[Rule, ...] = (
     Rule("manager-version", ANY, hosts.manager_version),
     Rule("migration-enabled", ANY, hosts.migration_enabled),

@@ -67,7 +67,7 @@ def _run(words: list[str]) -> int:
 
 
 def _version() -> int:
-    """The version, in the words that monitoring tools look for (spec/ldm.md 2.6)."""
+    """The version, in the words that monitoring tools look for."""
     facts = Client().get("/host")["facts"]
     qemu = facts["hypervisor"]["version"]
     say(f"Logical Domains Manager (v {facts['version']})")

@@ -22,7 +22,7 @@ CHUNK = 4096
 MAX_BACKLOG = 256 * 1024
 """Bytes that wait for a client which does not read them; what comes on top of that is lost to it."""
 
-# The words of vntsd (spec/ldm.md 1.6): scripts wait for them.
+# The words of vntsd: scripts wait for them.
 _BANNER = 'Connecting to console "{name}" in group "{group}" ....\r\nPress ~? for control options ..\r\n'
 _HELP = "\r\nVNTSD commands\r\n~. --exit from this console\r\n~? --this help\r\n"
 _READER = "\r\nAnother user has the write permission of this console.\r\n"

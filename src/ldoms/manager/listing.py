@@ -139,7 +139,7 @@ class Listing:
 
 
 def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool) -> str:
-    """The six letters of the FLAGS column (spec/ldm.md 1.3)."""
+    """The six letters of the FLAGS column."""
     migrating = "-"
     if migration is not None:
         migrating = "e" if migration.error else migration.role[0]

@@ -120,7 +120,7 @@ def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wante
 
 
 def _check_alignment(name: str, verb: str, now_mib: int, wanted_mib: int) -> None:
-    """The rule for a domain that runs, and its words, as scripts know them (spec/ldm.md section 5)."""
+    """The rule for a domain that runs, and its words, as scripts know them."""
     difference = abs(wanted_mib - now_mib)
     if difference % ACTIVE_ALIGNMENT_MIB == 0:
         return

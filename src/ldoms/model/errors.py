@@ -13,8 +13,7 @@
     ├── HostError           this host: QEMU, the kernel, a file, a port
     ├── PeerError           the other host, or the way to it
     ├── MigrationError      a migration ended without moving the domain; phase and cause
-    ├── Cancelled           nobody: somebody asked for an end, and everything is undone
-    └── OutcomeUnknown      nobody yet: it may have happened; look again
+    └── Cancelled           nobody: somebody asked for an end, and everything is undone
 
 Each error has a stable ``code`` for scripts, and a sentence for people.
 """
@@ -129,9 +128,3 @@ class Cancelled(LdomsError):
     """It was stopped because somebody asked for it, and what it had done is undone."""
 
     default_code = "cancelled"
-
-
-class OutcomeUnknown(LdomsError):
-    """It may or may not have happened; ask again, never guess."""
-
-    default_code = "outcome-unknown"

@@ -23,7 +23,6 @@ class EventKind(StrEnum):
     DOMAIN_DOUBLED = "domain-doubled"
     """A migration was settled by force although the other host was not lost: the guest may run twice."""
     SERVICES_CHANGED = "services-changed"
-    OPERATION_CHANGED = "operation-changed"
     MIGRATION_PHASE_ENTERED = "migration-phase-entered"
     MIGRATION_ENDED = "migration-ended"
 

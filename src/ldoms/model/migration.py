@@ -137,7 +137,6 @@ class CheckFacts:
     target: TargetFacts
     clock: ClockReading
     source_data_mtu: int = 0
-    source_busy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ are made durable *before* the action that the table names is carried out, and th
 
 A target that cannot take over records REFUSED before it says so, and never runs that copy afterwards; the source
 then resumes (peer-refused). A verdict that was told is never changed: asked again, even years and several moves
-later, the target gives the same answer. ``design.md`` section 5 is the picture; this table is what runs, and
+later, the target gives the same answer. ``docs/explanation/hand-off.md`` tells why; this table is what runs, and
 ``tests/unit/model/test_ownership.py`` walks through everything that can happen to it.
 """
 

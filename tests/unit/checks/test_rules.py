@@ -189,7 +189,6 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("name-free", together(options(new_name="x"), target(names={"x": "somebody"})), ERROR, "LDom x already exists", "NEWNAME"),
     ("uuid-free", target(names={"other": UUID}), ERROR, f"LDom other on t4-2 has the same UUID {UUID}", "ldm remove-domain other"),
     ("not-busy", target(busy=("bind-domain of ldg1",)), ERROR, "bind-domain of ldg1 is under way on t4-2", "wait"),
-    ("not-busy", lambda facts: replace(facts, source_busy=("x",)), ERROR, "x is under way on t4-1", "wait"),
     ("macs", target(macs={MAC: "ldg9"}), ERROR, f"MAC address {MAC} of LDom ldg1 is in use by ldg9 on t4-2", "another address"),
     ("macs", target(macs={NET_MAC: "ldg9"}), ERROR, f"MAC address {NET_MAC} of LDom ldg1 is in use", "another address"),
     ("masters", constraints(masters=("ldg0",)), OVERRIDABLE, "LDom ldg0, the master of LDom ldg1, does not exist on t4-2", "master= ldg1"),
