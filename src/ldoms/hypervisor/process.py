@@ -82,6 +82,11 @@ class Process:
         except psutil.Error:
             return {}
 
+    @property
+    def status(self) -> int | None:
+        """How it ended: an exit status, or less than zero for a signal; None where that cannot be known."""
+        return self._child.returncode if self._child is not None else None
+
     def close(self) -> None:
         """Stop following it; it goes on."""
         if self._pidfd >= 0:

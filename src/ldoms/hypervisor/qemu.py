@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 from qemu.qmp import Message
 
 from ldoms.hypervisor.agent import QemuAgent
@@ -38,6 +39,8 @@ from ldoms.hypervisor.qmp import QUICK_S, SLOW_S, Monitor
 from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
+
+_log = structlog.get_logger(__name__)
 
 START_S = 30.0
 QUIT_S = 5.0
@@ -272,6 +275,7 @@ class QemuGuest:
     async def _supervise(self) -> None:
         await self._process.gone.wait()
         await self._monitor.lost.wait()  # what QEMU said last comes first
+        _log.info("qemu-ended", domain=self.name, status=self._process.status, said=self._last_words())
         self._emit(GuestEvent(GuestEventKind.GONE, time.time()))
 
     async def _set_capabilities(self, wanted: tuple[str, ...]) -> None:
