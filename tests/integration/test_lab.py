@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ldoms.lab import images
 from support import check_no_trace, need_root_and_qemu, wait_until
 
 LIMIT_S = 90.0
+PROGRAM = str(Path(sys.executable).with_name("ldoms-lab"))
 
 
 class LabCommand:
@@ -29,7 +31,7 @@ class LabCommand:
 
     def __call__(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["ldoms-lab", *words],
+            [PROGRAM, *words],
             env=self.environment,
             input=text,
             capture_output=True,
@@ -169,7 +171,7 @@ def test_a_lab_that_is_not_there(command: LabCommand) -> None:
 def test_ctrl_c_while_a_lab_is_made_leaves_nothing(command: LabCommand) -> None:
     """It is taken away again, and the exit status is that of an interrupted command."""
     process = subprocess.Popen(
-        ["ldoms-lab", "--lab", "cut", "up"],
+        [PROGRAM, "--lab", "cut", "up"],
         env=command.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
