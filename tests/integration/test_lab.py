@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,7 +191,6 @@ def test_down_takes_running_guests_and_killed_managers_along(command: LabCommand
     command.good("--lab", "one", "guest", "ldg1", "tiny")
     command.good("--lab", "one", "exec", "t4-1", "--", "ldm", "start-domain", "ldg1")
     command.good("--lab", "one", "ldmd", "kill", "t4-1")
-    time.sleep(0.5)
     mark = f"{command.directory}/one"
     assert processes_that_name(mark)
     command.good("--lab", "one", "down")

@@ -42,7 +42,7 @@ class Caller:
         if self.role < role:
             raise NotAuthorized(
                 f"Authorization failed: {self.user} may not {what}; an administrator can allow it by adding the user"
-                " to the group that [auth] of ldmd.toml names (ldoms, if none)",
+                " to the group ldoms, or to that which [auth] of ldmd.toml names",
                 user=self.user,
             )
 

@@ -87,7 +87,7 @@ def name_free(facts: CheckFacts) -> Findings:
 
 
 def not_busy(facts: CheckFacts) -> Findings:
-    """A domain takes part in one operation at a time; the source looks at itself before it asks the target."""
+    """Nothing else is under way with the domain on the target; the source has taken it for this migration."""
     for operation in facts.target.busy:
         yield Finding(
             "not-busy",

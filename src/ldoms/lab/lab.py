@@ -35,6 +35,7 @@ READY_S = 60.0
 STOP_S = 20.0
 MANAGER_PORT, DATA_PORTS = 6482, (8101, 8199)
 MAX_HOSTS = 16
+MOST_MIB, ROOM_FOR_A_DATABASE_MIB = 8192, 2560
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,11}")
 
 Progress = Callable[[str], None]
@@ -48,8 +49,8 @@ class HostPlan:
         strands_per_cpu: into how many strands each CPU of the machine is divided; 0 = so many that there are eight.
         confine: threads run on the strands of their domain only, as on a real host. Without it strands are only
             counted, which suits several hosts on one small machine better.
-        memory: to partition; empty = 8 GiB, or an equal part of half this machine's if that is less. Half of
-            everything is taken from the control domain, for guests.
+        memory: to partition; empty = as `memory_of_each` says. Half of everything is taken from the control domain,
+            for guests.
     """
 
     strands_per_cpu: int = 0
@@ -163,7 +164,7 @@ def up(name: str, count: int, plan: HostPlan, progress: Progress) -> Lab:
         with suppress(NotFound):
             known = load(name)
             if all(space.is_alive for space in known.spaces.values()):
-                _serve_time(known)
+                _serve_time(known, progress)
                 _start_managers(known, progress)
                 return known
             progress("what is left of an earlier lab is taken away")
@@ -262,7 +263,7 @@ def _make(name: str, count: int, plan: HostPlan, progress: Progress) -> Lab:
     _write_private(lab.password_file, password + "\n")
     for host in hosts:
         _furnish(lab, host, password)
-    _serve_time(lab)
+    _serve_time(lab, progress)
     _start_managers(lab, progress)
     for host in hosts:
         _partition(lab, host)
@@ -300,23 +301,24 @@ def _closed_to_us(directory: str, names: list[str]) -> list[str]:
     return [name for name in names if name not in readable]
 
 
-def _memory_of_each(hosts: int, machine_bytes: int) -> str:
-    """All hosts of a lab together get half of the machine, and none more than it can use."""
-    share_mib = machine_bytes // 2 // hosts >> 20
-    return f"{min(8192, share_mib // 256 * 256)}M"
+def memory_of_each(hosts: int, machine_mib: int) -> int:
+    """MiB for each host: together half of the machine, but enough for a database guest, and no more than is used."""
+    share = max(ROOM_FOR_A_DATABASE_MIB, machine_mib // 2 // hosts)
+    return min(MOST_MIB, share, machine_mib) // 256 * 256
 
 
 def _configuration(lab: Lab, host: str) -> str:
     cpus = len(os.sched_getaffinity(0))
     strands = lab.plan.strands_per_cpu or max(1, math.ceil(8 / cpus))
     tiny = find("tiny")
+    memory = lab.plan.memory or f"{memory_of_each(len(lab.hosts), psutil.virtual_memory().total >> 20)}M"
     return "\n".join(
         [
             "[host]",
             f'name = "{host}"',
             f"strands_per_cpu = {strands}",
             f"confine = {str(lab.plan.confine).lower()}",
-            f'memory = "{lab.plan.memory or _memory_of_each(len(lab.hosts), psutil.virtual_memory().total)}"',
+            f'memory = "{memory}"',
             "[network]",
             f'data_address = "{lab.address(host)}"',
             "[hypervisor]",
@@ -326,11 +328,12 @@ def _configuration(lab: Lab, host: str) -> str:
     )
 
 
-def _serve_time(lab: Lab) -> None:
+def _serve_time(lab: Lab, progress: Progress) -> None:
     """Serve this machine's time to the guests, from the switch, where they look for it; unless that is done."""
     switch = lab.space(SWITCH)
     program = shutil.which("chronyd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
+        progress("chronyd is not installed: guests get no time from this lab")
         return
     for process in switch.processes():
         with suppress(psutil.Error):

@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory",
         default="",
         metavar="SIZE",
-        help="of each host, to partition (default: 8G, or less on small machines)",
+        help="of each host, to partition (default: 8G, or a share of a small machine)",
     )
     up.set_defaults(run=_up)
 
