@@ -280,8 +280,10 @@ def test_two_at_a_console(hosts: Hosts) -> None:
     """Both read; the first writes, and the second does when the first has left by its own wish."""
     name = hosts.standing_guest()
     port = row(hosts, name)[3]
-    with telnet(hosts, port) as first, telnet(hosts, port) as second:
-        first.expect("control options")
+    with contextlib.ExitStack() as both:
+        first = both.enter_context(telnet(hosts, port))
+        first.expect("control options")  # before the other one comes, or that may be the first
+        second = both.enter_context(telnet(hosts, port))
         second.expect("control options")
         first.type("echo for both\r\n")
         first.expect("for both")
