@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import psutil
 import pytest
 
 from ldoms.lab.links import Cut, Shape
@@ -57,8 +58,16 @@ class Fault:
         process = self.hosts.qemus(self.uuid).get(host)
         if process is not None:
             process.kill()
-            wait_until(lambda: not process.is_running() or process.status() == "zombie", 10, "QEMU does not die")
+            wait_until(lambda: has_ended(process), 10, "QEMU does not die")
         self.go_on()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process runs no more, reaped or not."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 Break = Callable[[Fault], None]

@@ -103,6 +103,7 @@ class FakeGuest:
         self.announced = 0
         self.placement = spec.placement
         self.refuses_to_run = False
+        self._is_dead = False
         self._world = world
         self._gone = asyncio.Event()
         self._queues: set[asyncio.Queue[GuestEvent]] = set()
@@ -183,11 +184,18 @@ class FakeGuest:
         """Nothing is used."""
         return (0.0,) * self.spec.vcpus
 
-    def die(self) -> None:
-        """End as a killed process does."""
+    def die(self, noticed_after_s: float = 0.0) -> None:
+        """End as a killed process does: it answers no more at once, and is known to be gone somewhat later."""
+        self.run_state = RunState.CRASHED
+        self._is_dead = True
+        if noticed_after_s:
+            asyncio.get_running_loop().call_later(noticed_after_s, self._be_gone)
+        else:
+            self._be_gone()
+
+    def _be_gone(self) -> None:
         if self.is_gone:
             return
-        self.run_state = RunState.CRASHED
         self._gone.set()
         if self._copy is not None:
             self._copy.cancel()
@@ -330,7 +338,7 @@ class FakeGuest:
 
     async def _answer(self) -> None:
         await asyncio.sleep(0)
-        if self.is_gone:
+        if self._is_dead:
             raise HostError(f"the connection to the QEMU of LDom {self.spec.name} was lost", code="qemu-gone")
         if self.hangs:
             await asyncio.sleep(5)

@@ -324,16 +324,19 @@ class TargetSide:
             if guest is None:
                 arrival.error = "the QEMU that had received the copy has ended"
                 return False
-            if await guest.state() is RunState.RUNNING:
-                return True
+            is_told = False
             try:
+                if await guest.state() is RunState.RUNNING:
+                    return True
+                is_told = True
                 arrival.resumed_at = await guest.resume()
                 return True
             except HostError as error:
                 arrival.error = error.message
-                if error.code != "qemu-refused":
+                if is_told and error.code != "qemu-refused":
                     raise
-            await asyncio.sleep(RUN_PAUSE_S)  # the source may hold the lock of an image for a moment more
+            # The source may hold the lock of an image for a moment more; the end of a QEMU may not be noticed yet.
+            await asyncio.sleep(RUN_PAUSE_S)
         return False
 
     # After the hand-off
