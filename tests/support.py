@@ -153,7 +153,7 @@ class Hosts:
     # Domains
 
     def add_guest(self, image: str = "tiny", host: str = SOURCE, **parameters: object) -> str:
-        """Make a domain, bound."""
+        """Make a domain, bound; `image` and `parameters` as `ldoms-lab guest` takes them."""
         name = f"ldg{next(self._names)}"
         self.lab = labs.load(self.lab.name)
         arguments = {key.replace("_", "."): str(value) for key, value in parameters.items()}
@@ -212,8 +212,9 @@ class Hosts:
                 self.ldm(host, "unbind-domain", domain)
             self.ldm(host, "remove-domain", domain)
         for host in self.lab.hosts:
-            if f"{domain}-root" in self.ldm(host, "list-services"):
-                self.ldm(host, "remove-vdsdev", f"{domain}-root@primary-vds0")
+            for volume in (f"{domain}-root", f"{domain}-seed"):
+                if volume in self.ldm(host, "list-services"):
+                    self.ldm(host, "remove-vdsdev", f"{volume}@primary-vds0")
 
     # Gates
 

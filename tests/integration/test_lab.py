@@ -196,3 +196,16 @@ def test_down_takes_running_guests_and_killed_managers_along(command: LabCommand
     command.good("--lab", "one", "down")
     assert not processes_that_name(mark)
     assert not (command.directory / "one").exists()
+
+
+def test_settings_that_do_not_fit_an_image_are_refused(three: LabCommand, tmp_path: Path) -> None:
+    """Kernel arguments are for ours, user data for one's own; and nothing has been made."""
+    bad = three.bad
+    own = tmp_path / "own.raw"
+    own.write_bytes(bytes(1 << 20))
+    assert "boots by itself" in bad("--lab", "three", "guest", "web", str(own), "-P", "a=b")
+    assert "does not run cloud-init" in bad("--lab", "three", "guest", "web", "tiny", "--user-data", "/etc/hostname")
+    missing = bad("--lab", "three", "guest", "web", str(own), "--user-data", "/none")
+    assert missing.startswith("ldoms-lab: the user data in /none cannot be read")
+    assert "there is no image" in bad("--lab", "three", "guest", "web", str(tmp_path / "none.qcow2"))
+    assert "web" not in three.good("--lab", "three", "status")

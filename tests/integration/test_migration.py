@@ -194,7 +194,7 @@ def test_another_image_under_the_same_name_is_noticed(hosts: Hosts) -> None:
     volume = f"{name}-root@primary-vds0"
     twin = hosts.lab.shared / f"{name}-twin.qcow2"
     try:
-        twin.write_bytes((hosts.lab.shared / f"{name}.qcow2").read_bytes())
+        twin.write_bytes((hosts.lab.shared / f"{name}-root.qcow2").read_bytes())
         hosts.ldm(TARGET, "remove-vdsdev", volume)
         hosts.ldm(TARGET, "add-vdsdev", str(twin), volume)
         done = hosts.migrate(name, SOURCE, "-n")

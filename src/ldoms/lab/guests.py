@@ -10,11 +10,14 @@ from pathlib import Path
 
 from ldoms.lab import images
 from ldoms.lab.lab import Lab, Progress, ldm, save
+from ldoms.lab.seed import NOTHING_MORE, write_seed
 from ldoms.lab.wiring import CLIENT_NETWORK, PREFIX, SWITCH_ADDRESS
 from ldoms.model.errors import AlreadyExists, HostError, RequestError
 
 FIRST_ADDRESS = 10
 LAST_ADDRESS = 199
+SERVICE = "primary-vds0"
+SEED_SUFFIX = ".iso"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def add_guest(
     vcpus: int,
     memory: str,
     parameters: Mapping[str, str],
+    user_data: str = NOTHING_MORE,
     progress: Progress,
 ) -> str:
     """Make a domain on a host of a lab, and bind it; it is ready to start, and to move.
@@ -58,40 +62,74 @@ def add_guest(
         vcpus: 0 = what the image needs.
         memory: empty = what the image needs.
         parameters: kernel arguments for an image of ours.
+        user_data: for cloud-init in an image of one's own.
         progress: hears every command.
 
     Returns:
-        The domain's address on the clients' network; empty if the image is one's own.
+        The domain's address on the clients' network; an image of one's own takes it if it runs cloud-init.
+
+    Raises:
+        AlreadyExists, RequestError: the name is taken, or an argument does not fit the image.
+        HostError: a tool or an `ldm` command failed.
     """
     if domain in lab.guests:
         raise AlreadyExists(f"lab {lab.name} has a guest {domain} already")
     own = image not in images.IMAGES
+    if own and parameters:
+        raise RequestError(f"{image} boots by itself: kernel arguments are for {', '.join(images.IMAGES)}")
+    if not own and user_data != NOTHING_MORE:
+        raise RequestError(f"image {image} does not run cloud-init: user data is for an image of your own")
     needs = _OWN if own else _NEEDS[image]
-    address = "" if own else _free_address(lab)
+    address = _free_address(lab)
+    if own:
+        base: Path | None = Path(image).resolve()
+        set_up: list[list[str]] = []
+    else:
+        built = images.build(image, progress)
+        base = built.disk
+        arguments = _arguments(built, needs, domain, address, parameters)
+        boot = [f"boot-file={built.kernel}", f"boot-initrd={built.initrd}", f"boot-args={arguments}"]
+        set_up = [["set-variable", *boot, domain]]
+    disk = _overlay(lab, domain, base) if base else None
     lab = save(replace(lab, guests={**lab.guests, domain: address}))
-    commands = [
+    set_up = [
         ["add-domain", domain],
         ["set-vcpu", str(vcpus or needs.vcpus), domain],
         ["set-memory", memory or needs.memory, domain],
         ["add-vnet", "vnet0", "primary-vsw0", domain],
+        *set_up,
     ]
-    volume_commands: list[list[str]] = []
+    _run(lab, host, set_up, progress)
+    if disk:
+        _add_disk(lab, host, domain, "vdisk0", disk, progress)
     if own:
-        disk: Path | None = _overlay(lab, domain, Path(image).resolve())
-    else:
-        built = images.build(image, progress)
-        disk = _overlay(lab, domain, built.disk) if built.disk else None
-        arguments = _arguments(built, needs, domain, address, parameters)
-        boot = [f"boot-file={built.kernel}", f"boot-initrd={built.initrd}", f"boot-args={arguments}"]
-        commands.append(["set-variable", *boot, domain])
-    if disk is not None:
-        volume_commands.append(["add-vdsdev", str(disk), f"{domain}-root@primary-vds0"])
-        commands.append(["add-vdisk", "vdisk0", f"{domain}-root@primary-vds0", domain])
-    # The volume exists on every host under the same name: that is what makes the domain movable.
-    for peer in lab.hosts:
-        _run(lab, peer, volume_commands, progress)
-    _run(lab, host, [*commands, ["bind-domain", domain]], progress)
+        _add_disk(lab, host, domain, "vdisk1", _seed(lab, host, domain, address, user_data), progress)
+    _run(lab, host, [["bind-domain", domain]], progress)
     return address
+
+
+def _add_disk(lab: Lab, host: str, domain: str, disk: str, path: Path, progress: Progress) -> None:
+    """Give a domain a disk, whose volume every host has under the same name: that makes the domain movable."""
+    volume = f"{path.stem}@{SERVICE}"
+    options = ["options=ro"] if path.suffix == SEED_SUFFIX else []
+    for peer in lab.hosts:
+        _run(lab, peer, [["add-vdsdev", *options, str(path), volume]], progress)
+    _run(lab, host, [["add-vdisk", disk, volume, domain]], progress)
+
+
+def _seed(lab: Lab, host: str, domain: str, address: str, user_data: str) -> Path:
+    views = lab.client(host).get("/domains")
+    made = next(view["domain"] for view in views if view["domain"]["name"] == domain)
+    path = lab.shared / f"{domain}-seed{SEED_SUFFIX}"
+    write_seed(
+        path,
+        instance=made["uuid"],
+        hostname=domain,
+        mac=made["networks"][0]["mac"],
+        address=f"{address}/{PREFIX}",
+        user_data=user_data,
+    )
+    return path
 
 
 def _run(lab: Lab, host: str, commands: list[list[str]], progress: Progress) -> None:
@@ -119,7 +157,7 @@ def _overlay(lab: Lab, domain: str, base: Path) -> Path:
             f"there is no image {base}: name one of {', '.join(images.IMAGES)}, or a qcow2 or raw file",
             code="no-image",
         )
-    disk = lab.shared / f"{domain}.qcow2"
+    disk = lab.shared / f"{domain}-root.qcow2"
     info = _qemu_img("info", "--output=json", "--force-share", str(base))
     kind = "qcow2" if '"format": "qcow2"' in info else "raw"
     _qemu_img("create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(disk))

@@ -7,13 +7,15 @@ import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from ldoms.lab import images, lab
 from ldoms.lab.cell import enter_cell, leave_cell
 from ldoms.lab.guests import add_guest
 from ldoms.lab.links import Cut, Shape, parse_delay_s, parse_loss, parse_rate
-from ldoms.model.errors import LdomsError, NotFound
+from ldoms.lab.seed import NOTHING_MORE
+from ldoms.model.errors import LdomsError, NotFound, RequestError
 from ldoms.model.sizes import format_size
 
 _EPILOG = """
@@ -132,7 +134,7 @@ def _ldmd(arguments: argparse.Namespace) -> int:
 
 def _guest(arguments: argparse.Namespace) -> int:
     one = lab.load(arguments.lab)
-    add_guest(
+    address = add_guest(
         one,
         arguments.domain,
         arguments.image,
@@ -140,9 +142,19 @@ def _guest(arguments: argparse.Namespace) -> int:
         vcpus=arguments.vcpus,
         memory=arguments.memory,
         parameters=dict(entry.partition("=")[::2] for entry in arguments.parameter),
+        user_data=_user_data(arguments.user_data),
         progress=_say,
     )
+    own = arguments.image not in images.IMAGES
+    _say(f"LDom {arguments.domain} has the address {address}{', if its image runs cloud-init' if own else ''}")
     return 0
+
+
+def _user_data(path: str) -> str:
+    try:
+        return Path(path).read_text() if path else NOTHING_MORE
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"the user data in {path} cannot be read: {error}", code="no-user-data") from error
 
 
 def _image(arguments: argparse.Namespace) -> int:
@@ -224,7 +236,10 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="kernel argument for the image",
+        help="kernel argument, for an image of ours",
+    )
+    guest.add_argument(
+        "--user-data", default="", metavar="FILE", help="what cloud-init shall do, for an image of your own"
     )
     guest.set_defaults(run=_guest)
 
