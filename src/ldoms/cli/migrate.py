@@ -150,7 +150,11 @@ def _password(words: Words) -> str:
         raise RequestError(
             "a password is needed, and there is no terminal to ask for it: use -p FILE, or -c", code="no-terminal"
         )
-    return getpass.getpass("Target Password: ")
+    try:
+        return getpass.getpass("Target Password: ")
+    except EOFError as error:
+        complain("")  # ends the line of the prompt
+        raise RequestError("no password was typed: type it, or use -p FILE, or -c", code="no-terminal") from error
 
 
 # Trust

@@ -62,7 +62,10 @@ class Space:
         except subprocess.TimeoutExpired as error:
             raise HostError(f"{words[0]} took longer than {limit_s:g} s in the lab", code="lab-failed") from error
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
+            # The last line that is no continuation of the one before it.
+            said = [
+                line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line[0].isspace()
+            ]
             raise HostError(
                 f"{' '.join(words[:3])} failed in the lab: {said[-1] if said else 'no reason'}", code="lab-failed"
             )

@@ -296,6 +296,26 @@ def test_the_prompt_is_that_of_ldoms(office: Office, monkeypatch: pytest.MonkeyP
     assert body(office)["password"] == "typed"
 
 
+def test_an_end_of_input_at_the_prompt_is_no_password(
+    office: Office, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-D is said to be what it is, on a line of its own."""
+
+    def ended(prompt: str) -> str:
+        sys.stderr.write(prompt)
+        raise EOFError
+
+    monkeypatch.setattr(sys, "stdin", os.fdopen(os.openpty()[1]))
+    monkeypatch.setattr("getpass.getpass", ended)
+    assert run(["migrate-domain", "ldg1", "t4-2"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "Target Password: ",
+        "no password was typed: type it, or use -p FILE, or -c",
+        "Domain Migration of LDom ldg1 failed",
+    ]
+    assert not any(path.endswith("/migrate") for _, path, _ in office.sent)
+
+
 def test_an_unknown_domain_is_found_out_before_a_password_is_asked_for(
     office: Office, capsys: pytest.CaptureFixture[str]
 ) -> None:
