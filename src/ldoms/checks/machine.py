@@ -144,8 +144,8 @@ def enough_vcpus(facts: CheckFacts) -> Findings:
         yield Finding(
             "enough-vcpus",
             Severity.WARNING,
-            f"LDom {facts.domain.domain.name} has {count} virtual CPU{'' if count == 1 else 's'}; a database guest should keep"
-            f" at least {ENOUGH_VCPUS} while it is moved",
+            f"LDom {facts.domain.domain.name} has {count} virtual CPU{'' if count == 1 else 's'}; a database guest"
+            f" should keep at least {ENOUGH_VCPUS} while it is moved",
             "move it at a quiet time, if it is busy",
         )
 
