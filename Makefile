@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system python images demo test check format test-unit test-integration test-fault bench docs \
+.PHONY: help setup system system-tests python images demo test check format test-unit test-integration test-fault bench docs \
         lock lab-up lab-down clean
 
 help:  ## show this
@@ -15,7 +15,7 @@ help:  ## show this
 demo: setup images  ## set everything up, then move a busy database between two hosts, with figures
 	$(BIN)/ldoms-bench demo
 
-test: setup images check  ## set everything up, then run all tests
+test: system-tests setup images check  ## set everything up, then run all tests
 	$(PYTEST) tests/integration tests/fault
 
 check: python  ## format, lint, types, imports, unit tests
@@ -24,7 +24,7 @@ check: python  ## format, lint, types, imports, unit tests
 	$(BIN)/mypy
 	$(PYTEST) tests/unit -q
 
-test-integration: setup images  ## tests with real QEMU, ldmd and PostgreSQL
+test-integration: system-tests setup images  ## tests with real QEMU, ldmd and PostgreSQL
 	$(PYTEST) tests/integration
 
 test-fault: setup images  ## migrations with something broken in every phase
@@ -50,6 +50,9 @@ setup: system python
 
 system:
 	@setup/system
+
+system-tests: system
+	@setup/system tests
 
 python: system
 	@setup/python

@@ -88,8 +88,7 @@ class PostgreSQL:
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[PostgreSQL]:
-    if not PROGRAMS:
-        pytest.skip("no PostgreSQL server package is installed")
+    assert PROGRAMS, "no PostgreSQL server package is installed: run 'setup/system tests'"
     instance = PostgreSQL()
     try:
         instance.create()
