@@ -272,7 +272,11 @@ class Guest(Protocol):
         """Ask for an end of the migration; look at `progress` for what came of it."""
 
     async def cut_migration(self) -> None:
-        """Break the connection of the migration, also when QEMU is blocked on it."""
+        """Break the connection of a migration that was cancelled and does not end, as QEMU may be blocked on it.
+
+        Never before `cancel_migration`: at `MigrationStatus.PRE_SWITCHOVER` QEMU 10.0 may then fail the migration
+        and still wait to be told to continue; it refuses ``cont`` from then on, and the guest cannot be resumed.
+        """
 
     async def progress(self) -> Progress:
         """How far the migration is."""
