@@ -107,6 +107,9 @@ class QemuBench:
         reader, writer = await asyncio.open_unix_connection(guest.console)
         try:
             await reader.readuntil(b"pulse count")
+        except asyncio.IncompleteReadError as error:
+            log = (guest.directory / "qemu.log").read_text(errors="replace") if guest.directory.exists() else ""
+            raise AssertionError(f"the guest ended while it booted: {error.partial!r}; QEMU: {log!r}") from error
         finally:
             writer.close()
 
