@@ -24,7 +24,7 @@ import pytest
 from pyroute2 import netns
 
 from contracts import engine, network, passwords, storage
-from ldoms.hypervisor.command_line import PID_FILE
+from ldoms.hypervisor.command_line import LOG_FILE, PID_FILE
 from ldoms.hypervisor.confinement import Confinement
 from ldoms.hypervisor.engine import Guest, GuestSpec, Placement, RunState
 from ldoms.hypervisor.probe import Probe, probe
@@ -108,8 +108,8 @@ class QemuBench:
         try:
             await reader.readuntil(b"pulse count")
         except asyncio.IncompleteReadError as error:
-            log = (guest.directory / "qemu.log").read_text(errors="replace") if guest.directory.exists() else ""
-            raise AssertionError(f"the guest ended while it booted: {error.partial!r}; QEMU: {log!r}") from error
+            said = (guest.directory / LOG_FILE).read_text(errors="replace")
+            raise AssertionError(f"the guest ended while it booted: {error.partial!r}; QEMU: {said!r}") from error
         finally:
             writer.close()
 

@@ -274,8 +274,8 @@ class Guest(Protocol):
     async def cut_migration(self) -> None:
         """Break the connection of a migration that was cancelled and does not end, as QEMU may be blocked on it.
 
-        Never before `cancel_migration`: at `MigrationStatus.PRE_SWITCHOVER` QEMU 10.0 may then fail the migration
-        and still wait to be told to continue; it refuses ``cont`` from then on, and the guest cannot be resumed.
+        Never before `cancel_migration`: QEMU 10.0 that was cut first at `MigrationStatus.PRE_SWITCHOVER` was seen to
+        refuse ``cont`` afterwards, for as long as anybody tried.
         """
 
     async def progress(self) -> Progress:

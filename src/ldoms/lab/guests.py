@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ldoms.lab import images
+from ldoms.lab import debian, images, seed
 from ldoms.lab.lab import Lab, Progress, ldm, save
-from ldoms.lab.seed import NOTHING_MORE, write_seed
 from ldoms.lab.wiring import CLIENT_NETWORK, PREFIX, SWITCH_ADDRESS
 from ldoms.model.errors import AlreadyExists, HostError, RequestError
 
 FIRST_ADDRESS = 10
 LAST_ADDRESS = 199
 SERVICE = "primary-vds0"
-SEED_SUFFIX = ".iso"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def add_guest(
     vcpus: int,
     memory: str,
     parameters: Mapping[str, str],
-    user_data: str = NOTHING_MORE,
+    user_data: str = seed.NOTHING_MORE,
     progress: Progress,
 ) -> str:
     """Make a domain on a host of a lab, and bind it; it is ready to start, and to move.
@@ -77,8 +75,10 @@ def add_guest(
     own = image not in images.IMAGES
     if own and parameters:
         raise RequestError(f"{image} boots by itself: kernel arguments are for {', '.join(images.IMAGES)}")
-    if not own and user_data != NOTHING_MORE:
+    if not own and user_data != seed.NOTHING_MORE:
         raise RequestError(f"image {image} does not run cloud-init: user data is for an image of your own")
+    if own:
+        debian.require([seed.TOOL])
     needs = _OWN if own else _NEEDS[image]
     address = _free_address(lab)
     if own:
@@ -103,15 +103,17 @@ def add_guest(
     if disk:
         _add_disk(lab, host, domain, "vdisk0", disk, progress)
     if own:
-        _add_disk(lab, host, domain, "vdisk1", _seed(lab, host, domain, address, user_data), progress)
+        settings = _seed(lab, host, domain, address, user_data)
+        _add_disk(lab, host, domain, "vdisk1", settings, progress, options=("options=ro",))
     _run(lab, host, [["bind-domain", domain]], progress)
     return address
 
 
-def _add_disk(lab: Lab, host: str, domain: str, disk: str, path: Path, progress: Progress) -> None:
+def _add_disk(
+    lab: Lab, host: str, domain: str, disk: str, path: Path, progress: Progress, options: tuple[str, ...] = ()
+) -> None:
     """Give a domain a disk, whose volume every host has under the same name: that makes the domain movable."""
     volume = f"{path.stem}@{SERVICE}"
-    options = ["options=ro"] if path.suffix == SEED_SUFFIX else []
     for peer in lab.hosts:
         _run(lab, peer, [["add-vdsdev", *options, str(path), volume]], progress)
     _run(lab, host, [["add-vdisk", disk, volume, domain]], progress)
@@ -120,8 +122,8 @@ def _add_disk(lab: Lab, host: str, domain: str, disk: str, path: Path, progress:
 def _seed(lab: Lab, host: str, domain: str, address: str, user_data: str) -> Path:
     views = lab.client(host).get("/domains")
     made = next(view["domain"] for view in views if view["domain"]["name"] == domain)
-    path = lab.shared / f"{domain}-seed{SEED_SUFFIX}"
-    write_seed(
+    path = lab.shared / f"{domain}-seed.iso"
+    seed.write_seed(
         path,
         instance=made["uuid"],
         hostname=domain,

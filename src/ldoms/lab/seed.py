@@ -9,6 +9,7 @@ from pathlib import Path
 from ldoms.lab import debian
 
 TOOL = "genisoimage"
+"""What it takes; see `ldoms.lab.debian.require`."""
 NOTHING_MORE = "#cloud-config\n{}\n"
 """User data that asks for nothing."""
 
@@ -25,9 +26,8 @@ def write_seed(path: Path, *, instance: str, hostname: str, mac: str, address: s
         user_data: what else cloud-init shall do, in any of its formats.
 
     Raises:
-        HostError: it cannot be written, or the tool is missing.
+        HostError: it cannot be written.
     """
-    debian.require([TOOL])
     network = {"version": 2, "ethernets": {"vnet0": {"match": {"macaddress": mac}, "addresses": [address]}}}
     # JSON is YAML, which is what cloud-init reads.
     files = {

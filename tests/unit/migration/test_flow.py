@@ -304,6 +304,26 @@ def test_the_guest_of_a_refused_migration_resumes(tmp_path: Path, monkeypatch: p
     migrating(tmp_path, work)
 
 
+def test_a_guest_comes_back_from_a_target_that_has_fallen_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target's QEMU answers nothing and was never told to run: it is ended, and the source goes on."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "target-taken"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        assert pair.target.guest is not None
+        pair.target.guest.hangs = True
+        gates.open()
+        ended = await pair.wait(operation)
+        assert ended.error["code"] == "refused"
+        assert pair.runs_on() == ["t4-1"]
+
+    migrating(tmp_path, work)
+
+
 def test_a_domain_whose_guest_was_killed_is_bound(tmp_path: Path) -> None:
     """Nothing to do with a migration, but the same books: a guest that ends leaves a bound domain."""
 
