@@ -26,12 +26,13 @@ from pyroute2 import netns
 from contracts import engine, network, passwords, storage
 from ldoms.hypervisor.command_line import LOG_FILE, PID_FILE
 from ldoms.hypervisor.confinement import Confinement
-from ldoms.hypervisor.engine import Guest, GuestSpec, Placement, RunState
+from ldoms.hypervisor.engine import Guest, GuestSpec, MigrationEnd, Placement, RunState
 from ldoms.hypervisor.probe import Probe, probe
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu import QemuEngine
 from ldoms.lab import images
 from ldoms.lab.spaces import Space, make_space
+from ldoms.migration.copying import make_run, stop_copy
 from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.errors import HostError, RequestError
 from ldoms.model.services import VirtualSwitch
@@ -180,6 +181,23 @@ async def test_a_path_too_long_for_sockets_is_refused(probed: Probe) -> None:
         with pytest.raises(HostError, match="too long for Unix sockets: use a shorter --root") as caught:
             await bench.engine.start(deep)
         assert caught.value.code == "path-too-long"
+
+
+async def test_a_target_that_says_nothing_is_cut_off(probed: Probe) -> None:
+    """Before TLS is agreed on QEMU waits for it with all that it has, the guest's virtual CPUs included."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        guest = await bench.engine.start(bench.spec())
+        await bench.booted(guest)
+        await guest.set_migration(MigrationEnd.SEND, engine.PLAN, engine.KEY)
+        mute = socket.create_server(("127.0.0.1", 0))
+        with mute, pytest.raises(HostError, match="says nothing on it") as caught:
+            await guest.send(*mute.getsockname())
+        assert caught.value.code == "target-mute"
+        await stop_copy(guest)
+        await make_run(guest)
+        used = guest.cpu_seconds()
+        await asyncio.sleep(1)
+        assert guest.cpu_seconds() > used
 
 
 async def test_a_guest_without_an_agent_does_not_answer(probed: Probe) -> None:

@@ -145,6 +145,7 @@ class MigrationStatus(StrEnum):
     """QEMU's words for the state of a migration that a manager acts on; any other means: still under way."""
 
     NONE = "none"
+    SETUP = "setup"
     ACTIVE = "active"
     PRE_SWITCHOVER = "pre-switchover"
     DEVICE = "device"
@@ -263,7 +264,12 @@ class Guest(Protocol):
         """
 
     async def send(self, host: str, port: int) -> None:
-        """Start to send the guest's memory; it goes on running."""
+        """Start to send the guest's memory; it goes on running.
+
+        Raises:
+            HostError: code ``target-mute``: the other end took the connection and says nothing. The copy has failed,
+                the guest runs on; it may have stood still for as long as was waited (QEMU 10.0).
+        """
 
     async def continue_switchover(self) -> None:
         """Leave `MigrationStatus.PRE_SWITCHOVER`: send the rest."""
@@ -272,10 +278,13 @@ class Guest(Protocol):
         """Ask for an end of the migration; look at `progress` for what came of it."""
 
     async def cut_migration(self) -> None:
-        """Break the connection of a migration that was cancelled and does not end, as QEMU may be blocked on it.
+        """Break the connections of a migration, also when QEMU is blocked on them: the copy fails.
 
-        Never before `cancel_migration`: QEMU 10.0 that was cut first at `MigrationStatus.PRE_SWITCHOVER` was seen to
-        refuse ``cont`` afterwards, for as long as anybody tried.
+        At `MigrationStatus.PRE_SWITCHOVER` never before `cancel_migration`: QEMU 10.0 that was cut first there was seen
+        to refuse ``cont`` afterwards, for as long as anybody tried.
+
+        Raises:
+            HostError: code ``no-cut``: the kernel does not allow it.
         """
 
     async def progress(self) -> Progress:

@@ -230,7 +230,7 @@ class FakeGuest:
         await self._answer()
         receiver = self._world.listeners.get((host, port))
         self._switch.clear()
-        self._set_status("setup")
+        self._set_status(MigrationStatus.SETUP)
         self._copy = asyncio.create_task(self._send_to(receiver))
 
     async def continue_switchover(self) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +16,10 @@ from pathlib import Path
 import psutil
 
 from ldoms.model.errors import HostError
+
+_PIDFD_GETFD = 438
+"""Number of the system call pidfd_getfd(2), the same on every architecture; Python has no name for it."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Process:
@@ -75,6 +82,21 @@ class Process:
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def break_connections(self) -> None:
+        """Shut down every TCP connection that it has, whatever it is doing; it sees them as closed by the other end.
+
+        Raises:
+            HostError: the kernel does not let us.
+        """
+        try:
+            for connection in psutil.Process(self.pid).net_connections("tcp"):
+                if connection.raddr:
+                    self._shut_down(connection.fd, (connection.raddr.ip, connection.raddr.port))
+        except (psutil.Error, OSError) as error:
+            raise HostError(
+                f"the connections of process {self.pid} cannot be broken: {error}", code="no-cut"
+            ) from error
+
     def thread_times(self) -> dict[int, float]:
         """CPU seconds that each of its threads has used so far, by thread id; empty when it has ended."""
         try:
@@ -93,6 +115,17 @@ class Process:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+
+    def _shut_down(self, number: int, peer: tuple[str, int]) -> None:
+        file = _libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
+        if file < 0:
+            if ctypes.get_errno() == errno.EBADF:
+                return  # closed meanwhile
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        # The number may belong to another file by now.
+        with suppress(OSError), socket.socket(fileno=file) as connection:
+            if connection.getpeername()[:2] == peer:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _on_end(self) -> None:
         self.close()

@@ -31,6 +31,7 @@ from ldoms.hypervisor.engine import (
     GuestEventKind,
     GuestSpec,
     MigrationEnd,
+    MigrationStatus,
     Placement,
     RunState,
 )
@@ -44,6 +45,9 @@ _log = structlog.get_logger(__name__)
 
 START_S = 30.0
 QUIT_S = 5.0
+HANDSHAKE_S = 3.0
+"""The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
+HANDSHAKE_POLL_S = 0.01
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 KEYS_DIRECTORY = "keys"
@@ -227,6 +231,7 @@ class QemuGuest:
     async def send(self, host: str, port: int) -> None:
         """Start to send the guest's memory."""
         await self._monitor.execute("migrate", {"channels": _channels(host, port)}, limit_s=SLOW_S)
+        await self._watch_handshake()
 
     async def continue_switchover(self) -> None:
         """Leave the state ``pre-switchover``: send the rest."""
@@ -237,8 +242,9 @@ class QemuGuest:
         await self._monitor.execute("migrate_cancel", limit_s=QUICK_S)
 
     async def cut_migration(self) -> None:
-        """Break the connection of the migration, also when QEMU is blocked on it."""
-        await self._monitor.execute("yank", {"instances": [{"type": "migration"}]}, out_of_band=True)
+        """Break the connections of the migration, also when QEMU is blocked on them."""
+        # From outside: QEMU's own `yank` knows a connection only once TLS has been agreed on. There are no others.
+        self._process.break_connections()
 
     async def progress(self) -> Progress:
         """How far the migration is."""
@@ -253,6 +259,24 @@ class QemuGuest:
         await self._monitor.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})
 
     # Inside
+
+    async def _watch_handshake(self) -> None:
+        # QEMU agrees on TLS in its main loop, and waits there for the other end; soon its virtual CPUs wait as well.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + HANDSHAKE_S
+        try:
+            while clock() < deadline:
+                answer = await self._monitor.execute("query-migrate", limit_s=HANDSHAKE_S)
+                if answer.get("status") not in (MigrationStatus.NONE, MigrationStatus.SETUP):
+                    return
+                await asyncio.sleep(HANDSHAKE_POLL_S)
+        except HostError as error:
+            if error.code == "qemu-silent":
+                await self.cut_migration()
+                raise HostError(
+                    "the target has taken the connection for the memory and says nothing on it", code="target-mute"
+                ) from error
+            raise
 
     def _last_words(self) -> str:
         with suppress(OSError):

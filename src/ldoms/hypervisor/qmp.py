@@ -57,7 +57,7 @@ class Monitor:
         self.lost = asyncio.Event()
 
     async def connect(self, path: Path, gone: asyncio.Event, limit_s: float = CONNECT_S) -> bool:
-        """Connect as soon as QEMU listens at `path`, and negotiate; out-of-band commands are on afterwards.
+        """Connect as soon as QEMU listens at `path`, and negotiate.
 
         A QEMU that is starting makes its socket a moment before it listens to it.
 
@@ -93,7 +93,6 @@ class Monitor:
         arguments: Mapping[str, object] | None = None,
         *,
         limit_s: float = QUICK_S,
-        out_of_band: bool = False,
     ) -> Any:
         """Carry out one command and return its answer.
 
@@ -101,14 +100,13 @@ class Monitor:
             command: name of the QMP command.
             arguments: as the QMP reference names them.
             limit_s: how long to wait for the answer.
-            out_of_band: let it overtake commands that QEMU is blocked on.
 
         Raises:
             HostError: see `translated`.
         """
         with translated(f"{command} on LDom {self._name}"):
             async with asyncio.timeout(limit_s):
-                return await self._client.execute(command, arguments, oob=out_of_band)
+                return await self._client.execute(command, arguments)
 
     async def close(self) -> None:
         """Close the connection; QEMU goes on. It may be called by several at once, and again."""
