@@ -109,6 +109,7 @@ class FakeGuest:
         self._queues: set[asyncio.Queue[GuestEvent]] = set()
         self._address: tuple[str, int] | None = None
         self._copy: asyncio.Task[None] | None = None
+        self._receiver: FakeGuest | None = None
         self._switch = asyncio.Event()
         world.guests.append(self)
 
@@ -287,6 +288,7 @@ class FakeGuest:
         if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
             await self._end_copy(MigrationStatus.FAILED)
             return
+        self._receiver = receiver
         receiver._set_status(MigrationStatus.ACTIVE)
         self._set_status(MigrationStatus.ACTIVE)
         for number in range(1, self._world.passes + 1):
@@ -323,6 +325,8 @@ class FakeGuest:
     async def _end_copy(self, status: MigrationStatus) -> None:
         was_stopped = self.run_state is RunState.SENT
         self._set_status(status)
+        if self._receiver is not None and self._world.links_up and not self._receiver.is_gone:
+            self._receiver._set_status(MigrationStatus.FAILED)
         if was_stopped:
             # As QEMU does by itself when a migration fails before it is complete.
             self.run_state = RunState.PAUSED
