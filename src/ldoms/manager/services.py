@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,8 +133,11 @@ class ServiceVerbs:
             properties: ``net-dev``, ``mtu``, ``mac-addr``, ``id``, ``linkprop``, ``mode``, ``inter-vnet-link``,
                 ``default-vlan-id``, ``pvid``.
         """
-        services = self._new(name, domain, "virtual switch", self._services().switches)
         given = dict(properties)
+        net_dev = given.pop("net-dev", "")
+        if net_dev:
+            await self._host.network.check_uplink(net_dev)
+        services = self._new(name, domain, "virtual switch", self._services().switches)
         taken = [switch.id for switch in services.switches]
         wished = given.pop("id", "")
         number = int_property("id", wished) if wished else next(n for n in range(len(taken) + 1) if n not in taken)
@@ -146,7 +150,7 @@ class ServiceVerbs:
             name=name,
             id=number,
             mac=self._host.pick_mac(given.pop("mac-addr", "")),
-            net_dev=given.pop("net-dev", ""),
+            net_dev=net_dev,
             mtu=mtu,
             linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),
             mode=choice_property("mode", given.pop("mode", ""), ("", "sc")),
@@ -155,11 +159,14 @@ class ServiceVerbs:
             ),
         )
         refuse_unknown(given)
-        if switch.net_dev:
-            await self._host.network.check_uplink(switch.net_dev)
-        await self._host.network.put_switch(switch)
-        services = self._services()
         self._save(replace(services, switches=(*services.switches, switch)))
+        try:
+            await self._host.network.put_switch(switch)
+        except HostError:
+            with suppress(HostError):
+                await self._host.network.remove_switch(switch)
+            self._forget_switch(name)
+            raise
 
     async def remove_switch(self, name: str, *, force: bool) -> None:
         """Remove a virtual switch; with `force` also if an inactive domain is to be connected to it."""
@@ -169,8 +176,7 @@ class ServiceVerbs:
             if any(network.switch == name for network in domain.networks):
                 self._check_may_go(domain, f"virtual switch {name}", force=force)
         await self._host.network.remove_switch(switch)
-        left = tuple(known for known in services.switches if known.name != name)
-        self._save(replace(services, switches=left))
+        self._forget_switch(name)
 
     async def restore_switches(self) -> None:
         """Make the bridges of all switches again, as a restart of the machine takes them away.
@@ -218,6 +224,11 @@ class ServiceVerbs:
         with self._host.store.transaction():
             self._host.store.put_services(services)
             self._host.events.publish(EventKind.SERVICES_CHANGED)
+
+    def _forget_switch(self, name: str) -> None:
+        services = self._services()
+        left = tuple(known for known in services.switches if known.name != name)
+        self._save(replace(services, switches=left))
 
     def _new(
         self,

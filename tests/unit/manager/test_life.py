@@ -257,6 +257,23 @@ def test_a_bound_domain_is_given_more_and_gives_back_at_once(tmp_path: Path) -> 
     at_desk(tmp_path, work)
 
 
+def test_a_switch_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a bridge nor a record of it; the name is free again."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        async def look_only(device: str) -> None:
+            host.network.interfaces.discard(device)  # pulled out, the moment after
+
+        monkeypatch.setattr(host.network, "check_uplink", look_only)
+        with pytest.raises(HostError, match="lost its uplink"):
+            await manager.services.add_switch("vsw1", "primary", {"net-dev": "eth1"})
+        assert [switch.name for switch in manager.host.store.services().switches] == ["primary-vsw0"]
+        assert len(host.network.bridges) == 1
+        await manager.services.add_switch("vsw1", "primary", {})
+
+    at_desk(tmp_path, work)
+
+
 def test_a_host_that_lets_nobody_in_refuses_whatever_the_source_has_checked(tmp_path: Path) -> None:
     """The switch is the target's own: a source that does not ask, or asked before, is refused too."""
 
