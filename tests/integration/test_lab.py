@@ -209,3 +209,16 @@ def test_settings_that_do_not_fit_an_image_are_refused(three: LabCommand, tmp_pa
     assert missing.startswith("ldoms-lab: the user data in /none cannot be read")
     assert "there is no image" in bad("--lab", "three", "guest", "web", str(tmp_path / "none.qcow2"))
     assert "web" not in three.good("--lab", "three", "status")
+
+
+def test_a_guest_that_cannot_be_made_leaves_nothing(three: LabCommand, tmp_path: Path) -> None:
+    """The last step fails: the domain, its volumes on every host and its files are gone, and the address is free."""
+    own = tmp_path / "own.raw"
+    own.write_bytes(bytes(1 << 20))
+    before = three.good("--lab", "three", "exec", "t4-2", "--", "ldm", "list-bindings")
+    sentence = three.bad("--lab", "three", "guest", "web", str(own), "--memory", "900G")
+    assert "'ldm bind-domain web' on t4-1" in sentence
+    assert "web" not in three.good("--lab", "three", "exec", "t4-1", "--", "ldm", "list-bindings")
+    assert three.good("--lab", "three", "exec", "t4-2", "--", "ldm", "list-bindings") == before
+    assert not list((three.directory / "three").rglob("web-*"))
+    assert "web" not in three.good("--lab", "three", "status")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ldoms.lab import debian, images, seed
 from ldoms.lab.lab import Lab, Progress, ldm, save
 from ldoms.lab.wiring import CLIENT_NETWORK, PREFIX, SWITCH_ADDRESS
-from ldoms.model.errors import AlreadyExists, HostError, RequestError
+from ldoms.model.errors import AlreadyExists, HostError, LdomsError, RequestError
 
 FIRST_ADDRESS = 10
 LAST_ADDRESS = 199
@@ -90,22 +91,26 @@ def add_guest(
         arguments = _arguments(built, needs, domain, address, parameters)
         boot = [f"boot-file={built.kernel}", f"boot-initrd={built.initrd}", f"boot-args={arguments}"]
         set_up = [["set-variable", *boot, domain]]
-    disk = _overlay(lab, domain, base) if base else None
-    lab = save(replace(lab, guests={**lab.guests, domain: address}))
     set_up = [
-        ["add-domain", domain],
         ["set-vcpu", str(vcpus or needs.vcpus), domain],
         ["set-memory", memory or needs.memory, domain],
         ["add-vnet", "vnet0", "primary-vsw0", domain],
         *set_up,
     ]
-    _run(lab, host, set_up, progress)
-    if disk:
-        _add_disk(lab, host, domain, "vdisk0", disk, progress)
-    if own:
-        settings = _seed(lab, host, domain, address, user_data)
-        _add_disk(lab, host, domain, "vdisk1", settings, progress, options=("options=ro",))
-    _run(lab, host, [["bind-domain", domain]], progress)
+    _run(lab, host, [["add-domain", domain]], progress)
+    lab = save(replace(lab, guests={**lab.guests, domain: address}))
+    try:
+        disk = _overlay(lab, domain, base) if base else None
+        _run(lab, host, set_up, progress)
+        if disk:
+            _add_disk(lab, host, domain, "vdisk0", disk, progress)
+        if own:
+            settings = _seed(lab, host, domain, address, user_data)
+            _add_disk(lab, host, domain, "vdisk1", settings, progress, options=("options=ro",))
+        _run(lab, host, [["bind-domain", domain]], progress)
+    except BaseException:
+        _remove_guest(lab, host, domain)
+        raise
     return address
 
 
@@ -119,10 +124,27 @@ def _add_disk(
     _run(lab, host, [["add-vdisk", disk, volume, domain]], progress)
 
 
+def _remove_guest(lab: Lab, host: str, domain: str) -> None:
+    """Take back whatever there is of a guest that could not be made."""
+    with suppress(LdomsError):
+        ldm(lab, host, ["remove-domain", domain])
+    for name in _disk_names(domain):
+        volume = f"{Path(name).stem}@{SERVICE}"
+        for peer in lab.hosts:
+            with suppress(LdomsError):
+                ldm(lab, peer, ["remove-vdsdev", volume])
+        (lab.shared / name).unlink(missing_ok=True)
+    save(replace(lab, guests={known: address for known, address in lab.guests.items() if known != domain}))
+
+
+def _disk_names(domain: str) -> tuple[str, str]:
+    return f"{domain}-root.qcow2", f"{domain}-seed.iso"
+
+
 def _seed(lab: Lab, host: str, domain: str, address: str, user_data: str) -> Path:
     views = lab.client(host).get("/domains")
     made = next(view["domain"] for view in views if view["domain"]["name"] == domain)
-    path = lab.shared / f"{domain}-seed.iso"
+    path = lab.shared / _disk_names(domain)[1]
     seed.write_seed(
         path,
         instance=made["uuid"],
@@ -159,7 +181,7 @@ def _overlay(lab: Lab, domain: str, base: Path) -> Path:
             f"there is no image {base}: name one of {', '.join(images.IMAGES)}, or a qcow2 or raw file",
             code="no-image",
         )
-    disk = lab.shared / f"{domain}-root.qcow2"
+    disk = lab.shared / _disk_names(domain)[0]
     info = _qemu_img("info", "--output=json", "--force-share", str(base))
     kind = "qcow2" if '"format": "qcow2"' in info else "raw"
     _qemu_img("create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(disk))
