@@ -337,10 +337,12 @@ COMMANDS = (
         "migration DOM",
         "cancel a migration, on its source",
         _cancel_operation,
-        options=(Option("-f", "settle a hand-off whose target is lost for good: the domain runs here again (ours)"),),
-        details="Everything is as before when the command returns. With -f, a domain whose target has not answered"
-        " the hand-off runs on this host again. Use it only when the target is lost for good: otherwise the guest"
-        " may run on both hosts and destroy its disks.",
+        options=(Option("-f", "settle a migration whose other host is lost for good (ours)"),),
+        details="Everything is as before when the command returns. With -f, on the source, a domain whose target has"
+        " not answered the hand-off runs on this host again. Use it only when the target is lost for good: otherwise"
+        " the guest may run on both hosts and destroy its disks. With -f, on the target, a copy whose source is"
+        " silent is discarded. If the source is lost for good, that copy may be the only one: 'ldm start-domain -f'"
+        " lets it run.",
     ),
     Command(
         "add-trust",

@@ -64,13 +64,24 @@ class MigrationVerbs:
     async def cancel(self, name: str, *, force: bool) -> None:
         """Stop the migration of a domain, and return when everything is as before.
 
-        With `force`, a hand-off that waits for its target's answer is settled: the domain is ours again.
+        With `force`, a hand-off that waits for its target's answer is settled: the domain is ours again. On a target,
+        it discards a copy whose source is silent.
 
         Raises:
             RequestError: none is under way, this host is its target, or it cannot be stopped any more.
         """
         domain = self._host.store.domain(name)
         arriving = self._target.migration_status(domain.uuid)
+        if arriving is not None and arriving.error:
+            if not force:
+                raise RequestError(
+                    f"the source of LDom {name}, {arriving.peer}, is silent. If the domain runs there, or is wanted no"
+                    f" more, 'ldm cancel-operation -f migration {name}' discards the copy that is here; if the source"
+                    " is lost for good, it may be the only one",
+                    code="source-silent",
+                )
+            await self._target.discard(domain.uuid)
+            return
         if arriving is not None:
             raise RequestError(
                 f"the migration of LDom {name} is led by its source: run 'ldm cancel-operation migration {name}' on"
@@ -190,7 +201,6 @@ class MigrationVerbs:
                 elif record.options.dry_run:
                     report = await migration.check(credentials)
                 else:
-                    await self._target.let_go(record.uuid)
                     report = await migration.run(credentials)
                     self._in_background(migration.settle())
             except LdomsError:
@@ -204,7 +214,8 @@ class MigrationVerbs:
         return work
 
     def _migration(self, record: MigrationRecord, observer: Observer) -> SourceMigration:
-        return SourceMigration(self._local, self._connector, Journal(self._host.store, record), observer)
+        journal = Journal(self._host.store, record)
+        return SourceMigration(self._local, self._connector, journal, observer, self._target.let_go)
 
     async def _tell_later(self, migration: SourceMigration) -> None:
         """Tell the target that it is off. A domain whose guest is not here is held meanwhile: it may be there."""

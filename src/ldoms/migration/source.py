@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -60,7 +60,24 @@ class SourceMigration:
     of a migration that has succeeded; every other end is an error, and the domain is here as before.
     """
 
-    def __init__(self, local: LocalHost, connector: Connector, journal: Journal, observer: Observer) -> None:
+    def __init__(
+        self,
+        local: LocalHost,
+        connector: Connector,
+        journal: Journal,
+        observer: Observer,
+        let_go: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Lead the migration of the journal's record.
+
+        Args:
+            local: this host.
+            connector: to the other one.
+            journal: of the migration.
+            observer: hears how far it is.
+            let_go: ends what is still to be done about the earlier arrival of the domain with that UUID.
+        """
+        self._let_go = let_go
         self._local = local
         self._connector = connector
         self._journal = journal
@@ -202,6 +219,7 @@ class SourceMigration:
 
     async def _prepare(self) -> None:
         assert self._facts is not None
+        await self._let_go(self.record.uuid)
         options = self.record.options
         plan = make_plan(self._facts) if self.record.active else None
         key = secrets.token_hex(32) if plan and plan.encrypted else ""

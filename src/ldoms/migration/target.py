@@ -227,6 +227,20 @@ class TargetSide:
                 _log.warning("claimed-by-force", migration=record.id)
                 await self._take_over(record, arrival)
 
+    async def discard(self, uuid: str) -> None:
+        """Discard a copy that waits for a source that is silent; the source, if it asks later, goes on with its own.
+
+        Raises:
+            RequestError: it was taken over meanwhile.
+        """
+        record = self._waiting(uuid)
+        if record is None:
+            raise RequestError("no copy of the domain waits on this host", code="no-copy")
+        _log.warning("discarded-by-force", migration=record.id)
+        status = await self.abort(record.id, "an administrator has discarded the copy")
+        if status.verdict is not Verdict.REFUSED:
+            raise RequestError("the copy was taken over meanwhile: the domain is here", code="no-copy")
+
     def migration_status(self, uuid: str) -> MigrationStatus | None:
         """What a listing shows of the migration that brings the domain here; None when there is none."""
         record = self._waiting(uuid)

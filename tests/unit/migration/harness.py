@@ -30,6 +30,7 @@ from ldoms.model.partition import HostSize
 from ldoms.net.fake import FakeNetwork
 from ldoms.storage.fake import FakeDisks, FakeStorage
 from ldoms.store import Store
+from unit.clock import run
 
 DOMAIN = "ldg1"
 SETTLE_S = 3600.0
@@ -262,3 +263,19 @@ class Pair:
             owners = [host.store.ownership(domain.uuid) for domain in host.store.domains()]
             lines.append(f"{host.name}: {host.domain_names} {guest and guest.run_state} {records} {owners}")
         return "\n".join(lines)
+
+
+def migrating(directory: Path, work: Any, state: str = "active") -> None:
+    """Run `work` on a pair of hosts, and check that all is sound in the end."""
+
+    async def main() -> None:
+        pair = Pair(directory)
+        await pair.set_up(state)
+        try:
+            await work(pair)
+            await pair.settle()
+            pair.check_sound()
+        finally:
+            await pair.tear_down()
+
+    run(main())

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ldoms.hypervisor.engine import RunState
+from ldoms.model.errors import RequestError
 from ldoms.model.migration import Outcome
 from ldoms.model.operation import OperationStatus
-from unit.clock import run
-from unit.migration.harness import DOMAIN, Gates, Pair
-
-
-def migrating(directory: Path, work: Any, state: str = "active") -> None:
-    """Run `work` on a pair of hosts, and check that all is sound in the end."""
-
-    async def main() -> None:
-        pair = Pair(directory)
-        await pair.set_up(state)
-        try:
-            await work(pair)
-            await pair.settle()
-            pair.check_sound()
-        finally:
-            await pair.tear_down()
-
-    run(main())
+from unit.migration.harness import DOMAIN, Gates, Pair, migrating
 
 
 def test_an_active_domain_moves_and_keeps_its_memory(tmp_path: Path) -> None:
@@ -282,6 +265,33 @@ def test_a_complete_copy_whose_source_is_lost_is_claimed(tmp_path: Path, monkeyp
         assert pair.runs_on() == ["t4-2"]
         # The source comes back, asks, and removes what it has.
         await pair.source.start()
+
+    migrating(tmp_path, work)
+
+
+def test_a_copy_whose_source_is_silent_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By force, as it may be the only one; the source asks when it is back, and goes on with its own."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-handing-off"
+        pair.migrate()
+        await gates.reached.wait()
+        await pair.source.stop()
+        target = pair.target.manager
+        assert target is not None
+        with pytest.raises(RequestError, match="is led by its source"):
+            await target.migrations.cancel(DOMAIN, force=True)
+        await asyncio.sleep(120)
+        with pytest.raises(RequestError, match="'ldm cancel-operation -f migration ldg1' discards the copy") as caught:
+            await target.migrations.cancel(DOMAIN, force=False)
+        assert caught.value.code == "source-silent"
+        await target.migrations.cancel(DOMAIN, force=True)
+        assert pair.target.domain_names == []
+        gates.open()
+        await pair.source.start()
+        await asyncio.sleep(60)
+        assert pair.runs_on() == ["t4-1"]
 
     migrating(tmp_path, work)
 
