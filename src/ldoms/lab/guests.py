@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def add_guest(
     needs = _OWN if own else _NEEDS[image]
     address = _free_address(lab)
     if own:
-        base: Path | None = Path(image).resolve()
+        base: Path | None = _own_image(image)
         set_up: list[list[str]] = []
     else:
         built = images.build(image, progress)
@@ -97,54 +97,53 @@ def add_guest(
         ["add-vnet", "vnet0", "primary-vsw0", domain],
         *set_up,
     ]
-    _run(lab, host, [["add-domain", domain]], progress)
-    lab = save(replace(lab, guests={**lab.guests, domain: address}))
-    try:
-        disk = _overlay(lab, domain, base) if base else None
+    with ExitStack() as undo:
+        _run(lab, host, [["add-domain", domain]], progress)
+        undo.callback(_take_back, lab, host, "remove-domain", domain)
+        undo.callback(save, lab)
+        lab = save(replace(lab, guests={**lab.guests, domain: address}))
         _run(lab, host, set_up, progress)
-        if disk:
-            _add_disk(lab, host, domain, "vdisk0", disk, progress)
+        if base:
+            disk = lab.shared / f"{domain}-root.qcow2"
+            undo.callback(disk.unlink, missing_ok=True)
+            _write_overlay(disk, base)
+            _add_disk(lab, host, domain, "vdisk0", disk, undo, progress)
         if own:
-            settings = _seed(lab, host, domain, address, user_data)
-            _add_disk(lab, host, domain, "vdisk1", settings, progress, options=("options=ro",))
+            settings = lab.shared / f"{domain}-seed.iso"
+            undo.callback(settings.unlink, missing_ok=True)
+            _write_seed(settings, lab, host, domain, address, user_data)
+            _add_disk(lab, host, domain, "vdisk1", settings, undo, progress, options=("options=ro",))
         _run(lab, host, [["bind-domain", domain]], progress)
-    except BaseException:
-        _remove_guest(lab, host, domain)
-        raise
+        undo.pop_all()
     return address
 
 
 def _add_disk(
-    lab: Lab, host: str, domain: str, disk: str, path: Path, progress: Progress, options: tuple[str, ...] = ()
+    lab: Lab,
+    host: str,
+    domain: str,
+    disk: str,
+    path: Path,
+    undo: ExitStack,
+    progress: Progress,
+    options: tuple[str, ...] = (),
 ) -> None:
     """Give a domain a disk, whose volume every host has under the same name: that makes the domain movable."""
     volume = f"{path.stem}@{SERVICE}"
     for peer in lab.hosts:
         _run(lab, peer, [["add-vdsdev", *options, str(path), volume]], progress)
+        undo.callback(_take_back, lab, peer, "remove-vdsdev", "-f", volume)
     _run(lab, host, [["add-vdisk", disk, volume, domain]], progress)
 
 
-def _remove_guest(lab: Lab, host: str, domain: str) -> None:
-    """Take back whatever there is of a guest that could not be made."""
+def _take_back(lab: Lab, host: str, *words: str) -> None:
     with suppress(LdomsError):
-        ldm(lab, host, ["remove-domain", domain])
-    for name in _disk_names(domain):
-        volume = f"{Path(name).stem}@{SERVICE}"
-        for peer in lab.hosts:
-            with suppress(LdomsError):
-                ldm(lab, peer, ["remove-vdsdev", volume])
-        (lab.shared / name).unlink(missing_ok=True)
-    save(replace(lab, guests={known: address for known, address in lab.guests.items() if known != domain}))
+        ldm(lab, host, words)
 
 
-def _disk_names(domain: str) -> tuple[str, str]:
-    return f"{domain}-root.qcow2", f"{domain}-seed.iso"
-
-
-def _seed(lab: Lab, host: str, domain: str, address: str, user_data: str) -> Path:
+def _write_seed(path: Path, lab: Lab, host: str, domain: str, address: str, user_data: str) -> None:
     views = lab.client(host).get("/domains")
     made = next(view["domain"] for view in views if view["domain"]["name"] == domain)
-    path = lab.shared / _disk_names(domain)[1]
     seed.write_seed(
         path,
         instance=made["uuid"],
@@ -153,7 +152,6 @@ def _seed(lab: Lab, host: str, domain: str, address: str, user_data: str) -> Pat
         address=f"{address}/{PREFIX}",
         user_data=user_data,
     )
-    return path
 
 
 def _run(lab: Lab, host: str, commands: list[list[str]], progress: Progress) -> None:
@@ -174,18 +172,21 @@ def _arguments(image: images.Image, needs: Needs, domain: str, address: str, par
         raise RequestError(str(error), code="bad-parameter") from error
 
 
-def _overlay(lab: Lab, domain: str, base: Path) -> Path:
-    """A disk of the domain's own on the shared storage, that holds what differs from the image."""
-    if not base.is_file():
+def _own_image(name: str) -> Path:
+    path = Path(name).resolve()
+    if not path.is_file():
         raise RequestError(
-            f"there is no image {base}: name one of {', '.join(images.IMAGES)}, or a qcow2 or raw file",
+            f"there is no image {path}: name one of {', '.join(images.IMAGES)}, or a qcow2 or raw file",
             code="no-image",
         )
-    disk = lab.shared / _disk_names(domain)[0]
+    return path
+
+
+def _write_overlay(disk: Path, base: Path) -> None:
+    """A disk of a domain's own, that holds what differs from the image."""
     info = _qemu_img("info", "--output=json", "--force-share", str(base))
     kind = "qcow2" if '"format": "qcow2"' in info else "raw"
     _qemu_img("create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(disk))
-    return disk
 
 
 def _qemu_img(*words: str) -> str:
