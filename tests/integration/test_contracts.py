@@ -23,7 +23,7 @@ from uuid import uuid4
 import pytest
 from pyroute2 import netns
 
-from contracts import engine, network, passwords, storage
+from contracts import engine, neighbours, network, passwords, storage
 from ldoms.hypervisor.command_line import LOG_FILE, PID_FILE
 from ldoms.hypervisor.confinement import Confinement
 from ldoms.hypervisor.engine import Guest, GuestSpec, MigrationEnd, Placement, RunState
@@ -37,6 +37,7 @@ from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.errors import HostError, RequestError
 from ldoms.model.services import VirtualSwitch
 from ldoms.net.linux import LinuxNetwork
+from ldoms.net.multicast import MulticastNeighbours
 from ldoms.net.network import switch_device
 from ldoms.storage.files import FileStorage
 from support import need_root_and_qemu
@@ -80,7 +81,7 @@ class QemuBench:
             directory=self._directory / "a" / uuid[:8],
             machine=Machine(facts.default_machine_type, "tcg", CpuModel(model, tuple(features)), facts.version),
             vcpus=1,
-            memory_mib=96,
+            memory_mib=128,
             placement=Placement((frozenset(os.sched_getaffinity(0)),)),
             kernel=self._image.kernel,
             initrd=self._image.initrd,
@@ -325,6 +326,36 @@ async def test_interfaces_of_others_are_left_alone(linux: LinuxBench) -> None:
     await linux.network.remove_switch(network.SWITCH)
     await linux.network.remove_tap(network.TAP.name)
     assert {"vsw0", network.TAP.name} <= set(linux.links())
+
+
+class SubnetBench:
+    """Two managers in one namespace."""
+
+    def __init__(self) -> None:
+        self.neighbours, self.holder = MulticastNeighbours("t4-1"), MulticastNeighbours(neighbours.HOLDER)
+
+
+@pytest.mark.parametrize("check", neighbours.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("address", ["0.0.0.0", "198.51.100.1"])
+async def test_neighbours(check: Check, address: str, linux: LinuxBench) -> None:
+    """See the docstring of each check."""
+    for words in ("address add 198.51.100.1/24 dev up0", "link set up0 up", "link set up1 up"):
+        linux.ip(words)
+    bench = SubnetBench()
+    try:
+        await bench.neighbours.open(address, lambda mac: False)
+        await bench.holder.open(address, neighbours.TAKEN.__eq__)
+        await check(bench)
+    finally:
+        bench.neighbours.close()
+        bench.holder.close()
+
+
+@pytest.mark.parametrize("address", ["::", "203.0.113.9", "no address"])
+async def test_where_nobody_can_be_heard_is_an_error(address: str, linux: LinuxBench) -> None:
+    """Not an IPv4 address, or not one of this host; and the socket is closed."""
+    with pytest.raises(OSError, match=r"illegal IP|No such device"):
+        await MulticastNeighbours("t4-1").open(address, lambda mac: False)
 
 
 class FileBench:
