@@ -33,6 +33,7 @@ from ldoms.manager.operations import Operations
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.host import PROTOCOL_VERSION, HostFacts
 from ldoms.net.linux import LinuxNetwork
+from ldoms.net.multicast import MulticastNeighbours
 from ldoms.storage.files import FileStorage
 from ldoms.store import Store
 
@@ -77,7 +78,10 @@ async def _serve(places: Places) -> None:
         certificates = Certificates(places.state, config.host.name)
         confinement = detect(places.instance)
         found = await probe(config.hypervisor.accelerator, _probe_kernels(config), places.state / "accelerator.json")
-        manager = _make_manager(config, places, certificates, confinement, found)
+        neighbours = MulticastNeighbours(config.host.name)
+        stack.callback(neighbours.close)
+        manager = _make_manager(config, places, certificates, confinement, found, neighbours)
+        await _meet(neighbours, config.network.address, manager.host)
         await manager.start()
         stack.push_async_callback(manager.stop)
         servers = Servers(
@@ -107,8 +111,22 @@ async def _serve(places: Places) -> None:
         _log.info("stopping", consequence="guests go on running")
 
 
+async def _meet(neighbours: MulticastNeighbours, address: str, host: Host) -> None:
+    if not address:
+        return
+    try:
+        await neighbours.open(address, lambda mac: mac in host.macs())
+    except OSError as error:
+        _log.warning("neighbours-not-asked", consequence="MAC addresses are picked without asking", reason=str(error))
+
+
 def _make_manager(
-    config: Config, places: Places, certificates: Certificates, confinement: Confinement, found: Probe
+    config: Config,
+    places: Places,
+    certificates: Certificates,
+    confinement: Confinement,
+    found: Probe,
+    neighbours: MulticastNeighbours,
 ) -> Manager:
     store = Store(places.state / "ldoms.db")
     facts = HostFacts(
@@ -136,6 +154,7 @@ def _make_manager(
         events=EventHub(store),
         operations=Operations(store),
         guests=GuestBook(),
+        neighbours=neighbours,
     )
     return Manager(host, HttpConnector(certificates, config.network.port), Consoles())
 

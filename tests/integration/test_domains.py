@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import pytest
 
 from ldoms.lab import images
 from ldoms.lab import lab as labs
-from support import SOURCE, Hosts, kill_command, wait_until
+from support import SOURCE, TARGET, Hosts, kill_command, wait_until
 
 BOOT_SECTOR = (
     # 7c00: ax, ds = 0; cld          7c05: wait for a tick of the clock, then si = text
@@ -321,3 +323,25 @@ def test_a_client_that_does_not_read_holds_nothing_up(hosts: Hosts, domain: str,
         hosts.ldm(SOURCE, "stop-domain", "-f", domain)
         hosts.ldm(SOURCE, "unbind-domain", domain)
         assert time.monotonic() - began < 10
+
+
+_ASK = """
+import asyncio, sys
+from ldoms.net.multicast import MulticastNeighbours
+async def main():
+    neighbours = MulticastNeighbours("nobody")
+    await neighbours.open("0.0.0.0", lambda mac: False)
+    print(await neighbours.holder_of(sys.argv[1]))
+asyncio.run(main())
+"""
+
+
+def test_other_managers_hear_which_mac_addresses_are_taken(hosts: Hosts, domain: str) -> None:
+    """Asked from another host of the subnet: a domain's and its network's; and one that nobody has."""
+    hosts.ldm(SOURCE, "add-vnet", "vnet0", "primary-vsw0", domain)
+    taken = re.findall(r"mac-addr=(00:14:4f:f[89ab]:\S\S:\S\S)", hosts.ldm(SOURCE, "list-bindings", "-p", domain))
+    assert len(set(taken)) >= 2
+    asks = functools.partial(hosts.lab.space(TARGET).run, limit_s=20)
+    for mac in taken:
+        assert asks([sys.executable, "-c", _ASK, mac]) == f"{SOURCE}\n"
+    assert asks([sys.executable, "-c", _ASK, "00:14:4f:ff:ff:ff"]) == "\n"

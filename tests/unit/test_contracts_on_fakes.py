@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from contracts import engine, network, passwords, storage
+from contracts import engine, neighbours, network, passwords, storage
 from ldoms.auth.fake import FakePasswords
 from ldoms.hypervisor.engine import GuestSpec, Placement
 from ldoms.hypervisor.fake import FakeEngine, FakeGuest, FakeWorld
 from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.services import VirtualSwitch
-from ldoms.net.fake import FakeNetwork
+from ldoms.net.fake import FakeNeighbours, FakeNetwork
 from ldoms.net.network import switch_device
 from ldoms.storage.fake import FakeDisks, FakeStorage
 from unit.clock import run
@@ -129,3 +129,16 @@ def test_storage(check: Check) -> None:
 def test_passwords(check: Check) -> None:
     """See the docstring of each check."""
     run(check(FakePasswordBench()))
+
+
+class FakeSubnetBench:
+    """A fake subnet."""
+
+    def __init__(self) -> None:
+        self.neighbours = FakeNeighbours({neighbours.TAKEN: neighbours.HOLDER})
+
+
+@pytest.mark.parametrize("check", neighbours.CHECKS, ids=lambda check: check.__name__)
+def test_neighbours(check: Check) -> None:
+    """See the docstring of each check."""
+    run(check(FakeSubnetBench()))

@@ -32,13 +32,13 @@ async def list_domains(known: Known, who: Reviewer, name: Annotated[list[str] | 
 @router.post("", response_model=Domain, status_code=201)
 async def add_domain(known: Known, who: Changer, body: wire.NewDomain) -> Any:
     """Make an inactive domain."""
-    return answer(known.manager.domains.add(body.name, body.properties), 201)
+    return answer(await known.manager.domains.add(body.name, body.properties), 201)
 
 
 @router.patch("/{name}", response_model=Domain)
 async def set_domain(known: Known, who: Changer, name: str, body: wire.Properties) -> Any:
     """Change properties of a domain."""
-    return answer(known.manager.domains.set(name, body.properties))
+    return answer(await known.manager.domains.set(name, body.properties))
 
 
 @router.delete("/{name}", status_code=204)
@@ -118,7 +118,7 @@ async def remove_disk(known: Known, who: Changer, name: str, disk: str) -> Any:
 @router.post("/{name}/networks", response_model=Domain, status_code=201)
 async def add_network(known: Known, who: Changer, name: str, body: wire.NewNetwork) -> Any:
     """Connect a domain to a virtual switch."""
-    return answer(known.manager.domains.add_network(name, body.name, body.switch, body.properties), 201)
+    return answer(await known.manager.domains.add_network(name, body.name, body.switch, body.properties), 201)
 
 
 @router.delete("/{name}/networks/{network}", response_model=Domain)

@@ -175,7 +175,8 @@ COMMANDS = (
         _add_vnet,
         properties=("mac-addr", "id", "mtu", "linkprop"),
         details="The domain must not be bound. The guest sees a virtio network interface. Its MAC address is picked"
-        " from the automatic range of LDoms (00:14:4f:f8 to fb) unless mac-addr= gives one, and moves along.",
+        " from the automatic range of LDoms (00:14:4f:f8 to fb) unless mac-addr= gives one, and moves along."
+        " Managers of the same subnet are asked first whether it is free.",
     ),
     Command("remove-vnet", "vnet", "IF-NAME DOM", "disconnect a domain", _remove_vnet, options=(FORCE,)),
     Command(

@@ -44,7 +44,7 @@ class DomainVerbs:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def add(self, name: str, properties: Mapping[str, str]) -> Domain:
+    async def add(self, name: str, properties: Mapping[str, str]) -> Domain:
         """Make an inactive domain.
 
         Args:
@@ -55,31 +55,32 @@ class DomainVerbs:
             RequestError: the name or a property is wrong.
             AlreadyExists: the name, the UUID or the MAC address is taken.
         """
+        given = dict(properties)
+        mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         check_name(name, "domain")
         store = self._host.store
         if any(domain.name == name for domain in store.domains()):
             raise AlreadyExists(f"LDom {name} already exists")
-        given = dict(properties)
         uuid = _uuid(given.pop("uuid", ""))
         if store.domain_by_uuid(uuid) is not None:
             raise AlreadyExists(f"a domain with the UUID {uuid} already exists")
         store.forget_ownership(uuid)  # of a domain with this UUID that has left this host, or was refused
-        mac = self._host.pick_mac(given.pop("mac-addr", ""))
         domain = Domain(uuid, name, mac, hostid_of(mac), order=store.next_position())
         return self._host.save(self._with_properties(domain, given), EventKind.DOMAIN_ADDED)
 
-    def set(self, name: str, properties: Mapping[str, str]) -> Domain:
+    async def set(self, name: str, properties: Mapping[str, str]) -> Domain:
         """Change properties of a domain; an empty value clears one.
 
         Raises:
             RequestError: a property is wrong, or cannot be changed while the domain is bound.
         """
+        given = dict(properties)
+        mac = await self._host.pick_mac(given.pop("mac-addr")) if "mac-addr" in given else ""
         with self._host.changing(name, "set-domain") as domain:
-            given = dict(properties)
             if "uuid" in given:
                 raise RequestError("the UUID of a domain cannot be changed", code="bad-property")
-            if "mac-addr" in given:
-                domain = replace(domain, mac=self._host.pick_mac(given.pop("mac-addr")))
+            if mac:
+                domain = replace(domain, mac=mac)
             if domain.is_bound and not domain.is_control and "cpu-arch" in given:
                 raise RequestError(
                     f"the CPU of LDom {name} cannot be changed while it is bound: stop and unbind it first",
@@ -170,7 +171,7 @@ class DomainVerbs:
 
     # Networks
 
-    def add_network(self, name: str, network: str, switch: str, properties: Mapping[str, str]) -> Domain:
+    async def add_network(self, name: str, network: str, switch: str, properties: Mapping[str, str]) -> Domain:
         """Connect a domain to a virtual switch.
 
         Args:
@@ -179,13 +180,14 @@ class DomainVerbs:
             switch: to connect it to.
             properties: ``mac-addr``, ``mtu``, ``id``, ``linkprop``, ``pvid``.
         """
+        given = dict(properties)
+        mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         with self._host.changing(name, "add-vnet") as domain:
             self._check_unbound(domain, "a network can be added")
             check_name(network, "virtual network")
             if any(known.name == network for known in domain.networks):
                 raise AlreadyExists(f"virtual network {network} already exists in LDom {name}")
             known_switch = self._host.store.services().switch(switch)
-            given = dict(properties)
             wished = int_property("id", given.pop("id")) if "id" in given else None
             mtu = int_property("mtu", given.pop("mtu", "0") or "0")
             if mtu and not MIN_MTU <= mtu <= known_switch.mtu:
@@ -197,7 +199,7 @@ class DomainVerbs:
                 name=network,
                 switch=switch,
                 id=_free_number(wished, [known.id for known in domain.networks], f"network of LDom {name}"),
-                mac=self._host.pick_mac(given.pop("mac-addr", "")),
+                mac=mac,
                 mtu=mtu,
                 linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),
             )

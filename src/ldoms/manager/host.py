@@ -7,21 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import structlog
+
 from ldoms.hypervisor.engine import ControlPlacement, Engine, Placement
 from ldoms.manager.config import Config, Places
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
 from ldoms.manager.operations import Operations
 from ldoms.model.domain import Bindings, Domain
-from ldoms.model.errors import AlreadyExists, RequestError
+from ldoms.model.errors import AlreadyExists, HostError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.host import HostFacts
 from ldoms.model.identity import CONTROL_DOMAIN, check_mac, pick_mac
 from ldoms.model.ownership import OwnerState
 from ldoms.model.partition import HostSize, Partition
+from ldoms.net.neighbours import Neighbours
 from ldoms.net.network import Network
 from ldoms.storage.storage import Storage
 from ldoms.store import Store
+
+PICKS = 8
+"""MAC addresses are picked so often before it is given up."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -38,7 +46,9 @@ class Host:
     events: EventHub
     operations: Operations
     guests: GuestBook
+    neighbours: Neighbours
     random: random.Random = field(default_factory=random.SystemRandom)
+    _picked_macs: set[str] = field(default_factory=set)
 
     @property
     def size(self) -> HostSize:
@@ -78,20 +88,31 @@ class Host:
             taken |= dict.fromkeys(domain.macs, f"LDom {domain.name}")
         return taken
 
-    def pick_mac(self, wished: str) -> str:
-        """The MAC address `wished`, or a free one of the automatic range if that is empty.
+    async def pick_mac(self, wished: str) -> str:
+        """The MAC address `wished`, or one of the automatic range that is free on this subnet if that is empty.
+
+        What was picked once is not picked again before a restart: a switch or a guest may still remember it.
 
         Raises:
             RequestError: it is not a MAC address.
             AlreadyExists: it is in use on this host.
+            HostError: whatever is picked, another manager says that it has it.
         """
-        taken = self.macs()
-        if not wished:
-            return pick_mac(taken, self.random)
-        mac = check_mac(wished)
-        if mac in taken:
-            raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]}", code="mac-in-use")
-        return mac
+        if wished:
+            mac, taken = check_mac(wished), self.macs()
+            if mac in taken:
+                raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]}", code="mac-in-use")
+            return mac
+        for _ in range(PICKS):
+            mac = pick_mac(self.macs().keys() | self._picked_macs, self.random)
+            self._picked_macs.add(mac)
+            holder = await self.neighbours.holder_of(mac)
+            if not holder:
+                return mac
+            _log.warning("mac-collision", mac=mac, host=holder)
+        raise HostError(
+            f"host {holder} says that it has every MAC address that was picked: give one with mac-addr=", code="no-mac"
+        )
 
     @contextmanager
     def changing(self, name: str, verb: str) -> Iterator[Domain]:

@@ -20,7 +20,7 @@ from ldoms.migration.peer import Connector
 from ldoms.migration.target import TargetSide
 from ldoms.model.domain import Bindings, Constraints, Domain
 from ldoms.model.events import EventKind
-from ldoms.model.identity import CONTROL_DOMAIN, hostid_of, pick_mac
+from ldoms.model.identity import CONTROL_DOMAIN, hostid_of
 from ldoms.model.partition import HostSize, Partition, shrink_memory
 
 _log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ class Manager:
 
     async def start(self) -> None:
         """Find everything again that is here from before, and go on with it."""
-        self._put_control_domain()
+        await self._put_control_domain()
         await self.host.engine.place_control(self.host.control_placement())
         await self.services.restore_switches()
         await self.life.find_guests()
@@ -65,12 +65,12 @@ class Manager:
         await self.host.guests.close()
         await self.host.engine.close()
 
-    def _put_control_domain(self) -> None:
+    async def _put_control_domain(self) -> None:
         """At the first start, the control domain owns everything; later it follows changes of the machine."""
         store, size = self.host.store, self.host.size
         known = next((domain for domain in store.domains() if domain.is_control), None)
         if known is None:
-            self.host.save(_factory_default(size, pick_mac((), self.host.random)), EventKind.DOMAIN_ADDED)
+            self.host.save(_factory_default(size, await self.host.pick_mac("")), EventKind.DOMAIN_ADDED)
             return
         fitted = _fit(known, size)
         if fitted != known:

@@ -137,6 +137,7 @@ class ServiceVerbs:
         net_dev = given.pop("net-dev", "")
         if net_dev:
             await self._host.network.check_uplink(net_dev)
+        mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         services = self._new(name, domain, "virtual switch", self._services().switches)
         taken = [switch.id for switch in services.switches]
         wished = given.pop("id", "")
@@ -149,7 +150,7 @@ class ServiceVerbs:
         switch = VirtualSwitch(
             name=name,
             id=number,
-            mac=self._host.pick_mac(given.pop("mac-addr", "")),
+            mac=mac,
             net_dev=net_dev,
             mtu=mtu,
             linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),

@@ -56,3 +56,18 @@ class FakeNetwork:
     async def mtu_towards(self, address: str) -> int:
         """The same everywhere."""
         return self.mtu
+
+
+@dataclass
+class FakeNeighbours:
+    """Other managers that always answer. See `ldoms.net.neighbours.Neighbours`.
+
+    Attributes:
+        holders: MAC addresses that are in use elsewhere, with the host.
+    """
+
+    holders: dict[str, str] = field(default_factory=dict)
+
+    async def holder_of(self, mac: str) -> str:
+        """Who has it."""
+        return self.holders.get(mac, "")

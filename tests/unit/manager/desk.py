@@ -30,11 +30,11 @@ async def furnish(manager: Manager) -> None:
     await manager.services.add_volume("primary-vds0", "a", "/images/a.qcow2", (), "", force=False, quick=False)
     await manager.services.add_switch("primary-vsw0", "primary", {})
     manager.services.add_concentrator("primary-vcc0", "primary", "5000-5001")
-    manager.domains.add("ldg1", {})
+    await manager.domains.add("ldg1", {})
     await manager.resources.set_vcpus("ldg1", 1)
     await manager.resources.set_memory("ldg1", 1024)
     manager.domains.add_disk("ldg1", "vdisk0", "a", "primary-vds0", 0, None)
-    manager.domains.add_network("ldg1", "vnet0", "primary-vsw0", {})
+    await manager.domains.add_network("ldg1", "vnet0", "primary-vsw0", {})
 
 
 def at_desk(directory: Path, work: Callable[[FakeHost, Manager], Awaitable[None]]) -> None:

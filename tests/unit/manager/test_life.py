@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -191,7 +193,7 @@ def test_two_changes_of_one_domain_do_not_meet(tmp_path: Path) -> None:
         assert state(manager) is DomainState.STOPPING
         with pytest.raises(Busy, match="LDom ldg1 is busy: stop-domain is under way; try again"):
             manager.domains.set_variables("ldg1", {"a": "b"})
-        manager.domains.add("ldg2", {})
+        await manager.domains.add("ldg2", {})
         stopping.cancel()
         with pytest.raises((HostError, asyncio.CancelledError)):
             await stopping
@@ -257,6 +259,17 @@ def test_a_bound_domain_is_given_more_and_gives_back_at_once(tmp_path: Path) -> 
     at_desk(tmp_path, work)
 
 
+class Picks(random.Random):
+    """Chance, as it is told."""
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def randint(self, a: int, b: int) -> int:
+        return next(self._numbers)
+
+
 def test_a_switch_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a bridge nor a record of it; the name is free again."""
 
@@ -270,6 +283,47 @@ def test_a_switch_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch
         assert [switch.name for switch in manager.host.store.services().switches] == ["primary-vsw0"]
         assert len(host.network.bridges) == 1
         await manager.services.add_switch("vsw1", "primary", {})
+
+    at_desk(tmp_path, work)
+
+
+def test_a_mac_address_that_another_manager_has_is_not_picked(tmp_path: Path) -> None:
+    """The next one is; neither is picked again, although both are free here."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        picks = iter([0xF8_00_01, 0xF8_00_02, 0xF8_00_01, 0xF8_00_02, 0xF8_00_03])
+        manager.host.random = Picks(picks)
+        host.neighbours.holders["00:14:4f:f8:00:01"] = "t4-2"
+        added = await manager.domains.add("ldg2", {})
+        assert (added.mac, added.hostid) == ("00:14:4f:f8:00:02", "0x84f80002")
+        manager.domains.remove("ldg2")
+        assert (await manager.domains.add("ldg2", {})).mac == "00:14:4f:f8:00:03"
+
+    at_desk(tmp_path, work)
+
+
+def test_a_wished_mac_address_is_nobody_elses_business(tmp_path: Path) -> None:
+    """As in LDoms: a cluster may well describe the same domain on two hosts."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        host.neighbours.holders["00:14:4f:fc:00:01"] = "t4-2"
+        assert (await manager.domains.add("ldg2", {"mac-addr": "0:14:4f:fc:0:1"})).mac == "00:14:4f:fc:00:01"
+
+    at_desk(tmp_path, work)
+
+
+def test_a_subnet_that_has_every_mac_address_is_told_so(tmp_path: Path) -> None:
+    """One sentence, after some tries; the domain is not made."""
+
+    class Everything(dict[str, str]):
+        def get(self, key: str, default: object = None) -> str:  # type: ignore[override]
+            return "t4-9"
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        host.neighbours.holders = Everything()
+        with pytest.raises(HostError, match="host t4-9 says that it has every MAC address that was picked: give one"):
+            await manager.domains.add("ldg2", {})
+        assert [domain.name for domain in manager.host.store.domains()] == ["primary", "ldg1"]
 
     at_desk(tmp_path, work)
 

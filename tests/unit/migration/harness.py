@@ -27,7 +27,7 @@ from ldoms.model.host import PROTOCOL_VERSION, HostFacts
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation
 from ldoms.model.partition import HostSize
-from ldoms.net.fake import FakeNetwork
+from ldoms.net.fake import FakeNeighbours, FakeNetwork
 from ldoms.storage.fake import FakeDisks, FakeStorage
 from ldoms.store import Store
 from unit.clock import run
@@ -64,6 +64,7 @@ class FakeHost:
     directory: Path
     store: Store = field(default_factory=lambda: Store(":memory:"))
     network: FakeNetwork = field(default_factory=FakeNetwork)
+    neighbours: FakeNeighbours = field(default_factory=FakeNeighbours)
     incoming_enabled: bool = True
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ class FakeHost:
             events=EventHub(self.store),
             operations=Operations(self.store),
             guests=GuestBook(),
+            neighbours=self.neighbours,
             random=random.Random(self.name),
         )
         self.manager = Manager(host, FakeConnector(self.link), NoConsoles())
@@ -173,11 +175,11 @@ class Pair:
             await manager.services.add_switch("primary-vsw0", "primary", {})
             manager.services.add_concentrator("primary-vcc0", "primary", "5000-5100")
         manager = self.manager
-        manager.domains.add(DOMAIN, {})
+        await manager.domains.add(DOMAIN, {})
         await manager.resources.set_vcpus(DOMAIN, 2)
         await manager.resources.set_memory(DOMAIN, 1024)
         manager.domains.add_disk(DOMAIN, "vdisk0", "root", "primary-vds0", 0, None)
-        manager.domains.add_network(DOMAIN, "vnet0", "primary-vsw0", {})
+        await manager.domains.add_network(DOMAIN, "vnet0", "primary-vsw0", {})
         if state != "inactive":
             await manager.life.bind(DOMAIN)
         if state == "active":
