@@ -225,11 +225,12 @@ def test_a_guest_that_cannot_be_made_leaves_nothing(three: LabCommand, tmp_path:
         return three.good("--lab", "three", "exec", host, "--", "ldm", *words)
 
     ldm("t4-2", "add-vdsdev", str(other), "web-seed@primary-vds0")
-    before = ldm("t4-1", "list-bindings"), ldm("t4-2", "list-bindings")
+    before = ldm("t4-1", "list-services"), ldm("t4-2", "list-services")
     *_, sentence = three.failing("--lab", "three", "guest", "web", str(own))
     assert sentence.startswith("ldoms-lab: 'ldm add-vdsdev options=ro")
     assert sentence.endswith("on t4-2: volume web-seed@primary-vds0 already exists")
-    assert (ldm("t4-1", "list-bindings"), ldm("t4-2", "list-bindings")) == before
+    assert (ldm("t4-1", "list-services"), ldm("t4-2", "list-services")) == before
+    assert "web" not in ldm("t4-1", "list-domain")
     assert not list((three.directory / "three").rglob("web-*"))
     assert "web" not in three.good("--lab", "three", "status")
     ldm("t4-2", "remove-vdsdev", "web-seed@primary-vds0")
