@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,13 +25,14 @@ PROGRAM = str(Path(sys.executable).with_name("ldoms-lab"))
 class LabCommand:
     """The command, with its labs in a directory of this test's own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prefix: Sequence[str] = (), **environment: str) -> None:
         self.directory = directory
-        self.environment = {**os.environ, "LDOMS_LABS": str(directory)}
+        self.environment = {**os.environ, "LDOMS_LABS": str(directory), **environment}
+        self._prefix = prefix
 
     def __call__(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PROGRAM, *words],
+            [*self._prefix, PROGRAM, *words],
             env=self.environment,
             input=text,
             capture_output=True,
@@ -234,3 +236,60 @@ def test_a_guest_that_cannot_be_made_leaves_nothing(three: LabCommand, tmp_path:
     assert not list((three.directory / "three").rglob("web-*"))
     assert "web" not in three.good("--lab", "three", "status")
     ldm("t4-2", "remove-vdsdev", "web-seed@primary-vds0")
+
+
+NOBODY = 65534
+# As an ordinary user has it on most machines; and the checkout may be in a directory that only root can enter.
+AS_NOBODY = """
+mknod "$1" c 10 200 && chmod 666 "$1" && mount --bind "$1" /dev/net/tun && rm "$1" && shift
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search "$@"
+"""
+
+
+@pytest.fixture
+def nobody(command: LabCommand) -> Iterator[LabCommand]:
+    """The command without root, with an image cache of its own."""
+    with tempfile.TemporaryDirectory(prefix="ldu-", dir="/tmp") as name:
+        directory = Path(name)
+        image = images.build("tiny").kernel.parent
+        shutil.copytree(image, directory / "cache/ldoms/images" / image.name)
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        prefix = ["unshare", "--mount", "--propagation=private", "sh", "-ec", AS_NOBODY, "sh", str(directory / "tun")]
+        places = {"HOME": name, "XDG_CACHE_HOME": str(directory / "cache")}
+        made = LabCommand(directory / "labs", prefix, **places)
+        try:
+            yield made
+        finally:
+            for lab in ("own", "other"):
+                made("--lab", lab, "down", "-f")
+            check_no_trace(made.directory)
+            assert not made.directory.exists()
+
+
+def test_a_lab_without_root(nobody: LabCommand) -> None:
+    """In a user namespace of its own: a guest boots and moves; other labs stand beside it; nothing is left."""
+    assert "is not up" in nobody.bad("--lab", "own", "status")
+    nobody.good("--lab", "own", "up")
+    nobody.good("--lab", "own", "guest", "ldg1", "tiny")
+
+    def ldm(host: str, *words: str) -> str:
+        return nobody.good("--lab", "own", "exec", host, "--", "ldm", *words)
+
+    ldm("t4-1", "start-domain", "ldg1")
+    ask = "exec 3<>/dev/tcp/10.77.0.10/7 && echo hello >&3 && head -c 1 <&3"
+    client = ("--lab", "own", "exec", "client", "--", "timeout", "5", "bash", "-c", ask)
+    wait_until(lambda: nobody(*client).returncode == 0, 30, "the guest does not answer")
+    ldm("t4-1", "migrate-domain", "-p", str(nobody.directory / "own/pfile"), "ldg1", "ldmadmin@t4-2")
+    assert "ldg1" in ldm("t4-2", "list-domain")
+    assert nobody("--lab", "own", "exec", "client", "--", "sh", "-c", "exit 7").returncode == 7
+    nobody.good("--lab", "other", "up", "--hosts", "1")
+    labs = json.loads(nobody.good("status", "-a", "--json"))
+    assert [(lab["name"], [bool(host["manager"]) for host in lab["hosts"]]) for lab in labs] == [
+        ("other", [True]),
+        ("own", [True, True]),
+    ]
+    nobody.good("--lab", "own", "down")
+    nobody.good("--lab", "own", "down", "-f")
+    assert "lab other " in nobody.good("status", "-a")
+    nobody.good("--lab", "other", "down")

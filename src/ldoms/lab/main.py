@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ldoms.lab import images, lab
-from ldoms.lab.cell import enter_cell, leave_cell
+from ldoms.lab.cell import ask_all_cells, run_in_cell
 from ldoms.lab.guests import add_guest
 from ldoms.lab.links import Cut, Shape, parse_delay_s, parse_loss, parse_rate
 from ldoms.lab.seed import NOTHING_MORE
@@ -32,14 +32,27 @@ def main() -> None:
     """Run one command."""
     arguments = _parser().parse_args()
     try:
-        if os.geteuid() != 0 and arguments.needs_cell:
-            enter_cell(arguments.lab, make=arguments.run is _up)
-        status = arguments.run(arguments)
+        status = arguments.run(arguments) if os.geteuid() == 0 or not arguments.needs_cell else _in_cell(arguments)
     except LdomsError as error:
         sys.exit(f"ldoms-lab: {error.message}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status)
+
+
+def _in_cell(arguments: argparse.Namespace) -> int:
+    """Without root: the same command in the namespaces of its lab."""
+    if arguments.run is _status and arguments.all:
+        answers = ask_all_cells("status", *(["--json"] if arguments.json else []))
+        merged = [lab for answer in answers for lab in json.loads(answer)] if arguments.json else []
+        print(json.dumps(merged, indent=2) if arguments.json else "".join(answers), end="\n" if arguments.json else "")
+        return 0
+    try:
+        return run_in_cell(arguments.lab, make=arguments.run is _up)
+    except NotFound:
+        if arguments.run is _down and arguments.force:
+            return 0
+        raise
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -55,7 +68,6 @@ def _down(arguments: argparse.Namespace) -> int:
     else:
         with contextlib.suppress(NotFound):
             lab.down(arguments.lab)
-    leave_cell()
     return 0
 
 
