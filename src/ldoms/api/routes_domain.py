@@ -50,16 +50,16 @@ async def remove_domain(known: Known, who: Changer, name: str) -> None:
 @router.put("/{name}/vcpus", response_model=Domain)
 async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
     """Change the number of virtual CPUs."""
-    verbs = known.manager.resources
-    change = {"add": verbs.add_vcpus, "set": verbs.set_vcpus, "remove": verbs.remove_vcpus}[body.action]
+    verbs = known.manager.vcpus
+    change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     return answer(await change(name, body.amount))
 
 
 @router.put("/{name}/memory", response_model=Domain)
 async def change_memory(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
     """Change the amount of memory, in MiB."""
-    verbs = known.manager.resources
-    change = {"add": verbs.add_memory, "set": verbs.set_memory, "remove": verbs.remove_memory}[body.action]
+    verbs = known.manager.memory
+    change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     return answer(await change(name, body.amount))
 
 
@@ -105,26 +105,26 @@ async def remove_variables(known: Known, who: Changer, name: str, variable: Anno
 @router.post("/{name}/disks", response_model=Domain, status_code=201)
 async def add_disk(known: Known, who: Changer, name: str, body: wire.NewDisk) -> Any:
     """Give a domain a disk."""
-    verbs = known.manager.domains
-    return answer(verbs.add_disk(name, body.name, body.volume, body.service, body.timeout_s, body.id), 201)
+    verbs = known.manager.disks
+    return answer(verbs.add(name, body.name, body.volume, body.service, body.timeout_s, body.id), 201)
 
 
 @router.delete("/{name}/disks/{disk}", response_model=Domain)
 async def remove_disk(known: Known, who: Changer, name: str, disk: str) -> Any:
     """Take a disk away."""
-    return answer(known.manager.domains.remove_disk(name, disk))
+    return answer(known.manager.disks.remove(name, disk))
 
 
 @router.post("/{name}/networks", response_model=Domain, status_code=201)
 async def add_network(known: Known, who: Changer, name: str, body: wire.NewNetwork) -> Any:
     """Connect a domain to a virtual switch."""
-    return answer(await known.manager.domains.add_network(name, body.name, body.switch, body.properties), 201)
+    return answer(await known.manager.networks.add(name, body.name, body.switch, body.properties), 201)
 
 
 @router.delete("/{name}/networks/{network}", response_model=Domain)
 async def remove_network(known: Known, who: Changer, name: str, network: str) -> Any:
     """Disconnect a network interface."""
-    return answer(known.manager.domains.remove_network(name, network))
+    return answer(known.manager.networks.remove(name, network))
 
 
 @router.put("/{name}/console", response_model=Domain)

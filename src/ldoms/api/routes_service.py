@@ -23,19 +23,19 @@ async def list_services(known: Known, who: Reviewer) -> Any:
 @router.post("/disk-services", status_code=204)
 async def add_disk_service(known: Known, who: Changer, body: wire.NewService) -> None:
     """Make a virtual disk service."""
-    known.manager.services.add_disk_service(body.name, body.domain)
+    known.manager.disk_services.add(body.name, body.domain)
 
 
 @router.delete("/disk-services/{name}", status_code=204)
 async def remove_disk_service(known: Known, who: Changer, name: str, force: bool = False) -> None:
     """Remove a virtual disk service."""
-    known.manager.services.remove_disk_service(name, force=force)
+    known.manager.disk_services.remove(name, force=force)
 
 
 @router.post("/disk-services/{service}/volumes", status_code=204)
 async def add_volume(known: Known, who: Changer, service: str, body: wire.NewVolume) -> None:
     """Offer a back end under a name."""
-    await known.manager.services.add_volume(
+    await known.manager.disk_services.add_volume(
         service, body.name, body.backend, body.options, body.mpgroup, force=body.force, quick=body.quick
     )
 
@@ -43,28 +43,28 @@ async def add_volume(known: Known, who: Changer, service: str, body: wire.NewVol
 @router.delete("/disk-services/{service}/volumes/{name}", status_code=204)
 async def remove_volume(known: Known, who: Changer, service: str, name: str, force: bool = False) -> None:
     """Offer a back end no more."""
-    known.manager.services.remove_volume(service, name, force=force)
+    known.manager.disk_services.remove_volume(service, name, force=force)
 
 
 @router.post("/switches", status_code=204)
 async def add_switch(known: Known, who: Changer, body: wire.NewService) -> None:
     """Make a virtual switch."""
-    await known.manager.services.add_switch(body.name, body.domain, body.properties)
+    await known.manager.switches.add(body.name, body.domain, body.properties)
 
 
 @router.delete("/switches/{name}", status_code=204)
 async def remove_switch(known: Known, who: Changer, name: str, force: bool = False) -> None:
     """Remove a virtual switch."""
-    await known.manager.services.remove_switch(name, force=force)
+    await known.manager.switches.remove(name, force=force)
 
 
 @router.post("/concentrators", status_code=204)
 async def add_concentrator(known: Known, who: Changer, body: wire.NewService) -> None:
     """Make a console concentrator; property ``port-range``."""
-    known.manager.services.add_concentrator(body.name, body.domain, body.properties.get("port-range", ""))
+    known.manager.concentrators.add(body.name, body.domain, body.properties.get("port-range", ""))
 
 
 @router.delete("/concentrators/{name}", status_code=204)
 async def remove_concentrator(known: Known, who: Changer, name: str, force: bool = False) -> None:
     """Remove a console concentrator."""
-    known.manager.services.remove_concentrator(name, force=force)
+    known.manager.concentrators.remove(name, force=force)

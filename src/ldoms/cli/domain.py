@@ -123,11 +123,6 @@ def _list_variables(client: Client, words: Words) -> int:
     return 0
 
 
-def _set_console(client: Client, words: Words) -> int:
-    client.put(f"/domains/{part(words.operands[0])}/console", {"properties": dict(words.properties)})
-    return 0
-
-
 COMMANDS = (
     Command(
         "add-domain",
@@ -223,13 +218,4 @@ COMMANDS = (
     ),
     Command("remove-variable", "variable", "NAME... DOM", "remove boot variables", _remove_variables),
     Command("list-variable", "variable", "[NAME...] DOM", "list boot variables", _list_variables, options=(JSON,)),
-    Command(
-        "set-vcons",
-        "vcons",
-        "DOM",
-        "say which console a domain is to have",
-        _set_console,
-        properties=("port", "group", "service"),
-        details="An empty value means: any port, the domain's name as group, any console concentrator.",
-    ),
 )

@@ -10,3 +10,4 @@ PARSE = Option("-p", "print for programs: VERSION, then KEYWORD|key=value lines"
 LONG = Option("-l", "print everything")
 EXTENDED = Option("-e", "print everything, automatic devices too")
 QUICK = Option("-q", "do not look at the back end now")
+UNUSED = Option("-f", "also if an inactive domain asks for it")

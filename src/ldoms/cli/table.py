@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldoms.cli import devices, domain, listing, migrate, resources
+from ldoms.cli import console, disk, domain, listing, memory, migrate, network, vcpu
 from ldoms.cli.command import Command, UsageError
 
 COMMANDS: tuple[Command, ...] = (
     *listing.COMMANDS,
     *domain.COMMANDS,
-    *resources.COMMANDS,
-    *devices.COMMANDS,
+    *vcpu.COMMANDS,
+    *memory.COMMANDS,
+    *disk.COMMANDS,
+    *network.COMMANDS,
+    *console.COMMANDS,
     *migrate.COMMANDS,
 )
 

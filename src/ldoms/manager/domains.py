@@ -1,31 +1,25 @@
-"""Domains as descriptions: made, changed, removed; with their variables, disks, networks and consoles."""
+"""Domains as descriptions: made, changed, removed; with their variables and consoles."""
 
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from ldoms.manager.host import Host
+from ldoms.manager.properties import check_unbound, choice_property, int_property, refuse_unknown
 from ldoms.model.domain import (
     ConsoleConstraint,
     Constraints,
     CpuArch,
     Domain,
     FailurePolicy,
-    VirtualDisk,
-    VirtualNetwork,
 )
 from ldoms.model.errors import AlreadyExists, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.identity import check_name, hostid_of
-from ldoms.model.services import MIN_MTU
 
 MAX_MASTERS = 4
-MAX_DEVICES = 64
-"""Disks, and network interfaces, of one domain."""
-
 # SPARC classes of CPUs: what a guest needs that moves between unlike hosts is our generic CPU.
 _ARCHES = {
     "native": CpuArch.NATIVE,
@@ -34,8 +28,6 @@ _ARCHES = {
     "sparc64-class1": CpuArch.GENERIC,
 }
 _PLATFORM = ("boot-policy", "extended-mapin-space", "perf-counters", "rc-add-policy")
-
-E = TypeVar("E")
 
 
 class DomainVerbs:
@@ -131,89 +123,6 @@ class DomainVerbs:
                     raise NotFound(f"Variable {variable} was not found in LDom {name}")
             return self._host.save(replace(domain, variables=tuple(sorted(left.items()))))
 
-    # Disks
-
-    def add_disk(self, name: str, disk: str, volume: str, service: str, timeout_s: int, number: int | None) -> Domain:
-        """Give a domain a disk on a volume.
-
-        Raises:
-            RequestError: the domain is bound, or the volume is in use by another one.
-        """
-        with self._host.changing(name, "add-vdisk") as domain:
-            self._check_unbound(domain, "a disk can be added")
-            check_name(disk, "disk")
-            if any(known.name == disk for known in domain.disks):
-                raise AlreadyExists(f"disk {disk} already exists in LDom {name}")
-            self._host.store.services().disk_service(service).volume(volume)
-            holder = self._disk_on(volume, service)
-            if holder is not None:
-                raise RequestError(
-                    f"volume {volume}@{service} is in use by disk {holder[1].name} of LDom {holder[0].name}",
-                    code="volume-in-use",
-                )
-            number = _free_number(number, [known.id for known in domain.disks], f"disk of LDom {name}")
-            added = VirtualDisk(disk, volume, service, number, timeout_s)
-            return self._host.save(replace(domain, disks=(*domain.disks, added)))
-
-    def remove_disk(self, name: str, disk: str) -> Domain:
-        """Take a disk away from a domain."""
-        with self._host.changing(name, "remove-vdisk") as domain:
-            self._check_unbound(domain, "a disk can be removed")
-            domain.disk(disk)
-            return self._host.save(replace(domain, disks=_without(domain.disks, disk, lambda known: known.name)))
-
-    def _disk_on(self, volume: str, service: str) -> tuple[Domain, VirtualDisk] | None:
-        for domain in self._host.store.domains():
-            for disk in domain.disks:
-                if (disk.volume, disk.service) == (volume, service):
-                    return domain, disk
-        return None
-
-    # Networks
-
-    async def add_network(self, name: str, network: str, switch: str, properties: Mapping[str, str]) -> Domain:
-        """Connect a domain to a virtual switch.
-
-        Args:
-            name: of the domain.
-            network: name of the new interface.
-            switch: to connect it to.
-            properties: ``mac-addr``, ``mtu``, ``id``, ``linkprop``, ``pvid``.
-        """
-        given = dict(properties)
-        mac = await self._host.pick_mac(given.pop("mac-addr", ""))
-        with self._host.changing(name, "add-vnet") as domain:
-            self._check_unbound(domain, "a network can be added")
-            check_name(network, "virtual network")
-            if any(known.name == network for known in domain.networks):
-                raise AlreadyExists(f"virtual network {network} already exists in LDom {name}")
-            known_switch = self._host.store.services().switch(switch)
-            wished = int_property("id", given.pop("id")) if "id" in given else None
-            mtu = int_property("mtu", given.pop("mtu", "0") or "0")
-            if mtu and not MIN_MTU <= mtu <= known_switch.mtu:
-                raise RequestError(
-                    f"mtu={mtu} is out of range: virtual switch {switch} takes {MIN_MTU} to {known_switch.mtu}",
-                    code="bad-property",
-                )
-            added = VirtualNetwork(
-                name=network,
-                switch=switch,
-                id=_free_number(wished, [known.id for known in domain.networks], f"network of LDom {name}"),
-                mac=mac,
-                mtu=mtu,
-                linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),
-            )
-            refuse_unknown(given)
-            return self._host.save(replace(domain, networks=(*domain.networks, added)))
-
-    def remove_network(self, name: str, network: str) -> Domain:
-        """Disconnect an interface of a domain, and remove it."""
-        with self._host.changing(name, "remove-vnet") as domain:
-            self._check_unbound(domain, "a network can be removed")
-            domain.network(network)
-            left = _without(domain.networks, network, lambda known: known.name)
-            return self._host.save(replace(domain, networks=left))
-
     # Console
 
     def set_console(self, name: str, properties: Mapping[str, str]) -> Domain:
@@ -224,7 +133,7 @@ class DomainVerbs:
             properties: ``service``, ``port``, ``group``; an empty value means: any.
         """
         with self._host.changing(name, "set-vcons") as domain:
-            self._check_unbound(domain, "its console can be changed")
+            check_unbound(domain, "its console can be changed")
             given = dict(properties)
             console = domain.console
             if "service" in given:
@@ -295,49 +204,6 @@ class DomainVerbs:
                 )
         return masters
 
-    @staticmethod
-    def _check_unbound(domain: Domain, what: str) -> None:
-        if domain.is_control:
-            raise RequestError(
-                "LDom primary is the host itself: it has its devices from the host, not from virtual services",
-                code="control-domain",
-            )
-        if domain.is_bound:
-            raise RequestError(f"LDom {domain.name} is bound: stop and unbind it before {what}", code="domain-bound")
-
-
-def int_property(name: str, value: str) -> int:
-    """The value of a property that is a number.
-
-    Raises:
-        RequestError: it is not one.
-    """
-    if not value.isdigit():
-        raise RequestError(f"{name}={value} is not a number", code="bad-property")
-    return int(value)
-
-
-def choice_property(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """The value of a property that is one of several words.
-
-    Raises:
-        RequestError: it is none of them.
-    """
-    if value not in choices:
-        shown = ", ".join(choice for choice in choices if choice)
-        raise RequestError(f"{name}={value} has no meaning: use one of {shown}", code="bad-property")
-    return value
-
-
-def refuse_unknown(left: Mapping[str, str]) -> None:
-    """Make sure that no property is left over.
-
-    Raises:
-        RequestError: one is.
-    """
-    for name in left:
-        raise RequestError(f"property {name} is not known here", code="bad-property")
-
 
 def _above(master: str, masters: Mapping[str, tuple[str, ...]]) -> set[str]:
     """The domain and everything that it depends on."""
@@ -348,23 +214,6 @@ def _above(master: str, masters: Mapping[str, tuple[str, ...]]) -> set[str]:
             found.add(name)
             pending.extend(masters.get(name, ()))
     return found
-
-
-def _free_number(wished: int | None, taken: Sequence[int], what: str) -> int:
-    if wished is not None:
-        if wished in taken:
-            raise AlreadyExists(f"id {wished} is taken by another {what}", code="id-in-use")
-        if wished >= MAX_DEVICES:
-            raise RequestError(f"id {wished} is too high: {MAX_DEVICES - 1} is the last", code="bad-property")
-        return wished
-    free = next((number for number in range(MAX_DEVICES) if number not in taken), None)
-    if free is None:
-        raise RequestError(f"there are {MAX_DEVICES} already: no id is free for another {what}", code="no-id")
-    return free
-
-
-def _without(entries: tuple[E, ...], name: str, name_of: Callable[[E], str]) -> tuple[E, ...]:
-    return tuple(entry for entry in entries if name_of(entry) != name)
 
 
 def _uuid(text: str) -> str:

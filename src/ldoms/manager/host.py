@@ -128,6 +128,19 @@ class Host:
             self._check_settled(domain)
             yield domain
 
+    def check_not_active(self, domain: Domain, what: str) -> None:
+        """Make sure that a domain has no guest here.
+
+        Raises:
+            RequestError: it has; `what` of it cannot be changed.
+        """
+        if self.guests.get(domain.uuid) is not None:
+            raise RequestError(
+                f"LDom {domain.name} is active, and the {what} of a running guest cannot be changed in this release:"
+                f" stop it first ('ldm stop-domain {domain.name}')",
+                code="domain-active",
+            )
+
     def is_owner(self, uuid: str) -> bool:
         """Whether a domain that is on this host is ours, and not about to come or go."""
         ownership = self.store.ownership(uuid)

@@ -13,9 +13,9 @@ import structlog
 from ldoms.hypervisor.command_line import PORTS
 from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec, RunState
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
-from ldoms.manager.services import ServiceVerbs
 from ldoms.model.domain import Bindings, CpuModel, Domain, Machine, Port
 from ldoms.model.errors import HostError, NoResources, RequestError
 from ldoms.model.events import EventKind
@@ -32,9 +32,9 @@ _log = structlog.get_logger(__name__)
 class LifeVerbs:
     """``bind-domain``, ``unbind-domain``, ``start-domain``, ``stop-domain``."""
 
-    def __init__(self, host: Host, services: ServiceVerbs, consoles: Consoles) -> None:
+    def __init__(self, host: Host, disk_services: DiskServiceVerbs, consoles: Consoles) -> None:
         self._host = host
-        self._services = services
+        self._disk_services = disk_services
         self._consoles = consoles
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
@@ -215,7 +215,7 @@ class LifeVerbs:
             volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
             if not volume.format:
                 found = await self._host.storage.detect_format(volume.backend)
-                self._services.set_volume_format(disk.service, disk.volume, found)
+                self._disk_services.set_volume_format(disk.service, disk.volume, found)
 
     # Inside
 

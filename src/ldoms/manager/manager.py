@@ -7,15 +7,21 @@ from dataclasses import replace
 
 import structlog
 
+from ldoms.manager.concentrators import ConcentratorVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.disk_services import DiskServiceVerbs
+from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.listing import Listing
 from ldoms.manager.local import LocalMigrationHost
+from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.migrations import MigrationVerbs
-from ldoms.manager.resources import ResourceVerbs
-from ldoms.manager.services import ServiceVerbs
+from ldoms.manager.networks import NetworkVerbs
+from ldoms.manager.services import ServiceBook
+from ldoms.manager.switches import SwitchVerbs
+from ldoms.manager.vcpus import VcpuVerbs
 from ldoms.migration.peer import Connector
 from ldoms.migration.target import TargetSide
 from ldoms.model.domain import Bindings, Constraints, Domain
@@ -30,7 +36,8 @@ class Manager:
     """Everything that `ldm` can ask of a host.
 
     Attributes:
-        domains, resources, services, life, migrations: the verbs, by what they act on.
+        domains, disks, networks, vcpus, memory, disk_services, switches, concentrators, life, migrations: the verbs, by
+            what they act on.
         listing: what is asked without changing anything.
         target: what other hosts' managers call.
     """
@@ -39,9 +46,15 @@ class Manager:
         self.host = host
         self.consoles = consoles
         self.domains = DomainVerbs(host)
-        self.resources = ResourceVerbs(host)
-        self.services = ServiceVerbs(host)
-        self.life = LifeVerbs(host, self.services, self.consoles)
+        self.disks = DiskVerbs(host)
+        self.networks = NetworkVerbs(host)
+        self.vcpus = VcpuVerbs(host)
+        self.memory = MemoryVerbs(host)
+        book = ServiceBook(host)
+        self.disk_services = DiskServiceVerbs(host, book)
+        self.switches = SwitchVerbs(host, book)
+        self.concentrators = ConcentratorVerbs(host, book)
+        self.life = LifeVerbs(host, self.disk_services, self.consoles)
         local = LocalMigrationHost(host, self.life, self.consoles)
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target)
@@ -51,7 +64,7 @@ class Manager:
         """Find everything again that is here from before, and go on with it."""
         await self._put_control_domain()
         await self.host.engine.place_control(self.host.control_placement())
-        await self.services.restore_switches()
+        await self.switches.restore()
         await self.life.find_guests()
         await self.target.recover()
         await self.migrations.recover()

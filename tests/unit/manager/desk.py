@@ -24,17 +24,17 @@ def fake_host(directory: Path) -> FakeHost:
 
 async def furnish(manager: Manager) -> None:
     """Leave two strands and half the memory to primary; make a service of each kind, and ldg1, inactive."""
-    await manager.resources.set_vcpus("primary", 2)
-    await manager.resources.set_memory("primary", 4096)
-    manager.services.add_disk_service("primary-vds0", "primary")
-    await manager.services.add_volume("primary-vds0", "a", "/images/a.qcow2", (), "", force=False, quick=False)
-    await manager.services.add_switch("primary-vsw0", "primary", {})
-    manager.services.add_concentrator("primary-vcc0", "primary", "5000-5001")
+    await manager.vcpus.set("primary", 2)
+    await manager.memory.set("primary", 4096)
+    manager.disk_services.add("primary-vds0", "primary")
+    await manager.disk_services.add_volume("primary-vds0", "a", "/images/a.qcow2", (), "", force=False, quick=False)
+    await manager.switches.add("primary-vsw0", "primary", {})
+    manager.concentrators.add("primary-vcc0", "primary", "5000-5001")
     await manager.domains.add("ldg1", {})
-    await manager.resources.set_vcpus("ldg1", 1)
-    await manager.resources.set_memory("ldg1", 1024)
-    manager.domains.add_disk("ldg1", "vdisk0", "a", "primary-vds0", 0, None)
-    await manager.domains.add_network("ldg1", "vnet0", "primary-vsw0", {})
+    await manager.vcpus.set("ldg1", 1)
+    await manager.memory.set("ldg1", 1024)
+    manager.disks.add("ldg1", "vdisk0", "a", "primary-vds0", 0, None)
+    await manager.networks.add("ldg1", "vnet0", "primary-vsw0", {})
 
 
 def at_desk(directory: Path, work: Callable[[FakeHost, Manager], Awaitable[None]]) -> None:

@@ -211,7 +211,7 @@ def test_primary_owns_everything_at_first_and_frees_it(tmp_path: Path) -> None:
         primary = manager.host.store.domain("primary")
         assert (primary.constraints.vcpus, primary.constraints.memory_mib) == (8, 8192)
         assert manager.host.partition().free_strands == ()
-        await manager.resources.set_vcpus("primary", 2)
+        await manager.vcpus.set("primary", 2)
         assert manager.host.partition().free_strands == (2, 3, 4, 5, 6, 7)
         assert host.engine.control is not None
         assert host.engine.control.cpus == {0}
@@ -245,15 +245,15 @@ def test_a_bound_domain_is_given_more_and_gives_back_at_once(tmp_path: Path) -> 
         await manager.life.bind("ldg1")
         free = len(manager.host.partition().free_strands)
         assert len(host.store.domain("ldg1").bindings.vcpus) == 1  # type: ignore[union-attr]
-        await manager.resources.add_vcpus("ldg1", 3)
+        await manager.vcpus.add("ldg1", 3)
         assert len(manager.host.partition().free_strands) == free - 3
-        await manager.resources.set_vcpus("ldg1", 2)
+        await manager.vcpus.set("ldg1", 2)
         assert len(manager.host.partition().free_strands) == free - 1
-        await manager.resources.set_memory("ldg1", 2048)
+        await manager.memory.set("ldg1", 2048)
         assert manager.host.partition().free_memory_mib == 2048
         with pytest.raises(LdomsError, match="2048M of this host's 8192M are free"):
-            await manager.resources.set_memory("ldg1", 5000)
-        await manager.resources.remove_memory("ldg1", 1024)
+            await manager.memory.set("ldg1", 5000)
+        await manager.memory.remove("ldg1", 1024)
         assert manager.host.partition().free_memory_mib == 3072
 
     at_desk(tmp_path, work)
@@ -279,10 +279,10 @@ def test_a_switch_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch
 
         monkeypatch.setattr(host.network, "check_uplink", look_only)
         with pytest.raises(HostError, match="lost its uplink"):
-            await manager.services.add_switch("vsw1", "primary", {"net-dev": "eth1"})
+            await manager.switches.add("vsw1", "primary", {"net-dev": "eth1"})
         assert [switch.name for switch in manager.host.store.services().switches] == ["primary-vsw0"]
         assert len(host.network.bridges) == 1
-        await manager.services.add_switch("vsw1", "primary", {})
+        await manager.switches.add("vsw1", "primary", {})
 
     at_desk(tmp_path, work)
 

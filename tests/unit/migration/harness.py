@@ -166,20 +166,20 @@ class Pair:
         """Start both managers, and make a domain on the source that is inactive, bound or active."""
         for host in (self.source, self.target):
             manager = await host.start()
-            await manager.resources.set_vcpus("primary", 4)
-            await manager.resources.set_memory("primary", 4096)
-            manager.services.add_disk_service("primary-vds0", "primary")
-            await manager.services.add_volume(
+            await manager.vcpus.set("primary", 4)
+            await manager.memory.set("primary", 4096)
+            manager.disk_services.add("primary-vds0", "primary")
+            await manager.disk_services.add_volume(
                 "primary-vds0", "root", "/shared/ldg1.qcow2", (), "", force=False, quick=False
             )
-            await manager.services.add_switch("primary-vsw0", "primary", {})
-            manager.services.add_concentrator("primary-vcc0", "primary", "5000-5100")
+            await manager.switches.add("primary-vsw0", "primary", {})
+            manager.concentrators.add("primary-vcc0", "primary", "5000-5100")
         manager = self.manager
         await manager.domains.add(DOMAIN, {})
-        await manager.resources.set_vcpus(DOMAIN, 2)
-        await manager.resources.set_memory(DOMAIN, 1024)
-        manager.domains.add_disk(DOMAIN, "vdisk0", "root", "primary-vds0", 0, None)
-        await manager.domains.add_network(DOMAIN, "vnet0", "primary-vsw0", {})
+        await manager.vcpus.set(DOMAIN, 2)
+        await manager.memory.set(DOMAIN, 1024)
+        manager.disks.add(DOMAIN, "vdisk0", "root", "primary-vds0", 0, None)
+        await manager.networks.add(DOMAIN, "vnet0", "primary-vsw0", {})
         if state != "inactive":
             await manager.life.bind(DOMAIN)
         if state == "active":

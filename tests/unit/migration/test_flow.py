@@ -92,9 +92,9 @@ def test_every_failing_check_is_reported_at_once(tmp_path: Path) -> None:
     async def work(pair: Pair) -> None:
         target = pair.target.manager
         assert target is not None
-        await target.services.remove_switch("primary-vsw0", force=False)
-        target.services.remove_volume("primary-vds0", "root", force=False)
-        target.services.remove_concentrator("primary-vcc0", force=False)
+        await target.switches.remove("primary-vsw0", force=False)
+        target.disk_services.remove_volume("primary-vds0", "root", force=False)
+        target.concentrators.remove("primary-vcc0", force=False)
         operation = await pair.wait(pair.migrate())
         assert operation.error["code"] == "check-failed"
         rules = {finding["rule"] for finding in operation.error["findings"] if finding["severity"] == "error"}

@@ -21,7 +21,7 @@ def test_the_manager_starts_without_it(tmp_path: Path, capsys: pytest.CaptureFix
         host.network.interfaces |= {"eth1", "eth2"}
         manager = await host.start()
         for name, uplink in (("vsw0", "eth1"), ("vsw1", "eth2")):
-            await manager.services.add_switch(name, "primary", {"net-dev": uplink})
+            await manager.switches.add(name, "primary", {"net-dev": uplink})
         await host.stop()
         host.network.interfaces.remove("eth1")
         host.network.bridges.clear()

@@ -1,4 +1,4 @@
-"""Commands about virtual services, and the disks and networks of domains."""
+"""Commands about virtual disk services, their volumes, and the disks of domains."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import re
 
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, Option, UsageError, Words
-from ldoms.cli.options import FORCE, QUICK
+from ldoms.cli.options import FORCE, QUICK, UNUSED
 from ldoms.model.errors import RequestError
-
-_IN_USE = Option("-f", "also if an inactive domain asks for it")
 
 
 def _volume_and_service(text: str) -> tuple[str, str]:
@@ -79,41 +77,6 @@ def _remove_vdisk(client: Client, words: Words) -> int:
     return 0
 
 
-def _add_vsw(client: Client, words: Words) -> int:
-    name, domain = words.operands
-    client.post("/switches", {"name": name, "domain": domain, "properties": dict(words.properties)})
-    return 0
-
-
-def _remove_vsw(client: Client, words: Words) -> int:
-    client.delete(f"/switches/{part(words.operands[0])}", force=words.has("-f"))
-    return 0
-
-
-def _add_vnet(client: Client, words: Words) -> int:
-    name, switch, domain = words.operands
-    body = {"name": name, "switch": switch, "properties": dict(words.properties)}
-    client.post(f"/domains/{part(domain)}/networks", body)
-    return 0
-
-
-def _remove_vnet(client: Client, words: Words) -> int:
-    name, domain = words.operands
-    client.delete(f"/domains/{part(domain)}/networks/{part(name)}")
-    return 0
-
-
-def _add_vcc(client: Client, words: Words) -> int:
-    name, domain = words.operands
-    client.post("/concentrators", {"name": name, "domain": domain, "properties": dict(words.properties)})
-    return 0
-
-
-def _remove_vcc(client: Client, words: Words) -> int:
-    client.delete(f"/concentrators/{part(words.operands[0])}", force=words.has("-f"))
-    return 0
-
-
 COMMANDS = (
     Command(
         "add-vds",
@@ -143,7 +106,7 @@ COMMANDS = (
         " guests only read it; slice, excl and mpgroup= are kept and shown. For a migration both hosts must have the"
         " same image under the same VOLUME@SERVICE; the path may differ.",
     ),
-    Command("remove-vdsdev", "vdsdev", "VOLUME@SERVICE", "offer it no more", _remove_vdsdev, options=(_IN_USE,)),
+    Command("remove-vdsdev", "vdsdev", "VOLUME@SERVICE", "offer it no more", _remove_vdsdev, options=(UNUSED,)),
     Command(
         "add-vdisk",
         "vdisk",
@@ -155,39 +118,4 @@ COMMANDS = (
         " boots from the lowest id. timeout= is kept and shown.",
     ),
     Command("remove-vdisk", "vdisk", "DISK DOM", "take a disk from a domain", _remove_vdisk, options=(FORCE,)),
-    Command(
-        "add-vsw",
-        "vsw",
-        "VSW DOM",
-        "make a virtual switch",
-        _add_vsw,
-        properties=("net-dev", "mtu", "mac-addr", "id", "linkprop", "mode", "inter-vnet-link"),
-        details="A switch is a bridge of the host. net-dev= gives it an uplink: an interface of the host that has no"
-        " address of its own, or an existing bridge, which is then used as it is. mtu= is 1500 to 16000, and 1500 if"
-        " it is not given. linkprop=, mode= and inter-vnet-link= are kept and shown.",
-    ),
-    Command("remove-vsw", "vsw", "VSW", "remove a virtual switch", _remove_vsw, options=(_IN_USE,)),
-    Command(
-        "add-vnet",
-        "vnet",
-        "IF-NAME VSW DOM",
-        "connect a domain to a virtual switch",
-        _add_vnet,
-        properties=("mac-addr", "id", "mtu", "linkprop"),
-        details="The domain must not be bound. The guest sees a virtio network interface. Its MAC address is picked"
-        " from the automatic range of LDoms (00:14:4f:f8 to fb) unless mac-addr= gives one, and moves along."
-        " Managers of the same subnet are asked first whether it is free.",
-    ),
-    Command("remove-vnet", "vnet", "IF-NAME DOM", "disconnect a domain", _remove_vnet, options=(FORCE,)),
-    Command(
-        "add-vcc",
-        "vcc",
-        "VCC DOM",
-        "make a console concentrator",
-        _add_vcc,
-        properties=("port-range",),
-        details="port-range=5000-5100 are the TCP ports on loopback, one for each bound domain; any telnet client"
-        " can use them.",
-    ),
-    Command("remove-vcc", "vcc", "VCC", "remove a console concentrator", _remove_vcc, options=(_IN_USE,)),
 )

@@ -1,4 +1,4 @@
-"""CPUs and memory: asked for, given, and taken back."""
+"""Memory: asked for, given, and taken back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Change = Callable[[int], int]
 """From what a domain has to what it is to have."""
 
 
-class ResourceVerbs:
-    """``add-vcpu``, ``set-vcpu``, ``remove-vcpu`` and the same for memory.
+class MemoryVerbs:
+    """``add-memory``, ``set-memory``, ``remove-memory``.
 
     An inactive domain only remembers the wish; a bound one is given or gives back at once; for the control domain it
     changes at once what the guests' QEMU processes may use.
@@ -27,53 +27,21 @@ class ResourceVerbs:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def add_vcpus(self, name: str, count: int) -> Domain:
-        """Give a domain `count` more virtual CPUs."""
-        return await self._set_vcpus(name, "add-vcpu", lambda now: now + count)
-
-    async def remove_vcpus(self, name: str, count: int) -> Domain:
-        """Take `count` virtual CPUs from a domain."""
-        return await self._set_vcpus(name, "remove-vcpu", lambda now: now - count)
-
-    async def set_vcpus(self, name: str, count: int) -> Domain:
-        """Make it `count` virtual CPUs."""
-        return await self._set_vcpus(name, "set-vcpu", lambda now: count)
-
-    async def add_memory(self, name: str, size_mib: int) -> Domain:
+    async def add(self, name: str, size_mib: int) -> Domain:
         """Give a domain `size_mib` more memory."""
-        return await self._set_memory(name, "add-memory", lambda now: now + size_mib)
+        return await self._set(name, "add-memory", lambda now: now + size_mib)
 
-    async def remove_memory(self, name: str, size_mib: int) -> Domain:
+    async def remove(self, name: str, size_mib: int) -> Domain:
         """Take `size_mib` memory from a domain."""
-        return await self._set_memory(name, "remove-memory", lambda now: now - size_mib)
+        return await self._set(name, "remove-memory", lambda now: now - size_mib)
 
-    async def set_memory(self, name: str, size_mib: int) -> Domain:
+    async def set(self, name: str, size_mib: int) -> Domain:
         """Make it `size_mib` memory."""
-        return await self._set_memory(name, "set-memory", lambda now: size_mib)
+        return await self._set(name, "set-memory", lambda now: size_mib)
 
     # Inside
 
-    async def _set_vcpus(self, name: str, verb: str, change: Change) -> Domain:
-        with self._host.changing(name, verb) as domain:
-            now = domain.constraints.vcpus
-            wanted = change(now)
-            if wanted < 1:
-                raise RequestError(
-                    f"LDom {name} has {now} virtual CPUs and must keep at least one", code="last-vcpu", now=now
-                )
-            self._check_not_active(domain, "virtual CPUs")
-            partition = self._host.partition()
-            if wanted > len(partition.size.strands):
-                partition.pick_strands(wanted - now, name, already=now)  # says what is free
-            changed = replace(domain, constraints=replace(domain.constraints, vcpus=wanted))
-            if domain.bindings is not None:
-                changed = replace(changed, bindings=_with_vcpus(partition, domain, domain.bindings, wanted))
-            self._host.save(changed)
-            if changed.is_control:
-                await self._host.engine.place_control(self._host.control_placement())
-            return changed
-
-    async def _set_memory(self, name: str, verb: str, change: Change) -> Domain:
+    async def _set(self, name: str, verb: str, change: Change) -> Domain:
         with self._host.changing(name, verb) as domain:
             now = domain.constraints.memory_mib
             wanted = change(now)
@@ -84,7 +52,7 @@ class ResourceVerbs:
                     code="last-memory",
                     now_mib=now,
                 )
-            self._check_not_active(domain, "memory")
+            self._host.check_not_active(domain, "memory")
             if domain.is_control:
                 _check_alignment(name, verb, now, wanted)
             partition = self._host.partition()
@@ -94,20 +62,6 @@ class ResourceVerbs:
             if domain.bindings is not None:
                 changed = replace(changed, bindings=_with_memory(partition, domain, domain.bindings, wanted))
             return self._host.save(changed)
-
-    def _check_not_active(self, domain: Domain, what: str) -> None:
-        if self._host.guests.get(domain.uuid) is not None:
-            raise RequestError(
-                f"LDom {domain.name} is active, and the {what} of a running guest cannot be changed in this release:"
-                f" stop it first ('ldm stop-domain {domain.name}')",
-                code="domain-active",
-            )
-
-
-def _with_vcpus(partition: Partition, domain: Domain, bindings: Bindings, wanted: int) -> Bindings:
-    kept = bindings.vcpus[:wanted]
-    added = partition.pick_strands(wanted - len(kept), domain.name, already=len(kept))
-    return replace(bindings, vcpus=(*kept, *partition.bind_vcpus(added, first_vid=len(kept))))
 
 
 def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wanted_mib: int) -> Bindings:

@@ -1,4 +1,4 @@
-"""Commands about CPUs and memory."""
+"""Commands about virtual CPUs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import partial
 
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, UsageError, Words
-from ldoms.model.sizes import parse_size_mib
 
 
 def _vcpu(action: str, client: Client, words: Words) -> int:
@@ -17,21 +16,12 @@ def _vcpu(action: str, client: Client, words: Words) -> int:
     return 0
 
 
-def _memory(action: str, client: Client, words: Words) -> int:
-    size, name = words.operands
-    client.put(f"/domains/{part(name)}/memory", {"action": action, "amount": parse_size_mib(size)})
-    return 0
-
-
 _VCPU_DETAILS = (
     "A virtual CPU is a strand: a share of a host CPU, or all of it. The control domain, primary, owns all strands at"
     " first; what is taken from it is free for guests. For primary the change counts at once; a guest domain must"
     " not be active."
 )
-_MEMORY_DETAILS = (
-    "SIZE is a whole number with the unit G, M or K; without one it is bytes. The control domain owns all memory at"
-    " first, and changes in steps of 256M. A guest domain must not be active, and is given whole multiples of 4M."
-)
+
 
 COMMANDS = (
     Command(
@@ -57,29 +47,5 @@ COMMANDS = (
         "take virtual CPUs from a domain",
         partial(_vcpu, "remove"),
         details=_VCPU_DETAILS,
-    ),
-    Command(
-        "add-memory",
-        "memory",
-        "SIZE DOM",
-        "give a domain more memory",
-        partial(_memory, "add"),
-        details=_MEMORY_DETAILS,
-    ),
-    Command(
-        "set-memory",
-        "memory",
-        "SIZE DOM",
-        "set the memory of a domain",
-        partial(_memory, "set"),
-        details=_MEMORY_DETAILS,
-    ),
-    Command(
-        "remove-memory",
-        "memory",
-        "SIZE DOM",
-        "take memory from a domain",
-        partial(_memory, "remove"),
-        details=_MEMORY_DETAILS,
     ),
 )
