@@ -44,7 +44,7 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         *("-machine", f"{machine.type},graphics=off,dump-guest-core=off"),
         *("-accel", _accelerator(machine.accelerator, spec.memory_mib)),
         *("-cpu", f"{machine.cpu.model},enforce=on"),
-        *("-smp", f"cpus={spec.vcpus},maxcpus={spec.vcpus},sockets=1,cores={spec.vcpus},threads=1"),
+        *("-smp", _processors(spec)),
         *("-m", f"size={spec.memory_mib}M"),
         *("-rtc", "base=utc,driftfix=slew"),
         *("-sandbox", _SANDBOX),
@@ -78,6 +78,11 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
     if spec.incoming:
         words += ["-incoming", "defer"]
     return words
+
+
+def _processors(spec: GuestSpec) -> str:
+    most = max(spec.vcpus, spec.machine.max_vcpus)
+    return f"cpus={spec.vcpus},maxcpus={most},sockets=1,cores={most},threads=1"
 
 
 def _accelerator(name: str, memory_mib: int) -> str:

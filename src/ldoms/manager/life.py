@@ -16,7 +16,7 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
-from ldoms.model.domain import Bindings, CpuModel, Domain, Machine, Port
+from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine, Port
 from ldoms.model.errors import HostError, NoResources, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.services import ConsoleConcentrator
@@ -25,6 +25,11 @@ from ldoms.net.network import TapSpec, tap_name
 
 STOP_S = 100.0
 """How long a guest may take to shut down when it is asked to."""
+
+MAX_VCPUS = 240
+"""QEMU's PC has an interrupt number of eight bits for each, unless it also has an IOMMU."""
+SOCKET_MIB = 8
+"""Memory of a guest for each socket: a kernel spends a quarter of a MiB on a CPU that may come."""
 
 _log = structlog.get_logger(__name__)
 
@@ -286,7 +291,13 @@ class LifeVerbs:
     def _resolve_machine(self, domain: Domain) -> Machine:
         facts = self._host.engine.facts
         model, features = self._host.engine.resolve_cpu(domain.constraints.cpu_arch.value)
-        return Machine(facts.default_machine_type, facts.accelerator, CpuModel(model, features), facts.version)
+        return Machine(
+            type=facts.default_machine_type,
+            accelerator=facts.accelerator,
+            cpu=CpuModel(model, features),
+            qemu_version=facts.version,
+            max_vcpus=most_vcpus(domain.constraints, len(self._host.size.strands)),
+        )
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
         network = domain.network(name)
@@ -313,6 +324,12 @@ class LifeVerbs:
             port=_port(domain, device),
             boot_index=disk.id + 1,  # QEMU takes 0 for itself when it boots a kernel directly
         )
+
+
+def most_vcpus(constraints: Constraints, strands: int) -> int:
+    """For how many virtual CPUs a machine gets sockets: what this host could ever give, within reason."""
+    affordable = constraints.memory_mib // SOCKET_MIB
+    return max(constraints.vcpus, min(strands, affordable, MAX_VCPUS))
 
 
 def _pick_ports(domain: Domain) -> tuple[Port, ...]:

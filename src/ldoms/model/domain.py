@@ -145,12 +145,14 @@ class Machine:
         type: versioned machine type, never an alias (QEMU, docs/devel/migration/compatibility.rst).
         accelerator: ``kvm`` or ``tcg``.
         qemu_version: of the QEMU that resolved it, for the record.
+        max_vcpus: how many virtual CPUs it has sockets for; 0 = as many as the domain has.
     """
 
     type: str
     accelerator: str
     cpu: CpuModel
     qemu_version: str
+    max_vcpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

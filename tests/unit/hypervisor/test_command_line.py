@@ -68,6 +68,13 @@ def test_both_ends_have_the_same_devices() -> None:
     assert command_line(replace(FIRMWARE, incoming=True)) == [*command_line(FIRMWARE), "-incoming", "defer"]
 
 
+def test_processors_that_may_come_have_sockets() -> None:
+    """How many is part of the machine: a guest sees it, and a record from before it could be chosen has none."""
+    words = command_line(replace(FIRMWARE, machine=replace(FIRMWARE.machine, max_vcpus=8)))
+    assert words[words.index("-smp") + 1] == "cpus=2,maxcpus=8,sockets=1,cores=8,threads=1"
+    assert command_line(replace(FIRMWARE, machine=replace(FIRMWARE.machine, max_vcpus=0))) == command_line(FIRMWARE)
+
+
 def test_a_root_port_that_is_free_is_there_all_the_same() -> None:
     """A removed device leaves no gap: the guest looks at function 0 first."""
     alone = replace(FIRMWARE, disks=FIRMWARE.disks[1:], networks=())

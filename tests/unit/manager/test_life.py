@@ -43,6 +43,7 @@ def test_a_domain_goes_through_its_states_and_back(tmp_path: Path) -> None:
         assert bound.bindings.machine is not None
         assert bound.bindings.machine.type == "pc-q35-10.0", "a versioned machine type is recorded"
         assert bound.bindings.machine.cpu.model == "qemu64-v1"
+        assert bound.bindings.machine.max_vcpus == 8, "there are sockets for what the host could give"
         assert bound.bindings.console_port == 5000
         assert (state(manager), len(manager.host.partition().free_strands)) == (DomainState.BOUND, free - 1)
         assert not host.network.taps
