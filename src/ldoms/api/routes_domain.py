@@ -63,6 +63,14 @@ async def change_memory(known: Known, who: Changer, name: str, body: wire.Amount
     return answer(await change(name, body.amount))
 
 
+@router.put("/{name}/crypto", response_model=Domain)
+async def change_crypto(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
+    """Change the number of cryptographic units, which is kept and has no effect."""
+    verbs = known.manager.crypto
+    change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
+    return answer(change(name, body.amount))
+
+
 @router.post("/{name}/bind", response_model=Domain)
 async def bind(known: Known, who: Changer, name: str) -> Any:
     """Reserve what the domain asks for."""

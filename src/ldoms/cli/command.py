@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ldoms.api.client import Client
 from ldoms.model.errors import LdomsError
@@ -21,6 +22,16 @@ class UsageError(LdomsError):
     default_code = "usage"
 
 
+class Support(StrEnum):
+    """What a command of LDoms does on this platform."""
+
+    WORKS = "works"
+    EMPTY = "answers: nothing to list"
+    """It lists what only SPARC has: always nothing."""
+    REFUSES = "answers: not supported"
+    """Whatever is typed after it, the answer is one line that says why, and exit status 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option of a command.
@@ -29,11 +40,13 @@ class Option:
         flag: as it is typed: ``-f`` or ``--json``.
         value: name of its value in the synopsis; empty = it has none.
         help: one line.
+        choices: what its value is made of, for the shell; else the name of the value says it (`ldoms.cli.words`).
     """
 
     flag: str
     help: str
     value: str = ""
+    choices: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +72,14 @@ class Command:
     Attributes:
         name: verb and noun, such as ``add-vcpu``.
         group: of the help text.
-        operands: as the synopsis shows them; square brackets = optional, dots = several.
+        operands: as the synopsis shows them; square brackets = optional, dots = several. The words are those of
+            `ldoms.cli.words`, which knows what a shell can offer in their place.
         summary: one line.
         run: does it, and returns the exit status.
         options, properties: what else it takes.
         details: more for the man page.
         ours: not a command of LDoms.
+        support: whether it does what it says.
     """
 
     name: str
@@ -78,6 +93,7 @@ class Command:
     ours: bool = False
     free_properties: bool = field(default=False)
     """Operands may look like properties: ``set-variable``."""
+    support: Support = Support.WORKS
 
     @property
     def synopsis(self) -> str:
@@ -93,6 +109,8 @@ class Command:
             UsageError: an option or property is not known, lacks its value, or the operands are too few or too many.
         """
         rest = list(words)
+        if self.support is Support.REFUSES:
+            return Words({}, {}, rest)
         options = self._read_options(rest)
         properties = self._read_properties(rest)
         least, most = self._count_operands()

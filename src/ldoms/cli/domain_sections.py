@@ -164,6 +164,12 @@ def vcpu(view: DomainView) -> Iterable[Section]:
     yield Section("VCPU", lines, records)
 
 
+def crypto(view: DomainView) -> Iterable[Section]:
+    """Cryptographic units that were asked for: nothing is ever given."""
+    if count := view.domain.constraints.crypto_units:
+        yield Section("MAU", [f"COUNT:   {count}"], [record("MAU", count=count)])
+
+
 def memory(view: DomainView) -> Iterable[Section]:
     """Blocks of memory."""
     domain = view.domain

@@ -16,6 +16,7 @@ GROUPS = {
     "domain": "domains (dom)",
     "vcpu": "virtual CPUs",
     "memory": "memory (mem)",
+    "crypto": "cryptographic units (mau)",
     "variable": "boot variables (var)",
     "vds": "virtual disk services",
     "vdsdev": "volumes",
@@ -27,6 +28,16 @@ GROUPS = {
     "migration": "migration",
     "trust": "trust between hosts (ours)",
     "history": "history",
+    "io": "physical devices",
+    "vsan": "virtual storage area networks",
+    "vhba": "virtual SCSI host adapters",
+    "rsrc-group": "resource groups",
+    "socket": "CPU sockets",
+    "cmi": "coherent memory interconnect",
+    "permits": "permits to use CPUs",
+    "hvdump": "dumps of the hypervisor",
+    "vdpcs": "data plane channel services",
+    "vdpcc": "data plane channel clients",
 }
 
 

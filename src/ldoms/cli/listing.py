@@ -44,7 +44,7 @@ FORMATS: dict[str, Sections] = {
     ],
     "core": lambda view, around: of.core(view),
     "cpu": lambda view, around: of.vcpu(view),
-    "crypto": lambda view, around: (),
+    "crypto": lambda view, around: of.crypto(view),
     "disk": lambda view, around: [
         *of.disk(view, around),
         *(services_of.disk_services(around.services) if view.domain.is_control else ()),
@@ -66,6 +66,7 @@ FORMATS: dict[str, Sections] = {
     "physio": lambda view, around: (),
     "resmgmt": lambda view, around: (),
     "serial": lambda view, around: of.channels(view),
+    "stats": lambda view, around: (),
     "status": lambda view, around: of.status(view),
 }
 FORMAT_ALIASES = {"net": "network", "mau": "crypto"}
@@ -80,6 +81,7 @@ def _long(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable
     yield from of.dependency(view)
     yield from of.core(view)
     yield from of.vcpu(view)
+    yield from of.crypto(view)
     yield from of.memory(view)
     yield from of.variables(view)
     yield from of.network(view, around)
@@ -98,6 +100,7 @@ def _bindings(view: DomainView, around: Surroundings, *, extended: bool) -> Iter
     yield from of.dependency(view)
     yield from of.core(view)
     yield from of.vcpu(view)
+    yield from of.crypto(view)
     yield from of.memory(view)
     yield from of.variables(view)
     yield from of.network(view, around, peers=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldoms.cli import console, disk, domain, listing, memory, migrate, network, vcpu
+from ldoms.cli import console, crypto, disk, domain, listing, memory, migrate, network, platform, vcpu
 from ldoms.cli.command import Command, UsageError
 
 COMMANDS: tuple[Command, ...] = (
@@ -12,16 +12,22 @@ COMMANDS: tuple[Command, ...] = (
     *domain.COMMANDS,
     *vcpu.COMMANDS,
     *memory.COMMANDS,
+    *crypto.COMMANDS,
     *disk.COMMANDS,
     *network.COMMANDS,
     *console.COMMANDS,
     *migrate.COMMANDS,
+    *platform.COMMANDS,
 )
 
 VERBS: Mapping[str, str] = {"ls": "list", "rm": "remove"}
 NOUNS: Mapping[str, str] = {
+    "config": "spconfig",
     "dom": "domain",
+    "mau": "crypto",
     "mem": "memory",
+    "ndpsldcc": "vdpcc",
+    "ndpsldcs": "vdpcs",
     "var": "variable",
     "vconscon": "vcc",
     "vconsole": "vcons",
@@ -39,6 +45,7 @@ WHOLE: Mapping[str, str] = {
     "ls": "list-domain",
     "migrate": "migrate-domain",
     "modify": "set-domain",
+    "panic": "panic-domain",
     "start": "start-domain",
     "stop": "stop-domain",
     "unbind": "unbind-domain",

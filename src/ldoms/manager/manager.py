@@ -9,6 +9,7 @@ import structlog
 
 from ldoms.manager.concentrators import ConcentratorVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.crypto import CryptoVerbs
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
@@ -36,8 +37,8 @@ class Manager:
     """Everything that `ldm` can ask of a host.
 
     Attributes:
-        domains, disks, networks, vcpus, memory, disk_services, switches, concentrators, life, migrations: the verbs, by
-            what they act on.
+        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, life, migrations: the
+            verbs, by what they act on.
         listing: what is asked without changing anything.
         target: what other hosts' managers call.
     """
@@ -50,6 +51,7 @@ class Manager:
         self.networks = NetworkVerbs(host)
         self.vcpus = VcpuVerbs(host)
         self.memory = MemoryVerbs(host)
+        self.crypto = CryptoVerbs(host)
         book = ServiceBook(host)
         self.disk_services = DiskServiceVerbs(host, book)
         self.switches = SwitchVerbs(host, book)

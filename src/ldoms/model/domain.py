@@ -95,6 +95,7 @@ class Constraints:
         masters: names of up to four domains that this one depends on.
         shutdown_group: 0 to 15; higher ones are stopped first.
         platform: properties that mean something on SPARC only, as they were set; kept and shown.
+        crypto_units: cryptographic units, which only SPARC has; kept and shown.
     """
 
     vcpus: int = 0
@@ -104,6 +105,7 @@ class Constraints:
     masters: tuple[str, ...] = ()
     shutdown_group: int = 15
     platform: tuple[tuple[str, str], ...] = ()
+    crypto_units: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ LDG1 = DomainView(
 LONG = DomainView(
     Domain(
         *("b0b0b0b0-0000-4000-8000-000000000002", "app-production-01", "00:14:4f:f9:00:02", "0x84f90002", 2),
-        constraints=Constraints(4, 2048),
+        constraints=Constraints(4, 2048, crypto_units=2),
         networks=(VirtualNetwork("vnet0", "primary-vsw0", 0, "00:14:4f:fb:00:02", mtu=1500),),
         console=ConsoleConstraint(group="apps"),
         bindings=Bindings(_vcpus(4, 5, 6, 7), (MemoryBlock(0, 5124, 2048),), "primary-vcc0", 5004, MACHINE),

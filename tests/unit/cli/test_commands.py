@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from ldoms.api.client import error_from
-from ldoms.cli.command import UsageError
+from ldoms.cli.command import Command, Support, UsageError
 from ldoms.cli.main import run
 from ldoms.cli.migrate import parse_target
 from ldoms.cli.table import COMMANDS, canonical, find
@@ -53,6 +54,8 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("rm-var boot-device ldg1", "DELETE", "/domains/ldg1/variables", {"variable": ["boot-device"]}),
     ("cancel-op migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": False}),
     ("cancel-operation -f migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": True}),
+    ("set-mau 2 ldg1", "PUT", "/domains/ldg1/crypto", {"action": "set", "amount": 2}),
+    ("rm-crypto -f 1 ldg1", "PUT", "/domains/ldg1/crypto", {"action": "remove", "amount": 1}),
     ("remove-trust t4-2", "DELETE", "/trust/t4-2", {}),
     ("add-trust --fingerprint SHA256:00 t4-2", "POST", "/trust", {"host": "t4-2", "fingerprint": "SHA256:00"}),
     ("start a/b", "POST", "/domains/a%2Fb/start", {"force": False}),
@@ -88,6 +91,7 @@ ALIASES = (
     ("ls-services", "list-services"), ("ls-devices", "list-devices"), ("create", "add-domain"), ("destroy", "remove-domain"),
     ("modify", "set-domain"), ("bind", "bind-domain"), ("unbind", "unbind-domain"), ("start", "start-domain"),
     ("stop", "stop-domain"), ("migrate", "migrate-domain"), ("cancel-op", "cancel-operation"), ("history", "list-history"),
+    ("set-mau", "set-crypto"), ("add-ndpsldcc", "add-vdpcc"), ("rm-ndpsldcs", "remove-vdpcs"), ("ls-io", "list-io"),
     ("add-mem", "add-memory"), ("rm-mem", "remove-memory"), ("rm-dom", "remove-domain"), ("set-var", "set-variable"),
     ("ls-var", "list-variable"), ("add-vconscon", "add-vcc"), ("set-vconsole", "set-vcons"), ("add-vdiskserver", "add-vds"),
     ("rm-vdiskserverdevice", "remove-vdsdev"), ("add-vswitch", "add-vsw"), ("rm-vnet", "remove-vnet"), ("rm-vcpu", "remove-vcpu"),
@@ -119,6 +123,23 @@ def test_every_alias_finds_its_command(alias: str, name: str) -> None:
     """As the manual and people's fingers have them."""
     assert canonical(alias) == name
     assert find(alias).name == name
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.support is Support.REFUSES], ids=lambda command: command.name
+)
+@pytest.mark.parametrize("rest", ["", "-f socket_id=1 custom/x= a b c"])
+def test_what_only_sparc_has_is_answered_in_one_line(
+    command: Command, rest: str, office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever follows it, without asking anybody, and with a status that is not 0; the help has it, too."""
+    assert run([command.name, *rest.split()]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(rf"{command.name} is not supported on this platform: .+\n", printed.err)
+    assert office.sent == []
+    assert run(["--help", command.name]) == 0
+    assert "not supported on this platform" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_two_commands_share_a_name() -> None:

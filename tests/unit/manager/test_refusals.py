@@ -57,6 +57,8 @@ INACTIVE: tuple[tuple[str, Verb, str, str], ...] = (
     ("set-memory more than there is", lambda m: m.memory.set("ldg1", 9000), "no-memory", "4096M of this host's 8192M are free"),
     ("remove-memory all", lambda m: m.memory.remove("ldg1", 1024), "last-memory", "must keep at least 4M"),
     ("set-memory unaligned", lambda m: m.memory.set("primary", 4000), "bad-alignment", "Instead, run ldm set-mem 4096M primary"),
+    ("set-crypto too many", lambda m: m.crypto.set("ldg1", 4097), "bad-property", "cannot ask for 4097: the number is from 0 to 4096"),
+    ("remove-crypto too many", lambda m: m.crypto.remove("ldg1", 1), "bad-property", "asks for 0 cryptographic units and cannot ask for -1"),
     ("primary over all", lambda m: m.vcpus.add("primary", 7), "no-strands", "LDom primary cannot get 9 virtual CPUs"),
     ("add-vds twice", lambda m: m.disk_services.add("primary-vds0", "primary"), "already-exists", "virtual disk service primary-vds0 already exists"),
     ("add-vds elsewhere", lambda m: m.disk_services.add("x", "ldg1"), "no-service-domain", "LDom ldg1 cannot be a service domain"),
