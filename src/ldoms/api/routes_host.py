@@ -22,6 +22,9 @@ from ldoms.model.operation import Operation
 
 router = APIRouter(prefix=wire.PREFIX, tags=["host"])
 
+MAX_SEQUENCE = (1 << 63) - 1
+"""The store numbers events with 64 bits."""
+
 
 @router.get("/host", response_model=HostView)
 async def show_host(known: Known, who: Reviewer) -> Any:
@@ -57,7 +60,7 @@ async def follow_operation(known: Known, who: Reviewer, identity: str) -> Stream
 @router.get("/events", response_model=list[Event])
 async def list_events(known: Known, who: Reviewer, after: int = 0, limit: int = 1000) -> Any:
     """What happened after the event with that sequence number."""
-    return answer(known.manager.host.store.events(after, max(0, min(limit, 1000))))
+    return answer(known.manager.host.store.events(max(0, min(after, MAX_SEQUENCE)), max(0, min(limit, 1000))))
 
 
 @router.get("/migrations", response_model=list[MigrationReport])

@@ -166,6 +166,18 @@ def test_an_error_is_told_in_the_one_shape(tmp_path: Path) -> None:
     with_api(tmp_path, work)
 
 
+@pytest.mark.parametrize(("after", "some"), [(-(10**30), True), (0, True), (10**30, False)])
+def test_events_after_any_number(tmp_path: Path, after: int, some: bool) -> None:
+    """Also one that no event can have."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app) as caller:
+            answer = await caller.get("/events", params={"after": after})
+            assert (answer.status_code, bool(answer.json())) == (200, some)
+
+    with_api(tmp_path, work)
+
+
 def test_what_changes_something_is_remembered(tmp_path: Path) -> None:
     """With who asked, the command behind it, and whether it worked; what only looks is not."""
 
