@@ -18,6 +18,7 @@ from ldoms import __version__
 from ldoms.api.access import Services
 from ldoms.api.peer import HttpConnector
 from ldoms.api.server import Servers, make_app
+from ldoms.auth.callers import Groups
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.passwords import Gatekeeper, PamPasswords
 from ldoms.hypervisor.confinement import Confinement, detect
@@ -84,13 +85,14 @@ async def _serve(places: Places) -> None:
         await _meet(neighbours, config.network.address, manager.host)
         await manager.start()
         stack.push_async_callback(manager.stop)
+        groups = Groups(config.auth.group, config.auth.review_group)
         servers = Servers(
             make_app(
                 Services(
                     manager=manager,
-                    gatekeeper=Gatekeeper(PamPasswords(config.auth.pam_service), config.auth.group),
+                    gatekeeper=Gatekeeper(PamPasswords(config.auth.pam_service), groups),
                     certificates=certificates,
-                    group=config.auth.group,
+                    groups=groups,
                 )
             )
         )

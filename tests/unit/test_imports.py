@@ -56,7 +56,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "httpx": {"api.peer"},
     "rich": {"cli"},
     "psutil": {"hypervisor", "manager", "lab", "bench"},
-    "structlog": {"auth", "hypervisor", "migration", "manager", "api.server", "daemon"},
+    "structlog": {"auth", "hypervisor", "migration", "manager", "api.access", "api.server", "daemon"},
 }
 """Libraries, and the rooms that may import them (docs/dependencies.md)."""
 

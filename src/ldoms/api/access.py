@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import unquote
 
+import structlog
 from fastapi import Depends, Request
 
 from ldoms.api.connections import STATE_KEY, Connection
 from ldoms.api.wire import COMMAND_HEADER
-from ldoms.auth.callers import ANYBODY, Caller, Role, local_caller
+from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.passwords import Gatekeeper
 from ldoms.manager.manager import Manager
@@ -24,6 +25,8 @@ from ldoms.model.events import CommandRecord
 MAX_COMMAND = 500
 """Characters of a command line that go into the history."""
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -32,7 +35,7 @@ class Services:
     manager: Manager
     gatekeeper: Gatekeeper
     certificates: Certificates
-    group: str
+    groups: Groups
 
 
 def services(request: Request) -> Services:
@@ -53,7 +56,7 @@ async def caller(request: Request) -> Caller:
     """Who is asking: by process on the local socket, by certificate or password over the network."""
     known, other = services(request), connection(request)
     if other.uid is not None:
-        return local_caller(other.uid, known.group)
+        return local_caller(other.uid, known.groups)
     if other.fingerprint:
         host = next((host.host for host in known.certificates.trusted() if host.fingerprint == other.fingerprint), "")
         return Caller(f"host {host}", Role.MANAGE, "certificate") if host else ANYBODY
@@ -75,9 +78,9 @@ def bearer(request: Request) -> str:
     return token
 
 
-async def may_review(who: Annotated[Caller, Depends(caller)]) -> Caller:
+async def may_review(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
     """The caller, who may look."""
-    who.require(Role.REVIEW, "look at the domains of this host")
+    _require(request, who, Role.REVIEW, "look at the domains of this host")
     return who
 
 
@@ -85,7 +88,7 @@ async def may_manage(
     request: Request, known: Annotated[Services, Depends(services)], who: Annotated[Caller, Depends(caller)]
 ) -> AsyncIterator[Caller]:
     """The caller, who may change things; what it does with that goes into the history."""
-    who.require(Role.MANAGE, "change the domains of this host")
+    _require(request, who, Role.MANAGE, "change the domains of this host")
     try:
         yield who
     except LdomsError:
@@ -94,8 +97,27 @@ async def may_manage(
     _remember(request, known, who, succeeded=True)
 
 
+def _require(request: Request, who: Caller, role: Role, what: str) -> None:
+    try:
+        who.require(role, what)
+    except NotAuthorized:
+        _log.warning(
+            "access-denied",
+            user=who.user,
+            how=who.how,
+            address=connection(request).address,
+            call=f"{request.method} {request.url.path}",
+            command=_command(request),
+        )
+        raise
+
+
+def _command(request: Request) -> str:
+    return unquote(request.headers.get(COMMAND_HEADER, ""))[:MAX_COMMAND]
+
+
 def _remember(request: Request, known: Services, who: Caller, *, succeeded: bool) -> None:
-    command = unquote(request.headers.get(COMMAND_HEADER, ""))[:MAX_COMMAND]
+    command = _command(request)
     if command:
         known.manager.host.store.add_command(CommandRecord(time.time(), who.user, command, succeeded))
 

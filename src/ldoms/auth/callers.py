@@ -15,9 +15,21 @@ class Role(IntEnum):
 
     NOBODY = 0
     REVIEW = 1
-    """Look at everything."""
+    """Look at everything: ``list`` and ``list-*``."""
     MANAGE = 2
     """Change everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of this host whose members may use the manager; root always may manage."""
+
+    manage: str = "ldoms"
+    review: str = "ldoms-review"
+
+    def giving(self, role: Role) -> str:
+        """The group that gives a role."""
+        return self.manage if role is Role.MANAGE else self.review
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +39,13 @@ class Caller:
     Attributes:
         user: name, for messages, logs and the history.
         how: the way in which that is known: ``local``, ``password``, ``certificate``, ``token``.
+        groups: those that could give more, for messages.
     """
 
     user: str
     role: Role
     how: str
+    groups: Groups = Groups()
 
     def require(self, role: Role, what: str) -> None:
         """Make sure that the caller may do `what`.
@@ -42,7 +56,7 @@ class Caller:
         if self.role < role:
             raise NotAuthorized(
                 f"Authorization failed: {self.user} may not {what}; an administrator can allow it by adding the user"
-                " to the group ldoms, or to that which [auth] of ldmd.toml names",
+                f" to the group {self.groups.giving(role)}",
                 user=self.user,
             )
 
@@ -50,26 +64,32 @@ class Caller:
 ANYBODY = Caller("nobody", Role.NOBODY, "unknown")
 
 
-def local_caller(uid: int, group: str) -> Caller:
+def local_caller(uid: int, groups: Groups) -> Caller:
     """The caller behind a connection to the local socket, by its process's user id."""
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
-        return Caller(f"uid {uid}", Role.MANAGE if uid == 0 else Role.NOBODY, "local")
-    return Caller(user, role_of(user, group), "local")
+        return Caller(f"uid {uid}", Role.MANAGE if uid == 0 else Role.NOBODY, "local", groups)
+    return Caller(user, role_of(user, groups), "local", groups)
 
 
-def role_of(user: str, group: str) -> Role:
-    """What a user of this host may do: root and the members of `group` may do everything."""
+def role_of(user: str, groups: Groups) -> Role:
+    """What a user of this host may do: root may do everything, others what their groups give."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
         return Role.NOBODY
     if entry.pw_uid == 0:
         return Role.MANAGE
+    for role in (Role.MANAGE, Role.REVIEW):
+        if _is_member(entry, groups.giving(role)):
+            return role
+    return Role.NOBODY
+
+
+def _is_member(entry: pwd.struct_passwd, group: str) -> bool:
     try:
         members = grp.getgrnam(group)
     except KeyError:
-        return Role.NOBODY
-    allowed = user in members.gr_mem or entry.pw_gid == members.gr_gid
-    return Role.MANAGE if allowed else Role.NOBODY
+        return False
+    return entry.pw_name in members.gr_mem or entry.pw_gid == members.gr_gid

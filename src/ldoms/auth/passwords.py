@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import pam
 import structlog
 
-from ldoms.auth.callers import Caller, Role, role_of
+from ldoms.auth.callers import Caller, Groups, Role, role_of
 from ldoms.model.errors import HostError, NotAuthorized
 
 FIRST_DELAY_S = 1.0
@@ -65,12 +65,14 @@ class PamPasswords:
 
 
 class Gatekeeper:
-    """Lets users in by password: PAM says who they are, a group says what they may do, and guessing is slow."""
+    """Lets users in by password: PAM says who they are, their groups say what they may do, and guessing is slow."""
 
-    def __init__(self, passwords: PasswordChecker, group: str, role: Callable[[str, str], Role] = role_of) -> None:
-        """Guard with `passwords`; members of `group` may manage."""
+    def __init__(
+        self, passwords: PasswordChecker, groups: Groups, role: Callable[[str, Groups], Role] = role_of
+    ) -> None:
+        """Guard with `passwords`; what a user may do depends on `groups`."""
         self._passwords = passwords
-        self._group = group
+        self._groups = groups
         self._role = role
         self._failures: dict[str, tuple[int, float]] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -92,9 +94,9 @@ class Gatekeeper:
                     code="authentication-failed",
                 )
             self._failures.pop(user, None)
-        role = self._role(user, self._group)
+        role = self._role(user, self._groups)
         _log.info("login", user=user, address=address, role=role.name.lower())
-        return Caller(user, role, "password")
+        return Caller(user, role, "password", self._groups)
 
     def _delay_s(self, user: str) -> float:
         count, last = self._failures.get(user, (0, 0.0))

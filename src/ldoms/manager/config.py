@@ -133,11 +133,13 @@ class AuthConfig:
 
     Attributes:
         pam_service: file of ``/etc/pam.d`` that says how passwords are checked; where it is missing, ``other``.
-        group: its members, and root, may do everything; nobody else may do anything.
+        group: its members, and root, may do everything.
+        review_group: its members may look at everything, and change nothing; nobody else may do anything.
     """
 
     pam_service: str = "ldmd"
     group: str = "ldoms"
+    review_group: str = "ldoms-review"
 
 
 @dataclass(frozen=True, slots=True)

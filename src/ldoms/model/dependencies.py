@@ -1,6 +1,6 @@
 """In which order domains are started and stopped, and whom the failure of one concerns: pure functions.
 
-A domain depends on its masters (```master=```), and is their slave. A slave is started after its masters and stopped
+A domain depends on its masters (``master=``), and is their slave. A slave is started after its masters and stopped
 before them; apart from that, domains of a lower ``shutdown-group`` are started first and stopped last.
 """
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from ldoms.api.access import Services
 from ldoms.api.connections import STATE_KEY, Connection
 from ldoms.api.server import make_app
-from ldoms.auth.callers import Role
+from ldoms.auth.callers import Groups, Role
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.fake import FakePasswords
 from ldoms.auth.passwords import Gatekeeper
@@ -22,16 +22,15 @@ ROOT = Connection(uid=0)
 NOBODY = Connection(uid=65_432_100)
 NETWORK = Connection(address="192.0.2.1")
 PREFIX = "/v1"
+ROLES = {"tracy": Role.MANAGE, "larry": Role.REVIEW, "plain": Role.NOBODY}
 
 
 def application(manager: Manager, directory: Path) -> FastAPI:
-    """The application for a manager; tracy may manage and plain may not, with the password ``secret``."""
+    """The application for a manager, with users whose password is ``secret``: see `ROLES`."""
     gatekeeper = Gatekeeper(
-        FakePasswords({"tracy": "secret", "plain": "secret"}),
-        "ldoms",
-        lambda user, group: Role.MANAGE if user == "tracy" else Role.NOBODY,
+        FakePasswords(dict.fromkeys(ROLES, "secret")), Groups(), lambda user, groups: ROLES.get(user, Role.NOBODY)
     )
-    return make_app(Services(manager, gatekeeper, Certificates(directory / "keys", "t4-1"), "ldoms"))
+    return make_app(Services(manager, gatekeeper, Certificates(directory / "keys", "t4-1"), Groups()))
 
 
 class Caller(httpx.AsyncClient):

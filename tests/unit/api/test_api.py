@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from ldoms.api.client import error_from
 from ldoms.api.errors import STATUS, body_of, status_of
+from ldoms.api.wire import COMMAND_HEADER
 from ldoms.manager.manager import Manager
 from ldoms.model import errors
 from ldoms.model.codec import from_wire, to_wire
@@ -112,6 +114,43 @@ def test_a_password_opens_what_its_user_may(tmp_path: Path) -> None:
                 assert answer.status_code == status
                 assert not code or error_of(answer)["code"] == code
                 assert password not in answer.text
+
+    with_api(tmp_path, work)
+
+
+def test_a_reviewer_looks_at_everything_and_changes_nothing(tmp_path: Path) -> None:
+    """By password; what is refused is told with the group that would allow it, and logged with who asked for what."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app, NETWORK, auth=("larry", "secret")) as caller:
+            for path in (
+                "/domains",
+                "/services",
+                "/host",
+                "/operations",
+                "/events",
+                "/migrations",
+                "/history",
+                "/trust",
+            ):
+                assert (await caller.get(path)).status_code == 200, path
+            with capture_logs() as logs:
+                answer = await caller.post("/domains/ldg1/bind", headers={COMMAND_HEADER: "bind-domain ldg1"})
+            assert answer.status_code == 403
+            assert error_of(answer)["message"] == (
+                "Authorization failed: larry may not change the domains of this host; an administrator can allow it by"
+                " adding the user to the group ldoms"
+            )
+            (denied,) = [entry for entry in logs if entry["event"] == "access-denied"]
+            assert (denied["user"], denied["address"], denied["call"], denied["command"]) == (
+                *("larry", "192.0.2.1"),
+                *("POST /v1/domains/ldg1/bind", "bind-domain ldg1"),
+            )
+            for method, path in routes(app):
+                if method != "GET":
+                    answer = await caller.request(method, filled(path), json={})
+                    assert answer.status_code in (403, 400), f"{method} {path}: {answer.text}"
+        assert manager.host.store.commands() == ()
 
     with_api(tmp_path, work)
 

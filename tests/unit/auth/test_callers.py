@@ -8,15 +8,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldoms.auth.callers import ANYBODY, Caller, Role, local_caller, role_of
+from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller, role_of
 from ldoms.auth.tokens import digest, make_token, matches
 from ldoms.model.errors import NotAuthorized
+
+GROUPS = Groups("ldoms", "ldoms-review")
 
 
 @pytest.fixture(autouse=True)
 def _users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """root, tracy of the group ldoms, larry whose own group it is, and plain."""
-    users = {"root": (0, 0), "tracy": (1000, 1000), "larry": (1001, 500), "plain": (1002, 1002)}
+    """root; tracy of the group ldoms, larry whose own group it is; rita and ralph likewise of ldoms-review; plain."""
+    users = {
+        "root": (0, 0),
+        "tracy": (1000, 1000),
+        "larry": (1001, 500),
+        "rita": (1003, 1003),
+        "ralph": (1004, 501),
+        "plain": (1002, 1002),
+    }
 
     def by_name(name: str) -> SimpleNamespace:
         uid, gid = users[name]
@@ -27,38 +36,48 @@ def _users(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pwd, "getpwnam", by_name)
     monkeypatch.setattr(pwd, "getpwuid", by_uid)
-    groups = {"ldoms": SimpleNamespace(gr_mem=["tracy"], gr_gid=500)}
+    groups = {
+        "ldoms": SimpleNamespace(gr_mem=["tracy"], gr_gid=500),
+        "ldoms-review": SimpleNamespace(gr_mem=["rita", "tracy"], gr_gid=501),
+    }
     monkeypatch.setattr(grp, "getgrnam", groups.__getitem__)
 
 
 @pytest.mark.parametrize(
-    ("user", "group", "role"),
+    ("user", "groups", "role"),
     [
-        ("root", "ldoms", Role.MANAGE),
-        ("tracy", "ldoms", Role.MANAGE),
-        ("larry", "ldoms", Role.MANAGE),
-        ("plain", "ldoms", Role.NOBODY),
-        ("nobody-of-that-name", "ldoms", Role.NOBODY),
-        ("tracy", "no-such-group", Role.NOBODY),
-        ("root", "no-such-group", Role.MANAGE),
+        ("root", GROUPS, Role.MANAGE),
+        ("tracy", GROUPS, Role.MANAGE),
+        ("larry", GROUPS, Role.MANAGE),
+        ("rita", GROUPS, Role.REVIEW),
+        ("ralph", GROUPS, Role.REVIEW),
+        ("plain", GROUPS, Role.NOBODY),
+        ("nobody-of-that-name", GROUPS, Role.NOBODY),
+        ("tracy", Groups("no-such-group", "ldoms-review"), Role.REVIEW),
+        ("rita", Groups("ldoms", "no-such-group"), Role.NOBODY),
+        ("root", Groups("no-such-group", "no-such-group"), Role.MANAGE),
     ],
 )
-def test_root_and_the_group_may_manage(user: str, group: str, role: Role) -> None:
-    """And nobody else."""
-    assert role_of(user, group) is role
+def test_groups_give_roles(user: str, groups: Groups, role: Role) -> None:
+    """The larger of two; root needs none, and whoever is in neither may nothing."""
+    assert role_of(user, groups) is role
 
 
 def test_a_local_caller_is_known_by_its_process() -> None:
     """A user id without a name may nothing, unless it is root's."""
-    assert local_caller(1000, "ldoms") == Caller("tracy", Role.MANAGE, "local")
-    assert local_caller(4711, "ldoms") == Caller("uid 4711", Role.NOBODY, "local")
+    assert local_caller(1000, GROUPS) == Caller("tracy", Role.MANAGE, "local", GROUPS)
+    assert local_caller(1003, GROUPS) == Caller("rita", Role.REVIEW, "local", GROUPS)
+    assert local_caller(4711, GROUPS) == Caller("uid 4711", Role.NOBODY, "local", GROUPS)
 
 
 def test_what_a_role_lacks_is_refused_with_the_way_to_get_it() -> None:
-    """A larger role includes the smaller ones."""
+    """A larger role includes the smaller ones; the group is the one of the configuration."""
+    groups = Groups("operators", "auditors")
     Caller("tracy", Role.MANAGE, "local").require(Role.REVIEW, "look")
-    with pytest.raises(NotAuthorized, match=r"plain may not stop domains; .* adding the user to the group ldoms"):
-        Caller("plain", Role.REVIEW, "local").require(Role.MANAGE, "stop domains")
+    with pytest.raises(NotAuthorized, match=r"^Authorization failed: plain may not stop domains; .* group operators$"):
+        Caller("plain", Role.REVIEW, "local", groups).require(Role.MANAGE, "stop domains")
+    with pytest.raises(NotAuthorized, match=r"adding the user to the group auditors$"):
+        Caller("plain", Role.NOBODY, "local", groups).require(Role.REVIEW, "look")
     with pytest.raises(NotAuthorized):
         ANYBODY.require(Role.REVIEW, "look")
 

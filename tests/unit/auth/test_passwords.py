@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ldoms.auth.callers import Role
+from ldoms.auth.callers import Groups, Role
 from ldoms.auth.fake import FakePasswords
 from ldoms.auth.passwords import FORGET_S, MAX_DELAY_S, Gatekeeper, PamPasswords
 from ldoms.model.errors import HostError, NotAuthorized
@@ -15,7 +15,7 @@ from unit.clock import run
 
 def gatekeeper() -> Gatekeeper:
     passwords = FakePasswords({"tracy": "secret", "root": "toor"})
-    return Gatekeeper(passwords, "ldoms", lambda user, group: Role.MANAGE if user == "tracy" else Role.NOBODY)
+    return Gatekeeper(passwords, Groups(), lambda user, groups: Role.MANAGE if user == "tracy" else Role.NOBODY)
 
 
 async def fail(guard: Gatekeeper, user: str) -> float:
@@ -127,7 +127,7 @@ def test_a_silent_pam_is_an_error_of_this_host(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.Event().wait()
 
     async def main() -> None:
-        guard = Gatekeeper(PamPasswords("ldmd"), "ldoms")
+        guard = Gatekeeper(PamPasswords("ldmd"), Groups())
         with pytest.raises(HostError, match="PAM did not answer within 30 s") as caught:
             await guard.admit("tracy", "secret", "192.0.2.1")
         assert caught.value.code == "pam-silent"

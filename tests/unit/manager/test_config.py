@@ -30,6 +30,7 @@ probe_kernel = "/boot/vmlinuz"
 [auth]
 pam_service = "login"
 group = "wheel"
+review_group = "adm"
 """
 
 
