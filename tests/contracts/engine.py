@@ -12,6 +12,7 @@ import pytest
 from ldoms.hypervisor.engine import (
     ENDED,
     ControlPlacement,
+    DeviceSpec,
     Engine,
     Guest,
     GuestEvent,
@@ -49,6 +50,9 @@ class EngineBench(Protocol):
 
     def spec(self) -> GuestSpec:
         """A guest that nobody has started yet."""
+
+    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+        """``disk@0`` and ``network@0`` that any guest can be given, behind its first two root ports."""
 
     def away(self, spec: GuestSpec) -> GuestSpec:
         """The same guest as the other host receives it."""
@@ -107,12 +111,19 @@ async def until_event(queue: asyncio.Queue[GuestEvent], kind: GuestEventKind) ->
     return event
 
 
-async def make_ends(bench: EngineBench, target_key: str = KEY, plan: MigrationPlan = PLAN) -> Ends:
+async def make_ends(
+    bench: EngineBench,
+    target_key: str = KEY,
+    plan: MigrationPlan = PLAN,
+    source: Guest | None = None,
+    away: GuestSpec | None = None,
+) -> Ends:
     """A guest that runs, and one that waits for it."""
-    spec = bench.spec()
-    source = await bench.engine.start(spec)
-    await source.resume()
-    target = await bench.other.start(bench.away(spec))
+    if source is None or away is None:
+        spec = bench.spec()
+        source, away = await bench.engine.start(spec), bench.away(spec)
+        await source.resume()
+    target = await bench.other.start(away)
     host, port = bench.address()
     await target.set_migration(MigrationEnd.RECEIVE, plan, target_key)
     await target.listen(host, port)
@@ -358,6 +369,84 @@ async def check_the_facts_are_concrete(bench: EngineBench) -> None:
         assert model.rpartition("-v")[2].isdigit()
         assert set(features) <= set(facts.cpu_features)
     assert {"events", "pause-before-switchover", "return-path"} <= set(facts.migration_capabilities)
+
+
+def with_ports(spec: GuestSpec, root_ports: int = 4) -> GuestSpec:
+    """A guest with room for devices that come later."""
+    return replace(spec, machine=replace(spec.machine, root_ports=root_ports))
+
+
+async def check_devices_come_and_go(bench: EngineBench) -> None:
+    """While the guest runs, more than once; each end is told, and a device is not given twice."""
+    guest = await bench.engine.start(with_ports(bench.spec()))
+    await bench.booted(guest)
+    assert await guest.devices() == frozenset()
+    disk, network = bench.devices()
+    for _ in range(2):
+        await guest.plug(disk)
+        await guest.plug(network)
+        assert await guest.devices() == {"disk@0", "network@0"}
+        with pytest.raises(HostError) as caught:
+            await guest.plug(disk)
+        assert caught.value.code == "device-taken"
+        with guest.events() as queue:
+            await guest.unplug("disk@0", LIMIT_S)
+            assert (await until_event(queue, GuestEventKind.DEVICE_GONE)).data == {"device": "disk@0"}
+        assert await guest.devices() == {"network@0"}
+        await guest.unplug("network@0", LIMIT_S)
+    assert await guest.devices() == frozenset()
+    with pytest.raises(HostError):
+        await guest.unplug("disk@0", LIMIT_S)
+
+
+async def check_a_device_without_a_root_port_is_refused(bench: EngineBench) -> None:
+    """And nothing of it is left: it can be given behind a port that is there."""
+    guest = await bench.engine.start(with_ports(bench.spec(), 1))
+    disk, _ = bench.devices()
+    with pytest.raises(HostError) as caught:
+        await guest.plug(replace(disk, port=3))
+    assert caught.value.code == "qemu-refused"
+    assert await guest.devices() == frozenset()
+    await guest.plug(disk)
+    assert await guest.devices() == {"disk@0"}
+
+
+async def check_a_device_that_is_not_let_go_stays(bench: EngineBench) -> None:
+    """A guest that does not run cannot let it go; it has it as before, also for a manager that comes later."""
+    spec = with_ports(bench.spec())
+    guest = await bench.engine.start(spec)
+    disk, _ = bench.devices()
+    await guest.plug(disk)
+    with pytest.raises(HostError) as caught:
+        await guest.unplug("disk@0", 0.2)
+    assert caught.value.code == "device-held"
+    assert await guest.devices() == {"disk@0"}
+    with pytest.raises(HostError) as caught:
+        await guest.unplug("disk@0", 0.2)
+    assert caught.value.code == "device-held"
+    found = await (await bench.restarted()).attach(spec.uuid, spec.name, spec.directory)
+    assert found is not None
+    assert await found.devices() == {"disk@0"}
+
+
+async def check_a_plugged_device_moves(bench: EngineBench) -> None:
+    """The target is started with it behind the same port, and it can be taken away there."""
+    spec = with_ports(bench.spec())
+    source = await bench.engine.start(spec)
+    await bench.booted(source)
+    _, network = bench.devices()
+    disk = replace(bench.devices()[0], port=2)
+    await source.plug(disk)
+    ends = await make_ends(bench, source=source, away=replace(bench.away(spec), disks=(disk,)))
+    assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+    await source.continue_switchover()
+    assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    await source.quit()
+    await ends.target.clear_migration()
+    await ends.target.resume()
+    await ends.target.unplug("disk@0", LIMIT_S)
+    await ends.target.plug(network)
+    assert await ends.target.devices() == {"network@0"}
 
 
 async def _resumed(guest: Guest) -> None:

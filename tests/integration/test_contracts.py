@@ -26,7 +26,16 @@ from pyroute2 import netns
 from contracts import engine, neighbours, network, passwords, storage
 from ldoms.hypervisor.command_line import LOG_FILE, PID_FILE
 from ldoms.hypervisor.confinement import Confinement
-from ldoms.hypervisor.engine import Guest, GuestSpec, MigrationEnd, Placement, RunState
+from ldoms.hypervisor.engine import (
+    DeviceSpec,
+    DiskSpec,
+    Guest,
+    GuestSpec,
+    MigrationEnd,
+    NetworkSpec,
+    Placement,
+    RunState,
+)
 from ldoms.hypervisor.probe import Probe, probe
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu import QemuEngine
@@ -64,6 +73,7 @@ class QemuBench:
         self._numbers = itertools.count(1)
         self._engines: list[QemuEngine] = []
         self._specs: list[GuestSpec] = []
+        self._tap = f"ldc{os.getpid()}"
         self.engine, self.other = self._new_engine(), self._new_engine()
 
     def _new_engine(self) -> QemuEngine:
@@ -94,6 +104,14 @@ class QemuBench:
         made = replace(spec, directory=self._directory / "b" / spec.uuid[:8], incoming=True)
         self._specs.append(made)
         return made
+
+    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+        image = self._directory / "disk.raw"
+        with image.open("ab") as file:
+            file.truncate(1 << 20)
+        self._change_tap("add")
+        disk = DiskSpec("disk@0", image, False, "raw", False, False, 0, 1)
+        return disk, NetworkSpec("network@0", self._tap, "00:14:4f:f8:00:01", 1500, 1)
 
     def address(self) -> tuple[str, int]:
         with socket.socket() as free:
@@ -132,6 +150,10 @@ class QemuBench:
     def _pid(self, guest: Guest) -> int:
         return int((guest.console.parent / PID_FILE).read_text())
 
+    def _change_tap(self, verb: str) -> None:
+        """Add it, unless it is there; or remove it, if it is."""
+        subprocess.run(["ip", "tuntap", verb, "dev", self._tap, "mode", "tap"], check=False, capture_output=True)
+
     async def end(self) -> None:
         """End every guest, whatever became of the check."""
         for made in self._engines:
@@ -140,6 +162,7 @@ class QemuBench:
             if process := Process.find(spec.directory / PID_FILE, mark=spec.uuid):
                 process.kill()
                 await process.gone.wait()
+        self._change_tap("del")
 
 
 @asynccontextmanager

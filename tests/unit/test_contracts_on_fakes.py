@@ -12,7 +12,7 @@ import pytest
 
 from contracts import engine, neighbours, network, passwords, storage
 from ldoms.auth.fake import FakePasswords
-from ldoms.hypervisor.engine import GuestSpec, Placement
+from ldoms.hypervisor.engine import DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.hypervisor.fake import FakeEngine, FakeGuest, FakeWorld
 from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.services import VirtualSwitch
@@ -43,6 +43,10 @@ class FakeEngines:
 
     def away(self, spec: GuestSpec) -> GuestSpec:
         return GuestSpec(spec.uuid, spec.name, spec.directory, spec.machine, 1, 64, spec.placement, incoming=True)
+
+    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+        disk = DiskSpec("disk@0", Path("/shared/a.raw"), False, "raw", False, True, 0, 1)
+        return disk, NetworkSpec("network@0", "vnet1.0", "00:14:4f:f8:00:01", 1500, 1)
 
     def address(self) -> tuple[str, int]:
         return "192.0.2.1", 8100 + next(self._numbers)

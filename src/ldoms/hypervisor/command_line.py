@@ -8,7 +8,8 @@ Every device has an explicit address, because QEMU requires the same place on bo
  1    virtio-serial (guest agent)
  2    virtio-balloon (reports free pages, so that they are not sent)
  3    virtio-rng
- 4…23 root ports, eight to a slot: one for each disk and network interface
+ 4…23 root ports, eight to a slot: one for each disk and network interface, and spare ones for those that are added
+      while the guest runs: a root port itself cannot be plugged
 31    chipset
 ====  =============================================================
 """
@@ -65,12 +66,13 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
     ]
     # Without gaps: function 0 of a slot must exist for the guest to look at the others.
     ports = [disk.port for disk in spec.disks] + [network.port for network in spec.networks]
-    for port in range(max(ports, default=-1) + 1):
+    for port in range(max(machine.root_ports, max(ports, default=-1) + 1)):
         words += _root_port(port)
     for disk in spec.disks:
-        words += _disk(disk)
+        words += ["-blockdev", json.dumps(disk_back_end(disk)), "-device", _words("driver", disk_front_end(disk))]
     for network in spec.networks:
-        words += _network(network)
+        words += ["-netdev", _words("type", network_back_end(network))]
+        words += ["-device", _words("driver", network_front_end(network))]
     if spec.kernel is not None:
         words += ["-kernel", str(spec.kernel), "-append", spec.boot_args]
         if spec.initrd is not None:
@@ -103,34 +105,72 @@ def _root_port(number: int) -> list[str]:
     return ["-device", f"pcie-root-port,id=port{number},chassis={number + 1},{address}"]
 
 
-def _disk(disk: DiskSpec) -> list[str]:
-    node = disk.device.replace("@", "")
+def node_name(device: str) -> str:
+    """What QEMU calls the back end of ``disk@ID`` or ``network@ID``; it takes no ``@``."""
+    return device.replace("@", "")
+
+
+def device_id(device: str) -> str:
+    """What QEMU calls the device itself."""
+    return f"{node_name(device)}-device"
+
+
+def disk_back_end(disk: DiskSpec) -> dict[str, object]:
+    """What ``-blockdev`` and ``blockdev-add`` take."""
     file = {
         "driver": "host_device" if disk.is_device else "file",
         "filename": str(disk.path),
         "aio": "threads",
         "cache": {"direct": disk.direct},
     }
-    blockdev = {
-        "node-name": node,
+    return {
+        "node-name": node_name(disk.device),
         "driver": disk.format,
         "read-only": disk.read_only,
         "discard": "unmap",
         "cache": {"direct": disk.direct},
         "file": file,
     }
-    device = f"virtio-blk-pci,id={node}-device,drive={node},bus=port{disk.port},addr=0,bootindex={disk.boot_index}"
-    return ["-blockdev", json.dumps(blockdev), "-device", device]
 
 
-def _network(network: NetworkSpec) -> list[str]:
-    node = network.device.replace("@", "")
-    device = (
-        f"virtio-net-pci,id={node}-device,netdev={node},mac={network.mac},host_mtu={network.mtu},"
+def disk_front_end(disk: DiskSpec) -> dict[str, object]:
+    """What ``-device`` and ``device_add`` take."""
+    return {
+        "driver": "virtio-blk-pci",
+        "id": device_id(disk.device),
+        "drive": node_name(disk.device),
+        **_place(disk.port),
+        "bootindex": disk.boot_index,
+    }
+
+
+def network_back_end(network: NetworkSpec) -> dict[str, object]:
+    """What ``-netdev`` and ``netdev_add`` take. The tap exists already, so that QEMU needs no script."""
+    name = node_name(network.device)
+    return {"type": "tap", "id": name, "ifname": network.tap, "script": "no", "downscript": "no"}
+
+
+def network_front_end(network: NetworkSpec) -> dict[str, object]:
+    """What ``-device`` and ``device_add`` take."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": device_id(network.device),
+        "netdev": node_name(network.device),
+        "mac": network.mac,
+        "host_mtu": network.mtu,
+        **_place(network.port),
         # No boot ROM: its size is part of what must be the same on both hosts.
-        f"bus=port{network.port},addr=0,romfile="
-    )
-    return ["-netdev", f"tap,id={node},ifname={network.tap},script=no,downscript=no", "-device", device]
+        "romfile": "",
+    }
+
+
+def _place(port: int) -> dict[str, object]:
+    return {"bus": f"port{port}", "addr": "0"}
+
+
+def _words(first: str, properties: dict[str, object]) -> str:
+    left = [f"{name}={value}" for name, value in properties.items() if name != first]
+    return ",".join([str(properties[first]), *left])
 
 
 def _escape(text: str) -> str:

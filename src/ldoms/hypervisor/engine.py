@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ldoms.model.domain import Machine
 from ldoms.model.host import HypervisorFacts
@@ -50,6 +50,10 @@ class NetworkSpec:
     mac: str
     mtu: int
     port: int
+
+
+DeviceSpec: TypeAlias = DiskSpec | NetworkSpec
+"""What can be given to a guest that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ class GuestEventKind(StrEnum):
     """The state of a migration changed; data: ``status``."""
     MIGRATION_PASS = "migration-pass"  # noqa: S105
     """A new pass over memory began; data: ``pass``."""
+    DEVICE_GONE = "device-gone"
+    """The guest has let a device go, and its back end is closed; data: ``device``."""
     GONE = "gone"
     """The process has ended; always the last one."""
 
@@ -243,6 +249,26 @@ class Guest(Protocol):
 
     def cpu_seconds(self) -> tuple[float, ...]:
         """CPU time that each virtual CPU has used so far."""
+
+    # Devices
+
+    async def devices(self) -> frozenset[str]:
+        """Its disks and network interfaces, as ``disk@ID`` and ``network@ID``."""
+
+    async def plug(self, device: DeviceSpec) -> None:
+        """Give it a device, behind a root port that is free; the guest sees it at once, or when it runs.
+
+        Raises:
+            HostError: it cannot be given; nothing is left behind.
+        """
+
+    async def unplug(self, device: str, limit_s: float) -> None:
+        """Ask the guest to let go of ``disk@ID`` or ``network@ID``, and return when its back end is closed, too.
+
+        Raises:
+            HostError: code ``device-held``: the guest has not let it go in time. It has it as before; QEMU cannot take
+                the wish back, so that it may still let it go: `GuestEventKind.DEVICE_GONE` tells.
+        """
 
     # Migration
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ldoms.hypervisor.engine import (
     ControlPlacement,
+    DeviceSpec,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -103,6 +104,10 @@ class FakeGuest:
         self.announced = 0
         self.placement = spec.placement
         self.refuses_to_run = False
+        self.plugged: dict[str, DeviceSpec] = {disk.device: disk for disk in spec.disks}
+        self.plugged |= {network.device: network for network in spec.networks}
+        self.held: set[str] = set()
+        """Devices that it does not let go when it is asked to."""
         self._is_dead = False
         self._world = world
         self._gone = asyncio.Event()
@@ -184,6 +189,46 @@ class FakeGuest:
     def cpu_seconds(self) -> tuple[float, ...]:
         """Nothing is used."""
         return (0.0,) * self.spec.vcpus
+
+    # Devices
+
+    @property
+    def layout(self) -> tuple[int, frozenset[tuple[str, int]]]:
+        """What must be the same on both ends of a migration: root ports, and which device is behind which."""
+        ports = frozenset((device.device, device.port) for device in self.plugged.values())
+        return max(self.spec.machine.root_ports, *(port + 1 for _, port in ports), 0), ports
+
+    async def devices(self) -> frozenset[str]:
+        """Its disks and network interfaces."""
+        await self._answer()
+        return frozenset(self.plugged)
+
+    async def plug(self, device: DeviceSpec) -> None:
+        """Give it a device."""
+        await self._answer()
+        if device.device in self.plugged:
+            raise HostError(f"LDom {self.spec.name} has a device {device.device} already", code="device-taken")
+        root_ports, taken = self.layout
+        if not device.port < root_ports or device.port in {port for _, port in taken}:
+            raise HostError(f"device_add: QEMU says: no bus port{device.port} is free", code="qemu-refused")
+        self.plugged[device.device] = device
+
+    async def unplug(self, device: str, limit_s: float) -> None:
+        """Take a device away, unless the guest holds it."""
+        await self._answer()
+        if device not in self.plugged:
+            raise HostError(f"device_del: QEMU says: Device {device} not found", code="qemu-refused")
+        if device in self.held or self.run_state is not RunState.RUNNING:
+            await asyncio.sleep(limit_s)
+            raise HostError(f"the guest of LDom {self.spec.name} has not let go of {device}", code="device-held")
+        self.let_go(device)
+        await asyncio.sleep(0)
+
+    def let_go(self, device: str) -> None:
+        """Let a device go, perhaps long after it was asked to."""
+        self.held.discard(device)
+        del self.plugged[device]
+        self._emit(GuestEventKind.DEVICE_GONE, device=device)
 
     def die(self, noticed_after_s: float = 0.0) -> None:
         """End as a killed process does: it answers no more at once, and is known to be gone somewhat later."""
@@ -286,6 +331,9 @@ class FakeGuest:
 
     async def _send_to(self, receiver: FakeGuest | None) -> None:
         if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
+            await self._end_copy(MigrationStatus.FAILED)
+            return
+        if receiver.layout != self.layout:  # QEMU says so at the end of the copy, when it loads the state of devices
             await self._end_copy(MigrationStatus.FAILED)
             return
         self._receiver = receiver

@@ -25,8 +25,10 @@ from ldoms.hypervisor.command_line import (
     command_line,
 )
 from ldoms.hypervisor.confinement import Confinement, set_affinity
+from ldoms.hypervisor.devices import Devices
 from ldoms.hypervisor.engine import (
     ControlPlacement,
+    DeviceSpec,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -76,6 +78,8 @@ _EVENTS = {
     "MIGRATION_PASS": GuestEventKind.MIGRATION_PASS,
 }
 
+_DEVICE_EVENTS = frozenset({"DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"})
+
 # What `-msg timestamp=on` and QEMU's own name put in front of a message.
 _LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z (qemu-system-\w+: )?")
 _ERROR = re.compile(r"^\S+Z qemu-system-\w+: (?!warning: |info: )")
@@ -94,6 +98,7 @@ class QemuGuest:
         self._process = process
         self._confinement = confinement
         self._monitor = Monitor(name, self._on_event)
+        self._devices = Devices(name, self._monitor, self._on_device_gone)
         self._listeners: set[asyncio.Queue[GuestEvent]] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._vcpu_threads: tuple[int, ...] = ()
@@ -167,6 +172,7 @@ class QemuGuest:
 
     async def release(self) -> None:
         """Let go of it: it goes on if it runs; what it leaves behind is removed if it has ended."""
+        self._devices.close()
         await self._monitor.close()
         if self._supervisor is not None and not self.is_gone:
             self._supervisor.cancel()
@@ -191,6 +197,20 @@ class QemuGuest:
         """CPU time that each virtual CPU has used so far."""
         times = self._process.thread_times()
         return tuple(times.get(thread, 0.0) for thread in self._vcpu_threads)
+
+    # Devices
+
+    async def devices(self) -> frozenset[str]:
+        """Its disks and network interfaces."""
+        return await self._devices.known()
+
+    async def plug(self, device: DeviceSpec) -> None:
+        """Give it a device, behind a root port that is free."""
+        await self._devices.plug(device)
+
+    async def unplug(self, device: str, limit_s: float) -> None:
+        """Ask the guest to let go of a device, and return when its back end is closed, too."""
+        await self._devices.unplug(device, limit_s)
 
     # Migration
 
@@ -288,9 +308,15 @@ class QemuGuest:
         return "nothing"
 
     def _on_event(self, message: Message) -> None:
-        kind = _EVENTS.get(str(message["event"]))
-        if kind is not None:
+        event = str(message["event"])
+        kind = _EVENTS.get(event)
+        if event in _DEVICE_EVENTS:
+            self._devices.note(event, _event_data(message))
+        elif kind is not None:
             self._emit(GuestEvent(kind, _event_time(message), _event_data(message)))
+
+    def _on_device_gone(self, device: str) -> None:
+        self._emit(GuestEvent(GuestEventKind.DEVICE_GONE, time.time(), {"device": device}))
 
     def _emit(self, event: GuestEvent) -> None:
         for queue in self._listeners:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import structlog
 
-from ldoms.hypervisor.command_line import PORTS
 from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec, RunState
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
-from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine, Port
+from ldoms.manager.ports import pick_ports, port_of, root_ports
+from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, NoResources, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.services import ConsoleConcentrator
@@ -146,7 +146,7 @@ class LifeVerbs:
             console_service=concentrator,
             console_port=port,
             machine=machine or self._resolve_machine(domain),
-            ports=_pick_ports(domain),
+            ports=pick_ports(domain),
         )
 
     async def start_guest(self, domain: Domain, undo: AsyncExitStack, *, incoming: bool) -> Guest:
@@ -297,6 +297,7 @@ class LifeVerbs:
             cpu=CpuModel(model, features),
             qemu_version=facts.version,
             max_vcpus=most_vcpus(domain.constraints, len(self._host.size.strands)),
+            root_ports=root_ports(domain),
         )
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
@@ -307,7 +308,7 @@ class LifeVerbs:
         undo.push_async_callback(self._host.network.remove_tap, tap)
         await self._host.network.put_tap(TapSpec(tap, f"{domain.name}/{name}", mtu), switch)
         device = f"network@{network.id}"
-        return NetworkSpec(device, tap, network.mac, mtu, _port(domain, device))
+        return NetworkSpec(device, tap, network.mac, mtu, port_of(domain, device))
 
     async def _disk_spec(self, domain: Domain, name: str) -> DiskSpec:
         disk = domain.disk(name)
@@ -321,7 +322,7 @@ class LifeVerbs:
             format=back_end.format,
             read_only=volume.is_read_only,
             direct=back_end.direct,
-            port=_port(domain, device),
+            port=port_of(domain, device),
             boot_index=disk.id + 1,  # QEMU takes 0 for itself when it boots a kernel directly
         )
 
@@ -330,17 +331,6 @@ def most_vcpus(constraints: Constraints, strands: int) -> int:
     """For how many virtual CPUs a machine gets sockets: what this host could ever give, within reason."""
     affordable = constraints.memory_mib // SOCKET_MIB
     return max(constraints.vcpus, min(strands, affordable, MAX_VCPUS))
-
-
-def _pick_ports(domain: Domain) -> tuple[Port, ...]:
-    devices = [f"disk@{disk.id}" for disk in domain.disks] + [f"network@{network.id}" for network in domain.networks]
-    assert len(devices) <= PORTS
-    return tuple(Port(device, number) for number, device in enumerate(devices))
-
-
-def _port(domain: Domain, device: str) -> int:
-    assert domain.bindings is not None
-    return next(port.number for port in domain.bindings.ports if port.device == device)
 
 
 def _machine(domain: Domain) -> Machine:

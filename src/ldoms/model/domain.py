@@ -148,6 +148,8 @@ class Machine:
         accelerator: ``kvm`` or ``tcg``.
         qemu_version: of the QEMU that resolved it, for the record.
         max_vcpus: how many virtual CPUs it has sockets for; 0 = as many as the domain has.
+        root_ports: PCI Express root ports that there are at least, so that some are spare for devices that are added
+            while the guest runs; 0 = as many as devices.
     """
 
     type: str
@@ -155,6 +157,7 @@ class Machine:
     cpu: CpuModel
     qemu_version: str
     max_vcpus: int = 0
+    root_ports: int = 0
 
 
 @dataclass(frozen=True, slots=True)

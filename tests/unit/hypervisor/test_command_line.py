@@ -82,6 +82,15 @@ def test_a_root_port_that_is_free_is_there_all_the_same() -> None:
     assert [port.split(",")[1] for port in ports] == ["id=port0", "id=port1", "id=port2"]
 
 
+def test_there_are_as_many_root_ports_as_were_recorded() -> None:
+    """Or as the devices need, if that is more: none can be added to a guest that runs."""
+    for recorded, there in ((0, 3), (2, 3), (9, 9)):
+        spec = replace(FIRMWARE, machine=replace(FIRMWARE.machine, root_ports=recorded))
+        ports = [word for word in command_line(spec) if word.startswith("pcie-root-port")]
+        assert [port.split(",")[1] for port in ports] == [f"id=port{number}" for number in range(there)]
+    assert "addr=0x5.0,multifunction=on" in ports[-1], "the ninth is the first of the next slot"
+
+
 def test_commas_in_names_do_not_become_options() -> None:
     """QEMU wants them twice."""
     words = command_line(replace(FIRMWARE, name="a,debug-threads=off", directory=Path("/run/a,b")))
