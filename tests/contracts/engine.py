@@ -11,6 +11,7 @@ import pytest
 
 from ldoms.hypervisor.engine import (
     ENDED,
+    AddedMemory,
     ControlPlacement,
     DeviceSpec,
     Engine,
@@ -253,6 +254,66 @@ async def check_a_guest_is_found_after_a_restart(bench: EngineBench) -> None:
     assert await engine.attach(spec.uuid, spec.name, spec.directory) is None
     unknown = bench.spec()
     assert await engine.attach(unknown.uuid, unknown.name, unknown.directory) is None
+
+
+def with_room(spec: GuestSpec) -> GuestSpec:
+    """The same guest, with room for memory that is added while it runs."""
+    return replace(spec, machine=replace(spec.machine, memory_max_mib=1024))
+
+
+async def until_added(guest: Guest, size_mib: int) -> AddedMemory:
+    """Wait until a guest has so much memory beyond what it was started with."""
+    async with asyncio.timeout(LIMIT_S):
+        while (added := await guest.added_memory()) is None or added.size_mib != size_mib:
+            await asyncio.sleep(0.02)
+    return added
+
+
+async def check_memory_is_added_and_taken_back(bench: EngineBench) -> None:
+    """The guest takes what it is offered and gives back what it is asked for; it has it again after its restart."""
+    guest = await bench.engine.start(with_room(bench.spec()))
+    await bench.booted(guest)
+    assert await guest.added_memory() == AddedMemory(4096, 0, 0, 768)
+    await guest.request_memory(512)
+    assert await until_added(guest, 512) == AddedMemory(4096, 512, 512, 768)
+    await guest.request_memory(256)
+    await until_added(guest, 256)
+    await guest.reset()
+    await until_added(guest, 256)
+    with pytest.raises(HostError):
+        await guest.request_memory(1024)
+    await guest.request_memory(0)
+    await until_added(guest, 0)
+
+
+async def check_no_memory_is_added_without_room(bench: EngineBench) -> None:
+    """A machine that was not made for it."""
+    guest = await bench.engine.start(bench.spec())
+    assert await guest.added_memory() is None
+
+
+async def check_added_memory_moves(bench: EngineBench) -> None:
+    """The guest has it at the other end, and can be given and asked for more there."""
+    spec = with_room(bench.spec())
+    source = await bench.engine.start(spec)
+    await bench.booted(source)
+    await source.request_memory(256)
+    await until_added(source, 256)
+    target = await bench.other.start(bench.away(replace(spec, added_memory_mib=256)))
+    host, port = bench.address()
+    await target.set_migration(MigrationEnd.RECEIVE, PLAN, KEY)
+    await target.listen(host, port)
+    await source.set_migration(MigrationEnd.SEND, PLAN, KEY)
+    await Ends(source, target, host, port).copy()
+    await source.continue_switchover()
+    assert await until(target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    await source.quit()
+    await target.resume()
+    assert await target.added_memory() == AddedMemory(4096, 256, 256, 768)
+    await target.request_memory(512)
+    await until_added(target, 512)
+    await target.request_memory(0)
+    await until_added(target, 0)
 
 
 async def check_memory_moves(bench: EngineBench) -> None:

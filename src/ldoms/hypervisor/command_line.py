@@ -10,6 +10,7 @@ Every device has an explicit address, because QEMU requires the same place on bo
  3    virtio-rng
  4…23 root ports, eight to a slot: one for each disk and network interface, and spare ones for those that are added
       while the guest runs: a root port itself cannot be plugged
+24    virtio-mem (memory that is added while the guest runs)
 31    chipset
 ====  =============================================================
 """
@@ -29,6 +30,7 @@ CONSOLE_SOCKET = "console.sock"
 AGENT_SOCKET = "agent.sock"
 PID_FILE = "qemu.pid"
 LOG_FILE = "qemu.log"
+ADDED_MEMORY = "added-memory"
 
 # What libvirt denies, too: QEMU needs none of it once it runs.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -46,7 +48,7 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         *("-accel", _accelerator(machine.accelerator, spec.memory_mib)),
         *("-cpu", f"{machine.cpu.model},enforce=on"),
         *("-smp", _processors(spec)),
-        *("-m", f"size={spec.memory_mib}M"),
+        *("-m", _memory(spec)),
         *("-rtc", "base=utc,driftfix=slew"),
         *("-sandbox", _SANDBOX),
         *("-msg", "timestamp=on"),
@@ -63,6 +65,7 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         # Reporting, not hinting: hints froze guests for seconds at the start of a migration.
         *("-device", "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=2,free-page-reporting=on"),
         *("-device", "virtio-rng-pci,id=rng,bus=pcie.0,addr=3"),
+        *_added_memory(spec),
     ]
     # Without gaps: function 0 of a slot must exist for the guest to look at the others.
     ports = [disk.port for disk in spec.disks] + [network.port for network in spec.networks]
@@ -92,6 +95,23 @@ def _accelerator(name: str, memory_mib: int) -> str:
         # Size of the translation cache: for a small guest the default of 1 GiB is out of proportion.
         return f"tcg,thread=multi,tb-size={min(512, max(64, memory_mib))}"
     return name
+
+
+def _memory(spec: GuestSpec) -> str:
+    room = spec.memory_room_mib
+    return f"size={spec.memory_mib}M" + (f",maxmem={spec.memory_mib + room}M" if room else "")
+
+
+def _added_memory(spec: GuestSpec) -> list[str]:
+    if not spec.memory_room_mib:
+        return []
+    # Not reserved: most of it is never used. The size of a block would else follow from the host's huge pages.
+    backend = f"memory-backend-ram,id={ADDED_MEMORY}-backend,size={spec.memory_room_mib}M,reserve=off"
+    device = (
+        f"virtio-mem-pci,id={ADDED_MEMORY},memdev={ADDED_MEMORY}-backend,block-size=2M,"
+        f"requested-size={spec.added_memory_mib}M,bus=pcie.0,addr=0x18"
+    )
+    return ["-object", backend, "-device", device]
 
 
 def _server(name: str, path: Path) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from ldoms.model.domain import Machine
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
+from ldoms.model.sizes import ACTIVE_ALIGNMENT_MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class GuestSpec:
     Attributes:
         directory: for its sockets and logs, private to it; made if missing.
         kernel, initrd, boot_args: for a direct kernel boot; without a kernel the firmware boots from the disks.
+        memory_mib: that it is started with.
+        added_memory_mib: that it has been given beyond that, on the host that it comes from.
         incoming: wait for another host's memory instead of starting afresh.
     """
 
@@ -100,6 +103,30 @@ class GuestSpec:
     initrd: Path | None = None
     boot_args: str = ""
     incoming: bool = False
+    added_memory_mib: int = 0
+
+    @property
+    def memory_room_mib(self) -> int:
+        """How much memory can be added while it runs: what its machine leaves room for, in whole steps."""
+        room = self.machine.memory_max_mib - self.memory_mib
+        return max(0, room // ACTIVE_ALIGNMENT_MIB * ACTIVE_ALIGNMENT_MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class AddedMemory:
+    """What a guest has beyond the memory that it was started with.
+
+    Attributes:
+        address_mib: where the guest sees the first of it.
+        size_mib: that the guest has taken, rounded up.
+        requested_mib: that it is asked to have; it takes or gives back until it has it, also when it restarts.
+        maximum_mib: that it can be asked to have.
+    """
+
+    address_mib: int
+    size_mib: int
+    requested_mib: int
+    maximum_mib: int
 
 
 class RunState(StrEnum):
@@ -268,6 +295,20 @@ class Guest(Protocol):
         Raises:
             HostError: code ``device-held``: the guest has not let it go in time. It has it as before; QEMU cannot take
                 the wish back, so that it may still let it go: `GuestEventKind.DEVICE_GONE` tells.
+        """
+
+    # Memory
+
+    async def added_memory(self) -> AddedMemory | None:
+        """What it has beyond the memory that it was started with; None if nothing can be added."""
+
+    async def request_memory(self, size_mib: int) -> None:
+        """Ask it to have `size_mib` beyond what it was started with, a multiple of 256.
+
+        It takes or gives back in its own time, as far as it can: look at `added_memory`.
+
+        Raises:
+            HostError: it is more than the maximum.
         """
 
     # Migration

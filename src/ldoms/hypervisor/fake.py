@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ldoms.hypervisor.engine import (
+    AddedMemory,
     ControlPlacement,
     DeviceSpec,
     GuestEvent,
@@ -64,6 +65,39 @@ class FakeWorld:
         return [guest for guest in self.guests if guest.uuid == uuid and guest.run_state is RunState.RUNNING]
 
 
+class FakeAddedMemory:
+    """Memory beyond what a guest was started with.
+
+    Attributes:
+        size_mib: that the guest has taken.
+        requested_mib: that it is asked to have.
+        step_mib: that it takes or gives back each time that somebody looks; 0 = it does not obey.
+        least_mib: that it cannot give back.
+    """
+
+    def __init__(self, spec: GuestSpec) -> None:
+        self._spec = spec
+        self.size_mib = 0
+        self.requested_mib = spec.added_memory_mib
+        self.step_mib = 1 << 20
+        self.least_mib = 0
+
+    def look(self, *, runs: bool) -> AddedMemory | None:
+        """Go a step towards what was asked, if the guest runs."""
+        if not self._spec.memory_room_mib:
+            return None
+        if runs:
+            wanted = max(self.requested_mib, min(self.least_mib, self.size_mib))
+            self.size_mib += max(-self.step_mib, min(self.step_mib, wanted - self.size_mib))
+        return AddedMemory(4096, self.size_mib, self.requested_mib, self._spec.memory_room_mib)
+
+    def request(self, size_mib: int) -> None:
+        """Note the wish."""
+        if size_mib > self._spec.memory_room_mib:
+            raise HostError("qom-set: QEMU says: more than the maximum", code="qemu-refused")
+        self.requested_mib = size_mib
+
+
 class FakeAgent:
     """A guest agent that always answers; `error_s` is what the guest's clock is off."""
 
@@ -99,6 +133,7 @@ class FakeGuest:
         self.plan: MigrationPlan | None = None
         self.key = ""
         self.memory = 0
+        self.added = FakeAddedMemory(spec)
         self.hangs = False
         self.passes = 0
         self.announced = 0
@@ -171,6 +206,7 @@ class FakeGuest:
     async def reset(self) -> None:
         """Restart it."""
         await self._answer()
+        self.added.size_mib = 0
         self._emit(GuestEventKind.RESET)
 
     async def quit(self) -> None:
@@ -229,6 +265,16 @@ class FakeGuest:
         self.held.discard(device)
         del self.plugged[device]
         self._emit(GuestEventKind.DEVICE_GONE, device=device)
+
+    async def added_memory(self) -> AddedMemory | None:
+        """What it has beyond the memory that it was started with."""
+        await self._answer()
+        return self.added.look(runs=self.run_state is RunState.RUNNING)
+
+    async def request_memory(self, size_mib: int) -> None:
+        """Note the wish."""
+        await self._answer()
+        self.added.request(size_mib)
 
     def die(self, noticed_after_s: float = 0.0) -> None:
         """End as a killed process does: it answers no more at once, and is known to be gone somewhat later."""
@@ -355,6 +401,7 @@ class FakeGuest:
             await self._end_copy(MigrationStatus.FAILED)
             return
         receiver.memory = self.memory
+        receiver.added.size_mib, receiver.added.requested_mib = self.added.size_mib, self.added.requested_mib
         receiver.run_state = RunState.PAUSED
         receiver._set_status(MigrationStatus.COMPLETED)
         self._set_status(MigrationStatus.COMPLETED)

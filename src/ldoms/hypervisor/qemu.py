@@ -17,6 +17,7 @@ from qemu.qmp import Message
 
 from ldoms.hypervisor.agent import QemuAgent
 from ldoms.hypervisor.command_line import (
+    ADDED_MEMORY,
     AGENT_SOCKET,
     CONSOLE_SOCKET,
     LOG_FILE,
@@ -27,6 +28,7 @@ from ldoms.hypervisor.command_line import (
 from ldoms.hypervisor.confinement import Confinement, set_affinity
 from ldoms.hypervisor.devices import Devices
 from ldoms.hypervisor.engine import (
+    AddedMemory,
     ControlPlacement,
     DeviceSpec,
     GuestEvent,
@@ -42,6 +44,7 @@ from ldoms.hypervisor.qmp import QUICK_S, SLOW_S, Monitor
 from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
+from ldoms.model.sizes import MIB
 
 _log = structlog.get_logger(__name__)
 
@@ -211,6 +214,20 @@ class QemuGuest:
     async def unplug(self, device: str, limit_s: float) -> None:
         """Ask the guest to let go of a device, and return when its back end is closed, too."""
         await self._devices.unplug(device, limit_s)
+
+    # Memory
+
+    async def added_memory(self) -> AddedMemory | None:
+        """What it has beyond the memory that it was started with; None if nothing can be added."""
+        for device in await self._monitor.execute("query-memory-devices"):
+            if device["type"] == "virtio-mem":
+                return _added_memory(device["data"])
+        return None
+
+    async def request_memory(self, size_mib: int) -> None:
+        """Ask it to have so much beyond what it was started with."""
+        wanted = {"path": f"/machine/peripheral/{ADDED_MEMORY}", "property": "requested-size", "value": size_mib * MIB}
+        await self._monitor.execute("qom-set", wanted)
 
     # Migration
 
@@ -485,6 +502,15 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
         # Never changed while a migration runs: QEMU 10.0 crashes on it.
         parameters |= {"multifd-channels": plan.channels, "multifd-compression": plan.compression}
     return parameters
+
+
+def _added_memory(device: Mapping[str, Any]) -> AddedMemory:
+    return AddedMemory(
+        address_mib=device["memaddr"] // MIB,
+        size_mib=-(-device["size"] // MIB),
+        requested_mib=device["requested-size"] // MIB,
+        maximum_mib=device["max-size"] // MIB,
+    )
 
 
 def _progress(answer: Mapping[str, Any]) -> Progress:

@@ -19,6 +19,7 @@ MODULES = (
     "virtio_console",
     "virtio_rng",
     "virtio_balloon",
+    "virtio_mem",
     "button",
     "evdev",
 )

@@ -150,6 +150,7 @@ class Machine:
         max_vcpus: how many virtual CPUs it has sockets for; 0 = as many as the domain has.
         root_ports: PCI Express root ports that there are at least, so that some are spare for devices that are added
             while the guest runs; 0 = as many as devices.
+        memory_max_mib: to which the memory of the guest can grow while it runs; 0 = it cannot.
     """
 
     type: str
@@ -158,6 +159,7 @@ class Machine:
     qemu_version: str
     max_vcpus: int = 0
     root_ports: int = 0
+    memory_max_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What a bound domain has been given."""
+    """What a bound domain has been given.
+
+    Attributes:
+        boot_memory_mib: of its memory, what the guest was started with; the rest was added while it ran. 0 = all of it.
+    """
 
     vcpus: tuple[VcpuBinding, ...]
     memory: tuple[MemoryBlock, ...]
@@ -183,6 +189,7 @@ class Bindings:
     console_port: int = 0
     machine: Machine | None = None
     ports: tuple[Port, ...] = ()
+    boot_memory_mib: int = 0
 
     @property
     def strands(self) -> tuple[int, ...]:

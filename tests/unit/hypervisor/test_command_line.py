@@ -51,7 +51,18 @@ def pretty(words: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize(("name", "spec"), [("firmware", FIRMWARE), ("kernel-incoming", KERNEL)])
+GROWN = replace(
+    KERNEL,
+    machine=replace(KERNEL.machine, memory_max_mib=16384),
+    memory_mib=1028,
+    added_memory_mib=512,
+    boot_args="quiet",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("firmware", FIRMWARE), ("kernel-incoming", KERNEL), ("grown-incoming", GROWN)]
+)
 def test_the_command_line_is_the_golden_one(name: str, spec: GuestSpec) -> None:
     """What is in it is part of what a guest sees: a change here can break migrations between versions of ldoms."""
     assert pretty(command_line(spec)) == (GOLDEN / f"{name}.txt").read_text()
@@ -73,6 +84,13 @@ def test_processors_that_may_come_have_sockets() -> None:
     words = command_line(replace(FIRMWARE, machine=replace(FIRMWARE.machine, max_vcpus=8)))
     assert words[words.index("-smp") + 1] == "cpus=2,maxcpus=8,sockets=1,cores=8,threads=1"
     assert command_line(replace(FIRMWARE, machine=replace(FIRMWARE.machine, max_vcpus=0))) == command_line(FIRMWARE)
+
+
+def test_a_machine_without_room_has_no_device_for_memory() -> None:
+    """Less than a step of room is none."""
+    for most in (0, 512, 1024, 1279):
+        spec = replace(FIRMWARE, machine=replace(FIRMWARE.machine, memory_max_mib=most))
+        assert command_line(spec) == command_line(FIRMWARE)
 
 
 def test_a_root_port_that_is_free_is_there_all_the_same() -> None:
