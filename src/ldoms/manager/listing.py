@@ -62,7 +62,8 @@ class Listing:
         """
         wanted = [self._host.store.domain(name) for name in names]
         domains = wanted or sorted(self._host.store.domains(), key=lambda domain: (not domain.is_control, domain.order))
-        return tuple(DomainView(domain, self._status(domain)) for domain in domains)
+        serving = self._service_domains()
+        return tuple(DomainView(domain, self._status(domain, serves=domain.name in serving)) for domain in domains)
 
     def host(self) -> HostView:
         """The host, and who holds which part of it."""
@@ -81,10 +82,10 @@ class Listing:
         memory = tuple(sorted((*held, *free), key=lambda block: block.address_mib))
         return HostView(self._host.facts, strands, memory)
 
-    def _status(self, domain: Domain) -> DomainStatus:
+    def _status(self, domain: Domain, *, serves: bool) -> DomainStatus:
         migration = self._migrations.status(domain)
-        state = self._state(domain)
-        flags = _flags(domain, state, migration, serves=self._serves(domain))
+        state = self._state(domain, migration)
+        flags = _flags(domain, state, migration, serves=serves)
         if domain.is_control:
             return self._control_status(domain, state, flags)
         running = self._host.guests.get(domain.uuid)
@@ -113,7 +114,7 @@ class Listing:
             uptime_s=time.time() - psutil.boot_time(),
         )
 
-    def _state(self, domain: Domain) -> DomainState:
+    def _state(self, domain: Domain, migration: MigrationStatus | None) -> DomainState:
         if domain.bindings is None:
             return DomainState.INACTIVE
         if domain.is_control:
@@ -122,20 +123,19 @@ class Listing:
         if verb in _BUSY_STATES:
             return _BUSY_STATES[verb]
         running = self._host.guests.get(domain.uuid)
-        if running is None or running.run_state is RunState.INCOMING or self._is_arriving(domain):
+        if running is None or running.run_state is RunState.INCOMING or _is_arriving(migration):
             return DomainState.BOUND
         return DomainState.ACTIVE if running.run_state is RunState.RUNNING else DomainState.SUSPENDED
 
-    def _is_arriving(self, domain: Domain) -> bool:
-        status = self._migrations.status(domain)
-        return status is not None and status.role == "target"
-
-    def _serves(self, domain: Domain) -> bool:
+    def _service_domains(self) -> set[str]:
         services = self._host.store.services()
-        owners = [service.domain for service in services.disk_services]
-        owners += [switch.domain for switch in services.switches]
-        owners += [concentrator.domain for concentrator in services.concentrators]
-        return domain.name in owners
+        owners = {service.domain for service in services.disk_services}
+        owners |= {switch.domain for switch in services.switches}
+        return owners | {concentrator.domain for concentrator in services.concentrators}
+
+
+def _is_arriving(migration: MigrationStatus | None) -> bool:
+    return migration is not None and migration.role == "target"
 
 
 def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool) -> str:

@@ -48,6 +48,9 @@ class Store:
 
     Every method that changes something returns after the change is on disk. Use `transaction` to make several
     changes together or not at all.
+
+    Nobody else writes to the file while it is open. So what was read or written once, is not read again: domains and
+    services are asked for by everything, all the time.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -56,6 +59,8 @@ class Store:
         Raises:
             HostError: the file cannot be opened, or was written by a newer version.
         """
+        self._known_domains: dict[str, Domain] | None = None
+        self._known_services: Services | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -79,6 +84,7 @@ class Store:
             yield
         except BaseException:
             self._db.execute("ROLLBACK")
+            self._known_domains, self._known_services = None, None
             raise
         self._db.execute("COMMIT")
 
@@ -86,8 +92,7 @@ class Store:
 
     def domains(self) -> tuple[Domain, ...]:
         """Every domain of the host, in the order in which they were made."""
-        rows = self._db.execute("SELECT document FROM domains ORDER BY position")
-        return tuple(_load(Domain, row[0]) for row in rows)
+        return tuple(sorted(self._domains.values(), key=lambda domain: domain.order))
 
     def domain(self, name: str) -> Domain:
         """The domain of that name.
@@ -95,15 +100,14 @@ class Store:
         Raises:
             NotFound: there is none.
         """
-        row = self._db.execute("SELECT document FROM domains WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            raise NotFound(f"LDom {name} was not found")
-        return _load(Domain, row[0])
+        for domain in self._domains.values():
+            if domain.name == name:
+                return domain
+        raise NotFound(f"LDom {name} was not found")
 
     def domain_by_uuid(self, uuid: str) -> Domain | None:
         """The domain with that UUID, or None."""
-        row = self._db.execute("SELECT document FROM domains WHERE uuid = ?", (uuid,)).fetchone()
-        return _load(Domain, row[0]) if row else None
+        return self._domains.get(uuid)
 
     def next_position(self) -> int:
         """A number for `Domain.order` that is larger than all in use."""
@@ -116,29 +120,36 @@ class Store:
         Raises:
             AlreadyExists: another domain has its name.
         """
+        known, document = self._domains, _dump(domain)
         try:
             self._db.execute(
                 "INSERT INTO domains VALUES (?, ?, ?, ?) ON CONFLICT (uuid) DO UPDATE SET"
                 " name = excluded.name, position = excluded.position, document = excluded.document",
-                (domain.uuid, domain.name, domain.order, _dump(domain)),
+                (domain.uuid, domain.name, domain.order, document),
             )
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"LDom {domain.name} already exists") from error
+        known[domain.uuid] = _load(Domain, document)  # what a restart will read
 
     def delete_domain(self, uuid: str) -> None:
         """Forget a domain; its ownership record stays."""
         self._db.execute("DELETE FROM domains WHERE uuid = ?", (uuid,))
+        self._domains.pop(uuid, None)
 
     # Services
 
     def services(self) -> Services:
         """The virtual services of the host."""
-        row = self._db.execute("SELECT document FROM services").fetchone()
-        return _load(Services, row[0]) if row else Services()
+        if self._known_services is None:
+            row = self._db.execute("SELECT document FROM services").fetchone()
+            self._known_services = _load(Services, row[0]) if row else Services()
+        return self._known_services
 
     def put_services(self, services: Services) -> None:
         """Write the virtual services of the host."""
-        self._db.execute("INSERT OR REPLACE INTO services VALUES (1, ?)", (_dump(services),))
+        document = _dump(services)
+        self._db.execute("INSERT OR REPLACE INTO services VALUES (1, ?)", (document,))
+        self._known_services = _load(Services, document)
 
     # Ownership and migrations
 
@@ -237,6 +248,14 @@ class Store:
         return tuple(CommandRecord(row[0], row[1], row[2], bool(row[3])) for row in rows)
 
     # Inside
+
+    @property
+    def _domains(self) -> dict[str, Domain]:
+        """Domains by their UUID."""
+        if self._known_domains is None:
+            rows = self._db.execute("SELECT uuid, document FROM domains")
+            self._known_domains = {row[0]: _load(Domain, row[1]) for row in rows}
+        return self._known_domains
 
     def _prepare(self) -> None:
         with self.transaction():

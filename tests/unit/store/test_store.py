@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,3 +154,34 @@ def test_a_file_that_is_no_store_is_named(path: Path, content: bytes) -> None:
         Store(path)
     assert caught.value.code == "store-broken"
     assert path.read_bytes() == content
+
+
+def test_what_is_taken_back_was_never_there(path: Path) -> None:
+    """Domains and services are kept in memory, too: a transaction that fails leaves nothing of itself there."""
+    store = Store(path)
+    store.put_domain(domain("ldg1"))
+    store.put_services(Services(switches=(VirtualSwitch("vsw0", 0, "00:14:4f:f8:00:02"),)))
+    with suppress(ZeroDivisionError), store.transaction():
+        store.put_domain(replace(domain("ldg1"), name="renamed"))
+        store.put_domain(domain("ldg2", 1))
+        store.put_services(Services())
+        assert [known.name for known in store.domains()] == ["renamed", "ldg2"]
+        raise ZeroDivisionError
+    assert store.domains() == (domain("ldg1"),)
+    assert store.domain_by_uuid("uuid-ldg2") is None
+    assert store.services().switch("vsw0").id == 0
+    with suppress(ZeroDivisionError), store.transaction():
+        store.delete_domain("uuid-ldg1")
+        raise ZeroDivisionError
+    assert store.domain("ldg1") == domain("ldg1")
+
+
+def test_what_is_read_is_what_a_restart_reads(path: Path) -> None:
+    """Also of a value whose numbers are of another type than the model says."""
+    store = Store(path)
+    store.put_domain(replace(domain("ldg1"), started_at=7))
+    before = store.domain("ldg1")
+    store.close()
+    after = Store(path).domain("ldg1")
+    assert before == after
+    assert type(before.started_at) is type(after.started_at) is float
