@@ -14,6 +14,7 @@ from ldoms.model.codec import to_wire
 from ldoms.model.domain import Domain, DomainView
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation
+from ldoms.model.stopping import StopOptions
 
 router = APIRouter(prefix=f"{wire.PREFIX}/domains", tags=["domains"])
 
@@ -92,10 +93,11 @@ async def start(known: Known, who: Changer, name: str, body: wire.Force) -> Any:
     return answer(await known.manager.life.start(name))
 
 
-@router.post("/{name}/stop", response_model=Domain)
-async def stop(known: Known, who: Changer, name: str, body: wire.Force) -> Any:
-    """Stop a domain: ask it to shut down and wait, or with force end it at once."""
-    return answer(await known.manager.life.stop(name, force=body.force))
+@router.post("/{name}/stop", response_model=Operation, status_code=202)
+async def stop(known: Known, who: Changer, name: str, body: wire.Stop) -> Any:
+    """Begin to stop a domain, or to restart its guest; follow the operation that is returned."""
+    options = StopOptions(body.mode, body.limit_s, body.message)
+    return answer(known.manager.life.begin_stop(name, options, who.user), 202)
 
 
 @router.put("/{name}/variables", response_model=Domain)

@@ -57,6 +57,15 @@ async def follow_operation(known: Known, who: Reviewer, identity: str) -> Stream
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
+@router.post("/operations/{identity}/cancel", response_model=Operation)
+async def cancel_operation(known: Known, who: Changer, identity: str) -> Any:
+    """Stop an operation, if it can be stopped; the answer comes when it is over."""
+    operations = known.manager.host.operations
+    operations.get(identity)
+    operations.cancel(identity)
+    return answer(await operations.wait(identity))
+
+
 @router.get("/events", response_model=list[Event])
 async def list_events(known: Known, who: Reviewer, after: int = 0, limit: int = 1000) -> Any:
     """What happened after the event with that sequence number."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+from ldoms.model.stopping import MAX_STOP_S, StopMode
 
 PREFIX = "/v1"
 COMMAND_HEADER = "X-Ldm-Command"
@@ -81,6 +82,14 @@ class Force(_Body):
     """Whether to insist."""
 
     force: bool = False
+
+
+class Stop(_Body):
+    """How a domain is to be stopped; see `ldoms.model.stopping.StopOptions`."""
+
+    mode: StopMode = StopMode.SHUT_DOWN
+    limit_s: float | None = Field(default=None, ge=0, le=MAX_STOP_S)
+    message: str = Field(default="", max_length=1000)
 
 
 class Migration(_Body):

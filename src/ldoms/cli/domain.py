@@ -9,7 +9,8 @@ from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.options import JSON
 from ldoms.cli.output import complain, say, say_json
 from ldoms.model.codec import from_wire
-from ldoms.model.domain import DomainState, DomainView
+from ldoms.model.dependencies import start_order
+from ldoms.model.domain import Domain, DomainState, DomainView
 from ldoms.model.errors import LdomsError, NotFound
 from ldoms.model.identity import CONTROL_DOMAIN
 
@@ -62,26 +63,32 @@ def _start(client: Client, words: Words) -> int:
     return _each(client, words, DomainState.BOUND, start)
 
 
-def _stop(client: Client, words: Words) -> int:
-    def stop(name: str) -> None:
-        client.post(f"/domains/{part(name)}/stop", {"force": words.has("-f")})
-        say(f"LDom {name} stopped")
+def chosen(client: Client, words: Words, applies_to: DomainState) -> tuple[list[str], list[Domain]]:
+    """The domains that a command is about: those named, or with -a all guest domains in a state.
 
-    return _each(client, words, DomainState.ACTIVE, stop)
+    Returns:
+        Their names as they were given, and those that are known.
+    """
+    names = list(words.operands)
+    if names and words.has("-a"):
+        raise UsageError("name domains, or use -a, not both")
+    if not names and not words.has("-a"):
+        raise UsageError("name a domain, or use -a")
+    if len(names) == 1:
+        return names, []
+    views = [view for view in domains(client) if view.domain.name != CONTROL_DOMAIN]
+    if words.has("-a"):
+        found = [view.domain for view in views if view.status.state is applies_to]
+        return [domain.name for domain in found], found
+    return names, [view.domain for view in views if view.domain.name in names]
 
 
 def _each(client: Client, words: Words, applies_to: DomainState, work: Callable[[str], object]) -> int:
-    """Do `work` for each domain named, or with -a for all that it applies to; a failure does not stop the others."""
-    names = list(words.operands)
-    if words.has("-a"):
-        views = domains(client)
-        names = [
-            view.domain.name for view in views if view.domain.name != CONTROL_DOMAIN and view.status.state is applies_to
-        ]
-    elif not names:
-        raise UsageError("name a domain, or use -a")
+    """Do `work` for each domain, masters before their slaves; a failure does not stop the others."""
+    names, known = chosen(client, words, applies_to)
+    ordered = [domain.name for domain in start_order(known)]
     status = 0
-    for name in names:
+    for name in [*ordered, *(name for name in names if name not in ordered)]:
         try:
             work(name)
         except LdomsError as error:
@@ -180,19 +187,16 @@ COMMANDS = (
         "[DOM...]",
         "start bound domains",
         _start,
-        options=(ALL, Option("-f", "let a complete copy run here whose source host is lost for good (ours)")),
-        details="With -f, a domain that has arrived completely but was never handed over runs on this host. Use it"
-        " only when the source is lost for good: otherwise the guest may run twice and destroy its disks.",
-    ),
-    Command(
-        "stop-domain",
-        "domain",
-        "[DOM...]",
-        "stop active domains; they stay bound",
-        _stop,
-        options=(ALL, Option("-f", "end the guest at once, without asking it")),
-        details="Without -f the guest is asked to shut down, through its agent or the power button, and has 100"
-        " seconds for it.",
+        options=(
+            ALL,
+            Option("-f", "let a complete copy run here whose source host is lost for good (ours)"),
+            Option("-m", "accepted for scripts of LDoms; it changes nothing here"),
+        ),
+        details="Several domains are started one after the other: masters before their slaves, lower shutdown groups"
+        " before higher ones. One that cannot be started does not stop the others. auto-boot?=false does not keep a"
+        " domain from being started by this command. With -f, a domain that has arrived completely but was never"
+        " handed over runs on this host. Use it only when the source is lost for good: otherwise the guest may run"
+        " twice and destroy its disks.",
     ),
     Command(
         "add-variable",

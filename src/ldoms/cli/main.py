@@ -59,7 +59,8 @@ def _run(words: list[str]) -> int:
     if words[0] == "-V":
         return _version()
     command = find(words[0])
-    if words[1:] and words[1] in ("-h", "--help"):
+    short = () if any(option.flag == "-h" for option in command.options) else ("-h",)
+    if words[1:] and words[1] in ("--help", *short):
         say_lines(usage(command))
         return 0
     client = Client(command=" ".join([canonical(words[0]), *words[1:]]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldoms.cli import console, crypto, disk, domain, listing, memory, migrate, network, platform, vcpu
+from ldoms.cli import console, crypto, disk, domain, listing, memory, migrate, network, platform, stop, vcpu
 from ldoms.cli.command import Command, UsageError
 
 COMMANDS: tuple[Command, ...] = (
     *listing.COMMANDS,
     *domain.COMMANDS,
+    *stop.COMMANDS,
     *vcpu.COMMANDS,
     *memory.COMMANDS,
     *crypto.COMMANDS,

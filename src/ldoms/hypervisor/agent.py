@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -10,9 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from ldoms.hypervisor.engine import PowerWish
 from ldoms.model.errors import HostError
 
 ANSWER_S = 3.0
+TELL_TRIES = 10
+TELL_POLL_S = 0.2
+# Linux's own switch: u makes file systems read-only, o switches off (admin-guide/sysrq).
+_SWITCH_OFF = "sync; echo u >/proc/sysrq-trigger; sleep 1; echo o >/proc/sysrq-trigger"
 _DELIMITER = b"\xff"
 
 
@@ -49,11 +55,40 @@ class QemuAgent:
         """
         await self._call("guest-set-time", {"time": int(at * 1e9)})
 
-    async def shut_down(self) -> None:
-        """Ask the guest to shut down. The agent does not answer this one."""
+    async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
+        """Ask the guest to shut down, or to restart. The agent does not answer this one."""
         async with self._connection() as (reader, writer):
             await self._synchronize(reader, writer)
-            await _write(writer, {"execute": "guest-shutdown"})
+            await _write(writer, {"execute": "guest-shutdown", "arguments": {"mode": wish.value}})
+
+    async def switch_off(self) -> None:
+        """Have the guest write its file systems and switch off."""
+        await self._call("guest-exec", {"path": "/bin/sh", "arg": ["-c", _SWITCH_OFF]})
+
+    async def tell(self, text: str) -> None:
+        """Show a text on the terminals of the guest's users.
+
+        Raises:
+            HostError: it does not answer, may not run programs, or has no ``wall``.
+        """
+        data = base64.b64encode(f"{text}\n".encode()).decode()
+        started = await self._call("guest-exec", {"path": "wall", "input-data": data})
+        for _ in range(TELL_TRIES):
+            status = await self._call("guest-exec-status", {"pid": started["pid"]})
+            if status["exited"]:
+                if status.get("exitcode", 1) == 0:
+                    return
+                break
+            await asyncio.sleep(TELL_POLL_S)
+        raise HostError(f"wall has failed in LDom {self._name}", code="agent-refused")
+
+    async def system(self) -> str:
+        """The name of the guest's operating system."""
+        found = await self._call("guest-get-osinfo")
+        name = found.get("pretty-name") or found.get("name") or found.get("id")
+        if not name:
+            raise HostError(f"the guest agent of LDom {self._name} does not know its system", code="agent-refused")
+        return str(name)
 
     async def _call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         async with self._connection() as (reader, writer):

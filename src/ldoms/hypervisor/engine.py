@@ -197,6 +197,13 @@ class MigrationEnd(StrEnum):
     RECEIVE = "receive"
 
 
+class PowerWish(StrEnum):
+    """What a guest can be asked to do; the words are those of the guest agent."""
+
+    OFF = "powerdown"
+    RESTART = "reboot"
+
+
 class Agent(Protocol):
     """The guest agent, if there is one in the guest."""
 
@@ -217,8 +224,33 @@ class Agent(Protocol):
             HostError: it does not answer, or cannot.
         """
 
-    async def shut_down(self) -> None:
-        """Ask the guest to shut down."""
+    async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
+        """Ask the guest to shut down, or to restart, in good order.
+
+        Raises:
+            HostError: it does not answer.
+        """
+
+    async def switch_off(self) -> None:
+        """Have the guest write its file systems and switch off, without ending what runs in it.
+
+        Raises:
+            HostError: it does not answer, or may not run programs.
+        """
+
+    async def tell(self, text: str) -> None:
+        """Show a text on the terminals of the guest's users.
+
+        Raises:
+            HostError: it does not answer, may not run programs, or cannot.
+        """
+
+    async def system(self) -> str:
+        """The name of the guest's operating system, such as ``Debian GNU/Linux 12 (bookworm)``.
+
+        Raises:
+            HostError: it does not answer, or does not know.
+        """
 
 
 class Guest(Protocol):

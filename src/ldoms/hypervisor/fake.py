@@ -23,6 +23,7 @@ from ldoms.hypervisor.engine import (
     MigrationEnd,
     MigrationStatus,
     Placement,
+    PowerWish,
     RunState,
 )
 from ldoms.model.errors import HostError
@@ -99,14 +100,21 @@ class FakeAddedMemory:
 
 
 class FakeAgent:
-    """A guest agent that always answers; `error_s` is what the guest's clock is off."""
+    """A guest agent.
 
-    def __init__(self) -> None:
+    Attributes:
+        error_s: what the guest's clock is off.
+        is_there: it answers.
+        obeys: the guest does what it is asked to.
+        told: what its users have been told.
+    """
+
+    def __init__(self, guest: FakeGuest) -> None:
         self.error_s = 0.0
-
-    async def ping(self) -> bool:
-        """It answers."""
-        return True
+        self.is_there = True
+        self.obeys = False
+        self.told: list[str] = []
+        self._guest = guest
 
     async def clock(self) -> float:
         """The host's time, and what the guest's is off."""
@@ -116,8 +124,36 @@ class FakeAgent:
         """Set the guest's clock."""
         self.error_s = at - time.time()
 
-    async def shut_down(self) -> None:
-        """Accept the wish."""
+    async def ping(self) -> bool:
+        """Whether it answers."""
+        return self.is_there
+
+    async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
+        """Accept the wish; what comes of it is the guest's business: see `obeys`."""
+        self._check()
+        if self.obeys and wish is PowerWish.OFF:
+            await self._guest.press_power_button()
+        elif self.obeys:
+            await self._guest.reset()
+
+    async def switch_off(self) -> None:
+        """It obeys, also when it does not obey otherwise."""
+        self._check()
+        await self._guest.press_power_button()
+
+    async def tell(self, text: str) -> None:
+        """Keep it."""
+        self._check()
+        self.told.append(text)
+
+    async def system(self) -> str:
+        """A system."""
+        self._check()
+        return "Fake OS 1"
+
+    def _check(self) -> None:
+        if not self.is_there:
+            raise HostError("the guest agent does not answer", code="no-agent")
 
 
 class FakeGuest:
@@ -127,7 +163,7 @@ class FakeGuest:
         self.uuid = spec.uuid
         self.spec = spec
         self.console = spec.directory / "console.sock"
-        self.agent = FakeAgent()
+        self.agent = FakeAgent(self)
         self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
         self.status: str = MigrationStatus.NONE
         self.plan: MigrationPlan | None = None

@@ -71,6 +71,11 @@ class RunningGuest:
                 self._shut_down = True
 
     @property
+    def is_dead(self) -> bool:
+        """Whether it can do nothing more, by itself or when it is asked."""
+        return self.run_state in (RunState.CRASHED, RunState.SHUT_DOWN)
+
+    @property
     def ended_well(self) -> bool:
         """Whether its end was wanted: by the guest itself, or here."""
         return self._shut_down or self.ending

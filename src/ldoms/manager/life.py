@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec, RunState
+from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
+from ldoms.manager.operations import Handle
 from ldoms.manager.ports import pick_ports, port_of, root_ports
+from ldoms.manager.stopping import KIND as STOP_DOMAIN
+from ldoms.manager.stopping import Alone, Stopping
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, NoResources, RequestError
 from ldoms.model.events import EventKind
+from ldoms.model.operation import Operation
 from ldoms.model.services import ConsoleConcentrator
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
+from ldoms.model.stopping import StopMode, StopOptions
 from ldoms.net.network import TapSpec, tap_name
-
-STOP_S = 100.0
-"""How long a guest may take to shut down when it is asked to."""
 
 MAX_VCPUS = 240
 """QEMU's PC has an interrupt number of eight bits for each, unless it also has an IOMMU."""
@@ -41,6 +44,7 @@ class LifeVerbs:
         self._host = host
         self._disk_services = disk_services
         self._consoles = consoles
+        self._stopping = Stopping(host, self.start_now)
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
 
@@ -90,35 +94,34 @@ class LifeVerbs:
                 )
             if self._host.guests.get(domain.uuid) is not None:
                 raise RequestError(f"LDom {name} is active already", code="domain-active")
-            async with AsyncExitStack() as undo:
-                guest = await self.start_guest(domain, undo, incoming=False)
-                await guest.resume()
-                undo.pop_all()
-            return self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_STARTED)
+            return await self.start_now(domain)
 
-    async def stop(self, name: str, *, force: bool, limit_s: float = STOP_S) -> Domain:
-        """Stop the guest of a domain, which stays bound: ask it to shut down, or with `force` end it at once.
+    async def stop(self, name: str, *, force: bool, limit_s: float | None = None) -> Domain:
+        """Stop the guest of a domain, and return when it is: ask it to shut down, or with `force` end it at once.
 
         Raises:
             RequestError: it does not run.
             HostError: code ``stop-timeout``: it did not shut down in time, and goes on running.
         """
-        with self._host.changing(name, "stop-domain") as domain:
-            if domain.is_control:
-                raise RequestError("LDom primary is the host itself: shut the host down instead", code="control-domain")
-            running = self._host.guests.get(domain.uuid)
-            if running is None:
-                raise RequestError(f"LDom {name} is not active", code="domain-not-active")
-            running.ending = True
-            try:
-                if force or running.run_state is RunState.CRASHED:
-                    await running.guest.quit()
-                else:
-                    await self._ask_to_shut_down(name, running, limit_s)
-            finally:
-                running.ending = running.guest.is_gone
-            await running.ended.wait()
+        options = StopOptions(StopMode.FORCE if force else StopMode.HALT, limit_s)
+        with self._host.changing(name, STOP_DOMAIN) as domain:
+            await self._stopping.stop(domain, options, Alone())
             return self._host.store.domain(name)
+
+    def begin_stop(self, name: str, options: StopOptions, user: str) -> Operation:
+        """Begin to stop a domain, or to restart its guest, as `options` say; the operation goes on by itself.
+
+        Raises:
+            RequestError: it does not run.
+            Busy: another operation holds it.
+        """
+        with self._host.changing(name, STOP_DOMAIN) as domain:
+            self._stopping.require(domain)
+
+        async def work(handle: Handle) -> Mapping[str, Any]:
+            return {"notes": await self._stopping.stop(domain, options, handle)}
+
+        return self._host.operations.start(STOP_DOMAIN, name, user, work, may_cancel=True)
 
     # For others who start and end guests
 
@@ -148,6 +151,18 @@ class LifeVerbs:
             machine=machine or self._resolve_machine(domain),
             ports=pick_ports(domain),
         )
+
+    async def start_now(self, domain: Domain) -> Domain:
+        """Start the guest of a bound domain that is held already.
+
+        Raises:
+            HostError: QEMU or the kernel refuse; nothing is left behind.
+        """
+        async with AsyncExitStack() as undo:
+            guest = await self.start_guest(domain, undo, incoming=False)
+            await guest.resume()
+            undo.pop_all()
+        return self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_STARTED)
 
     async def start_guest(self, domain: Domain, undo: AsyncExitStack, *, incoming: bool) -> Guest:
         """Start the guest of a bound domain, stopped, and follow it.
@@ -228,23 +243,6 @@ class LifeVerbs:
         running.ending = True
         await running.guest.quit()
         await running.ended.wait()
-
-    async def _ask_to_shut_down(self, name: str, running: RunningGuest, limit_s: float) -> None:
-        guest = running.guest
-        if await guest.agent.ping():
-            with suppress(HostError):
-                await guest.agent.shut_down()
-        else:
-            await guest.press_power_button()
-        try:
-            async with asyncio.timeout(limit_s):
-                await guest.wait_gone()
-        except TimeoutError as error:
-            raise HostError(
-                f"LDom {name} did not shut down within {limit_s:g} s and goes on running; 'ldm stop-domain -f {name}'"
-                " ends it at once",
-                code="stop-timeout",
-            ) from error
 
     async def _guest_ended(self, uuid: str, well: bool) -> None:
         domain = self._host.store.domain_by_uuid(uuid)

@@ -119,7 +119,8 @@ class Listing:
             return DomainState.INACTIVE
         if domain.is_control:
             return DomainState.ACTIVE
-        verb = self._host.operations.held_by(domain.name)
+        operation = self._host.operations.on(domain.name)
+        verb = operation.kind if operation else self._host.operations.held_by(domain.name)
         if verb in _BUSY_STATES:
             return _BUSY_STATES[verb]
         running = self._host.guests.get(domain.uuid)

@@ -36,7 +36,6 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("bind ldg3", "POST", "/domains/ldg3/bind", {}),
     ("unbind-dom ldg3", "POST", "/domains/ldg3/unbind", {}),
     ("start ldg3", "POST", "/domains/ldg3/start", {"force": False}),
-    ("stop -f ldg3", "POST", "/domains/ldg3/stop", {"force": True}),
     ("add-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "add", "amount": 8}),
     ("rm-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "remove", "amount": 8}),
     ("set-mem 4G ldg1", "PUT", "/domains/ldg1/memory", {"action": "set", "amount": 4096}),
@@ -167,12 +166,9 @@ def test_an_error_of_the_manager_is_its_sentence(office: Office, capsys: pytest.
 
 
 def test_all_means_those_to_which_it_applies(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
-    """``start -a`` starts what is bound, ``stop -a`` stops what is active; primary is left alone."""
+    """``start -a`` starts what is bound; primary is left alone."""
     assert run(["start-domain", "-a"]) == 0
     assert [path for _, path, _ in office.sent] == ["/domains/ldg3/start"]
-    office.sent.clear()
-    assert run(["stop-domain", "-a", "-f"]) == 0
-    assert [path for _, path, _ in office.sent] == ["/domains/ldg1/stop", "/domains/app-production-01/stop"]
 
 
 def test_an_unknown_variable_is_named(office: Office, capsys: pytest.CaptureFixture[str]) -> None:

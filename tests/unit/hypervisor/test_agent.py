@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
+from ldoms.hypervisor.engine import PowerWish
 from ldoms.model.errors import HostError
 from unit.clock import run
 
@@ -134,7 +136,59 @@ def test_ping_says_whether_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shutting_down_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent gives none to this one when all is well."""
     _, socket = ask(monkeypatch, lambda agent: agent.shut_down(), silent)
-    assert [request["execute"] for request in socket.asked] == ["guest-shutdown"]
+    assert socket.asked == [{"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}}]
+    _, socket = ask(monkeypatch, lambda agent: agent.shut_down(PowerWish.RESTART), silent)
+    assert socket.asked == [{"execute": "guest-shutdown", "arguments": {"mode": "reboot"}}]
+
+
+def test_users_are_told_by_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the text on its standard input, never as part of a command; it is looked at how wall has ended."""
+    statuses = iter([{"exited": False}, {"exited": True, "exitcode": 0}])
+
+    def handler(request: dict[str, Any]) -> dict[str, Any]:
+        return {"return": {"pid": 7} if request["execute"] == "guest-exec" else next(statuses)}
+
+    ask(monkeypatch, lambda agent: agent.tell("down; soon $(x)"), handler)
+    started = []
+
+    def broken(request: dict[str, Any]) -> dict[str, Any]:
+        started.append(request)
+        return {"return": {"pid": 7} if request["execute"] == "guest-exec" else {"exited": True, "exitcode": 1}}
+
+    with pytest.raises(HostError, match="wall has failed in LDom ldg1"):
+        ask(monkeypatch, lambda agent: agent.tell("down; soon $(x)"), broken)
+    arguments = started[0]["arguments"]
+    assert (arguments["path"], base64.b64decode(arguments["input-data"])) == ("wall", b"down; soon $(x)\n")
+
+
+def test_switching_off_writes_file_systems_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Linux's own switch; an agent that may not run programs says so."""
+    _, socket = ask(monkeypatch, lambda agent: agent.switch_off(), lambda request: {"return": {"pid": 7}})
+    (request,) = socket.asked
+    script = request["arguments"]["arg"][1]
+    assert script.index("sync") < script.index("echo u") < script.index("echo o")
+    with pytest.raises(HostError, match="has been disabled"):
+        ask(monkeypatch, lambda agent: agent.switch_off(), lambda request: {"error": {"desc": "has been disabled"}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (
+            {"pretty-name": "Debian GNU/Linux 12 (bookworm)", "name": "Debian GNU/Linux"},
+            "Debian GNU/Linux 12 (bookworm)",
+        ),
+        ({"name": "FreeBSD"}, "FreeBSD"),
+        ({"id": "mswindows"}, "mswindows"),
+    ],
+)
+def test_the_system_is_called_by_its_best_name(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, str], name: str
+) -> None:
+    """Which of them a guest has depends on its system."""
+    assert ask(monkeypatch, lambda agent: agent.system(), lambda request: {"return": answer})[0] == name
+    with pytest.raises(HostError):
+        ask(monkeypatch, lambda agent: agent.system(), lambda request: {"return": {}})
 
 
 @pytest.mark.parametrize("answer", [b"", b"not json\n", b'{"return": '], ids=["nothing", "nonsense", "half"])

@@ -1,0 +1,209 @@
+"""How a guest is stopped: asked through its agent or the power button, given time, or ended at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+import structlog
+
+from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, PowerWish
+from ldoms.manager.guests import RunningGuest
+from ldoms.manager.host import Host
+from ldoms.model.domain import Domain
+from ldoms.model.errors import Cancelled, HostError, RequestError
+from ldoms.model.stopping import STOP_S, StopMode, StopOptions
+
+KIND = "stop-domain"
+QUICK_S = 15.0
+"""How long a guest may take that was told to write what it must and switch off."""
+TICK_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Follower(Protocol):
+    """Who hears how far it is, and may call it off."""
+
+    @property
+    def cancelled(self) -> asyncio.Event:
+        """Set when it is called off."""
+
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
+        """Hear how far it is."""
+
+
+class Alone:
+    """Nobody follows."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
+        """Nobody hears it."""
+
+
+class Stopping:
+    """Stops guests of domains that somebody holds."""
+
+    def __init__(self, host: Host, start_again: Callable[[Domain], Awaitable[Domain]]) -> None:
+        """Stop guests of `host`; `start_again` starts a bound domain that is held already."""
+        self._host = host
+        self._start_again = start_again
+
+    def require(self, domain: Domain) -> RunningGuest:
+        """The guest of a domain that can be stopped.
+
+        Raises:
+            RequestError: it has none, or is the control domain.
+        """
+        if domain.is_control:
+            raise RequestError("LDom primary is the host itself: shut the host down instead", code="control-domain")
+        running = self._host.guests.get(domain.uuid)
+        if running is None:
+            raise RequestError(f"LDom {domain.name} is not active", code="domain-not-active")
+        return running
+
+    async def stop(self, domain: Domain, options: StopOptions, follower: Follower) -> tuple[str, ...]:
+        """Stop the guest of a domain, which stays bound, or have it restart.
+
+        Returns:
+            What the administrator should know although it has worked.
+
+        Raises:
+            HostError: code ``stop-timeout``: it did not do so in time, and goes on running.
+            Cancelled: it was called off; the guest has been asked already, and may still do so.
+        """
+        running = self.require(domain)
+        notes = await self._tell_users(domain.name, running.guest, options.message)
+        if options.mode is StopMode.REBOOT:
+            await self._reboot(domain, running, options, follower)
+            return notes
+        running.ending = True
+        try:
+            if options.mode is StopMode.FORCE or running.is_dead:
+                await running.guest.quit()
+            elif options.mode is StopMode.QUICK:
+                await self._quickly(domain.name, running.guest, follower, options.limit_s or QUICK_S)
+            else:
+                await self._in_good_order(domain.name, running.guest, options, follower)
+        finally:
+            running.ending = running.guest.is_gone
+        await running.ended.wait()
+        return notes
+
+    # Inside
+
+    async def _in_good_order(self, name: str, guest: Guest, options: StopOptions, follower: Follower) -> None:
+        limit_s = STOP_S if options.limit_s is None else options.limit_s
+        await _ask(guest, PowerWish.OFF)
+        if await _wait(guest.wait_gone(), limit_s, name, "shutting down", follower):
+            return
+        # As LDoms does when it was given a time: what did not end in it is switched off.
+        quick = options.limit_s is not None and options.mode is StopMode.SHUT_DOWN and await guest.agent.ping()
+        if not quick:
+            raise _late(name, limit_s)
+        _log.info("stop-quickly", domain=name, after_s=limit_s)
+        await self._quickly(name, guest, follower, QUICK_S)
+
+    async def _quickly(self, name: str, guest: Guest, follower: Follower, limit_s: float) -> None:
+        try:
+            await guest.agent.switch_off()
+        except HostError:
+            # Without an agent that may run programs, asking in good order is all there is.
+            await _ask(guest, PowerWish.OFF)
+        if not await _wait(guest.wait_gone(), limit_s, name, "switching off", follower):
+            raise _late(name, limit_s)
+
+    async def _reboot(self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
+        name, guest = domain.name, running.guest
+        limit_s = STOP_S if options.limit_s is None else options.limit_s
+        if await guest.agent.ping():
+            async with _next(guest, GuestEventKind.RESET) as restarted:
+                await _ask(guest, PowerWish.RESTART)
+                if not await _wait(restarted(), limit_s, name, "restarting", follower):
+                    raise _late(name, limit_s, "restart")
+            if not guest.is_gone:
+                return
+        else:
+            # There is no button for a restart: it is switched off in good order, and on again.
+            running.ending = True
+            try:
+                await guest.press_power_button()
+                if not await _wait(guest.wait_gone(), limit_s, name, "restarting", follower):
+                    raise _late(name, limit_s, "restart")
+            finally:
+                running.ending = running.guest.is_gone
+        follower.update(may_cancel=False)
+        await running.ended.wait()
+        await self._start_again(self._host.store.domain(name))
+
+    async def _tell_users(self, name: str, guest: Guest, message: str) -> tuple[str, ...]:
+        if not message:
+            return ()
+        try:
+            await guest.agent.tell(message)
+        except HostError as error:
+            return (f"the message was not shown to the users of LDom {name}: {error.message}",)
+        return ()
+
+
+async def _ask(guest: Guest, wish: PowerWish) -> None:
+    """Through the agent if there is one, else by the power button."""
+    if await guest.agent.ping():
+        with suppress(HostError):
+            await guest.agent.shut_down(wish)
+    else:
+        await guest.press_power_button()
+
+
+async def _wait(end: Awaitable[object], limit_s: float, name: str, phase: str, follower: Follower) -> bool:
+    """Whether it ends in time; the follower hears how much of that has passed.
+
+    Raises:
+        Cancelled: the follower has called it off.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    ended, cancelled = asyncio.ensure_future(end), asyncio.create_task(follower.cancelled.wait())
+    try:
+        while not ended.done() and not cancelled.done() and clock() - began < limit_s:
+            passed = clock() - began
+            follower.update(phase=phase, progress=min(99, int(100 * passed / limit_s)))
+            await asyncio.wait(
+                (ended, cancelled), timeout=min(TICK_S, limit_s - passed), return_when=asyncio.FIRST_COMPLETED
+            )
+        if ended.done():
+            return True
+        if cancelled.done():
+            raise Cancelled(
+                f"LDom {name} has been asked already and may still stop; it is waited for no more"
+                f" ('ldm list {name}' shows it)"
+            )
+        return False
+    finally:
+        ended.cancel()
+        cancelled.cancel()
+
+
+@asynccontextmanager
+async def _next(guest: Guest, kind: GuestEventKind) -> AsyncIterator[Callable[[], Awaitable[GuestEvent]]]:
+    """Waits for the next event of a kind from now on, or the end of the guest."""
+    with guest.events() as events:
+
+        async def look() -> GuestEvent:
+            while (event := await events.get()).kind not in (kind, GuestEventKind.GONE):
+                pass
+            return event
+
+        yield look
+
+
+def _late(name: str, limit_s: float, what: str = "shut down") -> HostError:
+    return HostError(
+        f"LDom {name} did not {what} within {limit_s:g} s and goes on running; 'ldm stop-domain -f {name}'"
+        " ends it at once",
+        code="stop-timeout",
+    )
