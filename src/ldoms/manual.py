@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ldoms.api.client import DEFAULT_SOCKET, SOCKET_VARIABLE
+from ldoms.api.exchange import DEFAULT_SOCKET, SOCKET_VARIABLE
 from ldoms.cli.command import Command
 from ldoms.cli.help import GROUPS, shown
 from ldoms.cli.table import COMMANDS, aliases

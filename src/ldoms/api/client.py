@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from ldoms.api.exchange import DEFAULT_SOCKET, SOCKET_VARIABLE, Answer, connect, exchange
 from ldoms.model import errors
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, HostError, LdomsError
@@ -17,12 +16,7 @@ from ldoms.model.findings import Finding
 
 T = TypeVar("T")
 
-PREFIX = "/v1"
 COMMAND_HEADER = "X-Ldm-Command"
-DEFAULT_SOCKET = "/run/ldoms/ldmd.sock"
-SOCKET_VARIABLE = "LDM_SOCKET"
-ANSWER_S = 180.0
-"""A guest may take its time to shut down."""
 
 
 class Client:
@@ -67,43 +61,31 @@ class Client:
         Raises:
             HostError: the manager has gone away.
         """
-        connection = self._connect()
         try:
-            connection.request("GET", PREFIX + path)
-            answer = connection.getresponse()
-            if answer.status >= 400:
-                raise _error_of(answer.status, answer.read())
-            for line in answer:
-                if line.startswith(b"data: "):
-                    yield json.loads(line[len(b"data: ") :])
-        except (OSError, http.client.HTTPException) as error:
+            with self._send("GET", path) as answer:
+                if answer.status >= 400:
+                    raise _error_of(answer.status, answer.read())
+                for line in answer.lines():
+                    if line.startswith(b"data: "):
+                        yield json.loads(line[len(b"data: ") :])
+        except OSError as error:
             raise self._gone(error) from error
-        finally:
-            connection.close()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any] | None = None) -> Any:
         headers = {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}")} if self._command else {}
-        payload = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            payload = json.dumps(body)
         if query:
             path += "?" + urlencode(query, doseq=True)
-        connection = self._connect()
         try:
-            connection.request(method, PREFIX + path, payload, headers)
-            answer = connection.getresponse()
-            data = answer.read()
-        except (OSError, http.client.HTTPException) as error:
+            with self._send(method, path, headers, "" if body is None else json.dumps(body)) as answer:
+                status, data = answer.status, answer.read()
+        except OSError as error:
             raise self._gone(error) from error
-        finally:
-            connection.close()
-        if answer.status >= 400:
-            raise _error_of(answer.status, data)
+        if status >= 400:
+            raise _error_of(status, data)
         return json.loads(data) if data else None
 
-    def _connect(self) -> _Connection:
-        return _Connection(self._path)
+    def _send(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: str = "") -> Answer:
+        return exchange(connect(self._path), method, path, headers, body)
 
     def _gone(self, error: Exception) -> HostError:
         if isinstance(error, PermissionError):
@@ -111,20 +93,6 @@ class Client:
         return HostError(
             f"ldmd does not answer on {self._path}: is it running? ({error or type(error).__name__})", code="no-ldmd"
         )
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def part(name: str) -> str:

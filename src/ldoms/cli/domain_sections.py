@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ldoms.cli import brief
+from ldoms.cli.brief import CONTROL_CONSOLE
 from ldoms.cli.text import Section, columns, percent, record
+from ldoms.model.codec import to_wire
 from ldoms.model.domain import Domain, DomainView, VirtualNetwork
 from ldoms.model.errors import NotFound
 from ldoms.model.services import Services
-from ldoms.model.sizes import MIB, format_size, format_uptime
-
-DOMAIN_WIDTHS = (16, 10, 7, 7, 5, 8, 5, 5)
-DOMAIN_HEADING = columns(DOMAIN_WIDTHS, ["NAME", "STATE", "FLAGS", "CONS", "VCPU", "MEMORY", "UTIL", "NORM", "UPTIME"])
-CONTROL_CONSOLE = "UART"
+from ldoms.model.sizes import MIB, format_size
 
 VCPU_WIDTHS = (6, 6, 6)
 MEMORY_WIDTHS = (16, 16)
@@ -45,42 +44,13 @@ class Surroundings:
 
 def domain_row(view: DomainView) -> str:
     """One line of ``ldm list``."""
-    domain, status = view.domain, view.status
-    vcpus, memory = domain.constraints.vcpus, _memory_bytes(domain)
-    return columns(
-        DOMAIN_WIDTHS,
-        [
-            domain.name,
-            status.state.value,
-            status.flags,
-            _console(domain),
-            vcpus or "",
-            format_size(memory) if memory else "",
-            percent(status.utilisation),
-            percent(status.utilisation),
-            "" if status.uptime_s is None else format_uptime(status.uptime_s),
-        ],
-    )
+    return brief.domain_row(to_wire(view))
 
 
 def domain_record(view: DomainView, *, long: bool = False) -> str:
     """One line of ``ldm list -p``; with `long` the flags are words."""
-    domain, status = view.domain, view.status
-    share = "" if status.utilisation is None else f"{status.utilisation:.1f}"
-    return (
-        record(
-            "DOMAIN",
-            name=domain.name,
-            state=status.state.value,
-            flags=_flag_words(status.flags, stopping=status.state.value == "stopping") if long else status.flags,
-            cons=_console(domain),
-            ncpu=domain.constraints.vcpus or "",
-            mem=_memory_bytes(domain) or "",
-            util=share,
-            uptime="" if status.uptime_s is None else int(status.uptime_s),
-        )
-        + f"|norm_util={share}"
-    )
+    flags, stopping = view.status.flags, view.status.state.value == "stopping"
+    return brief.domain_record(to_wire(view), _flag_words(flags, stopping=stopping) if long else flags)
 
 
 def softstate(view: DomainView) -> Iterable[Section]:
@@ -151,15 +121,17 @@ def vcpu(view: DomainView) -> Iterable[Section]:
             yield Section("VCPU", [f"COUNT:   {count}"], [record("VCPU", count=count)])
         return
     shares = view.status.vcpu_utilisation
+    norms = view.status.norm_vcpu_utilisation or shares
     lines = [columns(VCPU_WIDTHS, ["VID", "PID", "CID", "UTIL NORM STRAND"])]
     records = ["VCPU"]
     for binding in domain.bindings.vcpus:
         used = shares[binding.vid] if binding.vid < len(shares) else 0.0
-        rest = f"{percent(used):>4} {percent(used):>4} {'100%':>6}"
+        norm = norms[binding.vid] if binding.vid < len(norms) else 0.0
+        rest = f"{percent(used):>4} {percent(norm):>4} {'100%':>6}"
         lines.append(columns(VCPU_WIDTHS, [binding.vid, binding.strand, binding.core, rest]))
         records.append(
             record("", vid=binding.vid, pid=binding.strand, util=percent(used), strand=100, cid=binding.core)
-            + f"|norm_util={percent(used)}"
+            + f"|norm_util={percent(norm)}"
         )
     yield Section("VCPU", lines, records)
 
@@ -298,16 +270,6 @@ def status(view: DomainView) -> Iterable[Section]:
     pairs = {other.lower(): migration.peer, "phase": migration.phase}
     line = record("", op=migration.operation, progress=migration.progress, error=error, **pairs)
     yield Section("STATUS", lines, ["STATUS", line])
-
-
-def _memory_bytes(domain: Domain) -> int:
-    return (domain.bindings.memory_mib if domain.bindings else domain.constraints.memory_mib) * MIB
-
-
-def _console(domain: Domain) -> str:
-    if domain.is_control:
-        return CONTROL_CONSOLE
-    return str(domain.bindings.console_port) if domain.bindings else ""
 
 
 def _flag_words(flags: str, *, stopping: bool) -> str:

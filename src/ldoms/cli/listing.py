@@ -8,6 +8,7 @@ from datetime import datetime
 from ldoms.api.client import Client, part
 from ldoms.cli import domain_sections as of
 from ldoms.cli import service_sections as services_of
+from ldoms.cli.brief import DOMAIN_HEADING, domain_lines
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.domain import domains
 from ldoms.cli.domain_sections import Surroundings
@@ -22,8 +23,6 @@ from ldoms.model.host import HostView
 from ldoms.model.migration import MigrationReport
 from ldoms.model.services import Services
 from ldoms.model.sizes import MIB, format_size
-
-SYSTEM = "_sys_"
 
 Sections = Callable[[DomainView, Surroundings], Iterable[Section]]
 
@@ -115,17 +114,14 @@ def _list_domain(client: Client, words: Words) -> int:
     if words.has("--json"):
         say_json(client.get("/domains", name=list(words.operands)))
         return 0
+    if not any(words.has(option) for option in ("-o", "-l", "-e")):
+        say_lines(domain_lines(client.get("/domains", name=list(words.operands)), parse=words.has("-p")))
+        return 0
     views = domains(client, *words.operands)
     if words.has("-o"):
         return _list_formats(client, words, views)
-    if words.has("-l") or words.has("-e"):
-        extended = words.has("-e")
-        return _list_long(client, words, views, lambda view, around: _long(view, around, extended=extended))
-    if words.has("-p"):
-        say_lines([PARSE_VERSION, *(of.domain_record(view) for view in views)])
-    else:
-        say_lines([of.DOMAIN_HEADING, *(of.domain_row(view) for view in views)])
-    return 0
+    extended = words.has("-e")
+    return _list_long(client, words, views, lambda view, around: _long(view, around, extended=extended))
 
 
 def _list_bindings(client: Client, words: Words) -> int:
@@ -146,7 +142,7 @@ def _list_long(client: Client, words: Words, views: Sequence[DomainView], sectio
             lines += [line for section in sections(view, around) for line in section.records]
         else:
             lines += ["-" * 78] if number else []
-            lines += [of.DOMAIN_HEADING, of.domain_row(view), "", *show(sections(view, around)), ""]
+            lines += [DOMAIN_HEADING, of.domain_row(view), "", *show(sections(view, around)), ""]
     say_lines(lines)
     return 0
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from ldoms.api.client import SOCKET_VARIABLE, Client
+from ldoms.api.client import Client
+from ldoms.api.exchange import SOCKET_VARIABLE
 from ldoms.lab import wiring
 from ldoms.lab.images import cache_directory, find
 from ldoms.lab.links import Shape, drop_rules

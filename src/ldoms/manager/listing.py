@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 
 from ldoms.hypervisor.engine import RunState
 from ldoms.manager.host import Host
 from ldoms.manager.migrations import MigrationVerbs
+from ldoms.manager.speed import Speedometer
 from ldoms.model.domain import Domain, DomainState, DomainStatus, DomainView, MigrationStatus
 from ldoms.model.host import HostView, MemoryView, StrandView
 
@@ -53,6 +54,7 @@ class Listing:
         self._host = host
         self._migrations = migrations
         self._meter = HostMeter(host)
+        self._speed = Speedometer()
 
     def domains(self, names: Iterable[str] = ()) -> tuple[DomainView, ...]:
         """Domains as listings show them: those named, or all, the control domain first.
@@ -94,11 +96,15 @@ class Listing:
         # A strand may be less than a CPU: what counts is the share of what the guest was given.
         scale = self._host.size.strands_per_cpu
         shares = tuple(min(100.0, share * scale) for share in running.meter.read())
+        shares = shares or (0.0,) * len(domain.bindings.vcpus if domain.bindings else ())
+        norms = self._at_full_speed(domain, shares)
         return DomainStatus(
             state=state,
             flags=flags,
-            utilisation=sum(shares) / len(shares) if shares else 0.0,
-            vcpu_utilisation=shares or (0.0,) * len(domain.bindings.vcpus if domain.bindings else ()),
+            utilisation=_mean(shares),
+            vcpu_utilisation=shares,
+            norm_utilisation=_mean(norms),
+            norm_vcpu_utilisation=norms,
             uptime_s=max(0.0, time.time() - domain.started_at) if domain.started_at else 0.0,
             migration=migration,
         )
@@ -106,13 +112,23 @@ class Listing:
     def _control_status(self, domain: Domain, state: DomainState, flags: str) -> DomainStatus:
         assert domain.bindings is not None
         share = self._meter.read(len(domain.bindings.vcpus))
+        shares = (share,) * len(domain.bindings.vcpus)
+        norms = self._at_full_speed(domain, shares)
         return DomainStatus(
             state=state,
             flags=flags,
             utilisation=share,
-            vcpu_utilisation=(share,) * len(domain.bindings.vcpus),
+            vcpu_utilisation=shares,
+            norm_utilisation=_mean(norms),
+            norm_vcpu_utilisation=norms,
             uptime_s=time.time() - psutil.boot_time(),
         )
+
+    def _at_full_speed(self, domain: Domain, shares: Sequence[float]) -> tuple[float, ...]:
+        """The use of each virtual CPU in percent of what its host CPU does at full speed."""
+        strands = domain.bindings.strands if domain.bindings else ()
+        cpus = [self._host.size.cpu_of(strand) for strand in strands]
+        return tuple(share * self._speed.share(cpu) for share, cpu in zip(shares, cpus, strict=False))
 
     def _state(self, domain: Domain, migration: MigrationStatus | None) -> DomainState:
         if domain.bindings is None:
@@ -133,6 +149,10 @@ class Listing:
         owners = {service.domain for service in services.disk_services}
         owners |= {switch.domain for switch in services.switches}
         return owners | {concentrator.domain for concentrator in services.concentrators}
+
+
+def _mean(shares: Sequence[float]) -> float:
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _is_arriving(migration: MigrationStatus | None) -> bool:

@@ -297,6 +297,8 @@ class DomainStatus:
         vcpu_utilisation: the same for each virtual CPU, in order.
         uptime_s: since the guest was started, on whatever host; None while it does not run.
         softstate: what is known of the software in the guest, or empty.
+        norm_utilisation: `utilisation` in percent of what its CPUs could do at full speed.
+        norm_vcpu_utilisation: the same for each virtual CPU.
     """
 
     state: DomainState
@@ -306,6 +308,8 @@ class DomainStatus:
     uptime_s: float | None = None
     softstate: str = ""
     migration: MigrationStatus | None = None
+    norm_utilisation: float | None = None
+    norm_vcpu_utilisation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ Each error has a stable ``code`` for scripts, and a sentence for people.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in `typing`, which takes its time to import
 if TYPE_CHECKING:
     from ldoms.model.findings import Finding
     from ldoms.model.phases import Phase

@@ -59,7 +59,9 @@ PRIMARY = DomainView(
         constraints=Constraints(vcpus=2, memory_mib=4096, shutdown_group=0),
         bindings=Bindings(_vcpus(0, 1), (MemoryBlock(0, 0, 4096),)),
     ),
-    DomainStatus(DomainState.ACTIVE, "-n-cv-", 7.04, (6.9, 7.2), 45 * 86400 + 8 * 3600 + 6 * 60),
+    DomainStatus(
+        DomainState.ACTIVE, "-n-cv-", 7.04, (6.9, 7.2), 45 * 86400 + 8 * 3600 + 6 * 60, "", None, 6.9, (6.8, 7.0)
+    ),
 )
 LDG1 = DomainView(
     Domain(
@@ -224,7 +226,7 @@ class Office(Client):
 def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     """What `ldm` talks to in a test."""
     made = Office()
-    monkeypatch.setattr("ldoms.cli.main.Client", lambda *arguments, **options: made)
+    monkeypatch.setattr("ldoms.cli.dispatch.Client", lambda *arguments, **options: made)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     return made

@@ -45,7 +45,7 @@ class StopOffice(Office):
 @pytest.fixture
 def office(monkeypatch: pytest.MonkeyPatch) -> StopOffice:
     made = StopOffice()
-    monkeypatch.setattr("ldoms.cli.main.Client", lambda *arguments, **options: made)
+    monkeypatch.setattr("ldoms.cli.dispatch.Client", lambda *arguments, **options: made)
     return made
 
 
