@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ldoms.model.codec import from_wire, to_wire
+from ldoms.model.configuration import Configuration
 from ldoms.model.domain import Domain
 from ldoms.model.errors import AlreadyExists, HostError, NotFound
 from ldoms.model.events import CommandRecord, Event, EventKind
@@ -20,7 +21,7 @@ from ldoms.model.services import Services
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEPT_EVENTS = 10_000
 KEPT_COMMANDS = 1_000
 KEPT_OPERATIONS = 1_000
@@ -41,6 +42,14 @@ CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NUL
 CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, user TEXT NOT NULL,
                        command TEXT NOT NULL, succeeded INTEGER NOT NULL) STRICT;
 """
+
+_CONFIGURATIONS = """
+CREATE TABLE configurations (name TEXT NOT NULL, autosaved INTEGER NOT NULL, saved_at REAL NOT NULL,
+                             document TEXT NOT NULL, PRIMARY KEY (name, autosaved)) STRICT;
+"""
+
+_UPGRADES: Mapping[int, str] = {1: _CONFIGURATIONS}
+"""What makes the next version out of each earlier one; a new store goes through all of them as well."""
 
 
 class Store:
@@ -196,6 +205,45 @@ class Store:
             (record.id, record.uuid, record.settled, record.report.started_at, _dump(record)),
         )
 
+    # Configurations, and single facts
+
+    def configurations(self, *, autosaved: bool = False) -> tuple[Configuration, ...]:
+        """The configurations that were saved, oldest first; or what was kept of changes that were not."""
+        rows = self._db.execute(
+            "SELECT document FROM configurations WHERE autosaved = ? ORDER BY saved_at, name", (autosaved,)
+        )
+        return tuple(_load(Configuration, row[0]) for row in rows)
+
+    def configuration(self, name: str, *, autosaved: bool = False) -> Configuration | None:
+        """The configuration of that name, or None."""
+        row = self._db.execute(
+            "SELECT document FROM configurations WHERE name = ? AND autosaved = ?", (name, autosaved)
+        ).fetchone()
+        return _load(Configuration, row[0]) if row else None
+
+    def put_configuration(self, configuration: Configuration, *, autosaved: bool = False) -> None:
+        """Write a configuration, new or changed."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)",
+            (configuration.name, autosaved, configuration.saved_at, _dump(configuration)),
+        )
+
+    def delete_configuration(self, name: str, *, autosaved: bool = False) -> None:
+        """Forget a configuration."""
+        self._db.execute("DELETE FROM configurations WHERE name = ? AND autosaved = ?", (name, autosaved))
+
+    def recall(self, key: str) -> str:
+        """A single fact that was remembered, or empty."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def remember(self, key: str, value: str) -> None:
+        """Write a single fact; an empty one is forgotten."""
+        if value:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        else:
+            self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
+
     # Operations, events, commands
 
     def put_operation(self, operation: Operation) -> None:
@@ -261,16 +309,22 @@ class Store:
         with self.transaction():
             known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
             if known is None:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-            version = int(self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0])
+                self._execute(_SCHEMA)
+                self.remember("schema", "1")
+            version = int(self.recall("schema"))
+            for step in range(version, SCHEMA_VERSION):
+                self._execute(_UPGRADES[step])
+                self.remember("schema", str(step + 1))
         if version > SCHEMA_VERSION:
             raise HostError(
                 f"the store was written by a newer ldmd (schema {version}, this one knows {SCHEMA_VERSION}):"
                 " install that version again",
                 code="store-too-new",
             )
+
+    def _execute(self, statements: str) -> None:
+        for statement in statements.split(";"):
+            self._db.execute(statement)
 
     def _keep(self, table: str, column: str, count: int) -> None:
         self._db.execute(

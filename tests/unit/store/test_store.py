@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ldoms.model.codec import to_wire
+from ldoms.model.configuration import Configuration
 from ldoms.model.domain import Constraints, Domain
 from ldoms.model.errors import AlreadyExists, HostError, NotFound
 from ldoms.model.events import CommandRecord, EventKind
@@ -138,9 +141,44 @@ def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    with pytest.raises(HostError, match=r"written by a newer ldmd .schema 99, this one knows 1") as caught:
+    with pytest.raises(HostError, match=r"written by a newer ldmd .schema 99, this one knows 2") as caught:
         Store(path)
     assert caught.value.code == "store-too-new"
+
+
+def test_an_old_store_is_brought_up_to_date(path: Path) -> None:
+    """What the first version has written is all there, and what came later can be used."""
+    with sqlite3.connect(path) as db:
+        db.executescript(sqlite._SCHEMA)
+        db.execute("INSERT INTO meta VALUES ('schema', '1')")
+        db.execute("INSERT INTO domains VALUES (?, ?, ?, ?)", ("u", "ldg1", 0, json.dumps(to_wire(domain("ldg1")))))
+    for _ in range(2):
+        store = Store(path)
+        assert [known.name for known in store.domains()] == ["ldg1"]
+        assert store.configurations() == ()
+        assert store.recall("schema") == str(sqlite.SCHEMA_VERSION)
+        store.close()
+
+
+def test_configurations_and_single_facts_are_kept(path: Path) -> None:
+    """A configuration and the autosave of its name are two things; an empty fact is none."""
+    store = Store(path)
+    saved = Configuration("mine", 2.0, (domain("ldg1"),), Services())
+    store.put_configuration(replace(saved, name="later", saved_at=3.0))
+    store.put_configuration(saved)
+    store.put_configuration(replace(saved, domains=()), autosaved=True)
+    store.remember("boot-id", "one")
+    store.remember("next", "mine")
+    store.remember("next", "")
+    store.close()
+    store = Store(path)
+    assert [known.name for known in store.configurations()] == ["mine", "later"]
+    assert store.configuration("mine") == saved
+    assert store.configuration("mine", autosaved=True) == replace(saved, domains=())
+    store.delete_configuration("mine", autosaved=True)
+    assert store.configuration("mine", autosaved=True) is None
+    assert store.configuration("mine") == saved
+    assert (store.recall("boot-id"), store.recall("next"), store.recall("never")) == ("one", "", "")
 
 
 @pytest.mark.parametrize("content", [b"this is not a database, and longer than its head" * 40, b""])
