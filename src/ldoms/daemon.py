@@ -144,6 +144,7 @@ def _make_manager(
         confinement=confinement.kind,
         incoming_enabled=config.migration.incoming,
         outgoing_enabled=config.migration.outgoing,
+        saves_configuration=config.migration.save_spconfig,
     )
     host = Host(
         config=config,
@@ -157,6 +158,7 @@ def _make_manager(
         operations=Operations(store),
         guests=GuestBook(),
         neighbours=neighbours,
+        boot_id=_boot_id(places),
     )
     return Manager(host, HttpConnector(certificates, config.network.port), Consoles())
 
@@ -177,6 +179,12 @@ def _prepare_places(places: Places, stack: AsyncExitStack) -> None:
     pid_file.truncate(0)
     pid_file.write(f"{os.getpid()}\n")
     pid_file.flush()
+
+
+def _boot_id(places: Places) -> str:
+    """Another one after each start of the machine."""
+    pretended = places.boot_id
+    return (pretended if pretended.exists() else Path("/proc/sys/kernel/random/boot_id")).read_text().strip()
 
 
 def _probe_kernels(config: Config) -> list[Path]:

@@ -19,8 +19,8 @@ INTERFACES = {"hypervisor", "storage", "net", "store", "auth"}
 """Each has one interface and one fake; they do not see each other."""
 CLIENTS = {"cli", "bench", "lab"}
 """They see the model and the client of the API, nothing else of us."""
-SERVER = {"api.access", "api.connections", "api.errors", "api.server", "api.peer", "api.wire"} | {
-    f"api.routes_{noun}" for noun in ("domain", "host", "peer", "service")
+SERVER = {"api.access", "api.connections", "api.errors", "api.notices", "api.server", "api.peer", "api.wire"} | {
+    f"api.routes_{noun}" for noun in ("configuration", "domain", "host", "peer", "service")
 }
 
 ALLOWED: Mapping[str, set[str]] = {
@@ -157,7 +157,7 @@ _LIST = """
 import sys
 from ldoms.cli import brief
 class Answer:
-    status = 200
+    status, notice = 200, ""
     __enter__ = lambda self: self
     __exit__ = lambda self, *what: None
     json = lambda self: []

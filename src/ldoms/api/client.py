@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from ldoms.api.exchange import DEFAULT_SOCKET, SOCKET_VARIABLE, Answer, connect, exchange
 from ldoms.model import errors
@@ -26,6 +26,8 @@ class Client:
         """Use the socket at `path`, or at ``$LDM_SOCKET``, or where ``ldmd`` has it; `command` is for the history."""
         self._path = path or os.environ.get(SOCKET_VARIABLE, "") or DEFAULT_SOCKET
         self._command = command
+        self.notices: list[str] = []
+        """What the manager wants whoever typed the command to know, apart from the answers."""
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask; the answer as JSON data.
@@ -77,11 +79,13 @@ class Client:
             path += "?" + urlencode(query, doseq=True)
         try:
             with self._send(method, path, headers, "" if body is None else json.dumps(body)) as answer:
-                status, data = answer.status, answer.read()
+                status, data, notice = answer.status, answer.read(), answer.notice
         except OSError as error:
             raise self._gone(error) from error
         if status >= 400:
             raise _error_of(status, data)
+        if notice:
+            self.notices.append(unquote(notice))
         return json.loads(data) if data else None
 
     def _send(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: str = "") -> Answer:

@@ -22,6 +22,7 @@ class Answer:
 
     Attributes:
         status: of HTTP.
+        notice: what the manager wants whoever typed the command to know, percent-encoded; or empty.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -38,10 +39,13 @@ class Answer:
         self.status = int(first[1])
         self._length = ""
         self._in_chunks = False
+        self.notice = ""
         while line := self._line():
             name, _, value = line.decode("latin-1").partition(":")
             if name.lower() == "content-length":
                 self._length = value.strip()
+            elif name.lower() == "x-ldm-notice":
+                self.notice = value.strip()
             elif name.lower() == "transfer-encoding":
                 self._in_chunks = value.strip().lower() == "chunked"
 

@@ -51,6 +51,9 @@ async def remove_domain(known: Known, who: Changer, name: str) -> None:
 @router.put("/{name}/vcpus", response_model=Domain)
 async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
     """Change the number of virtual CPUs."""
+    if known.manager.reconfiguration.delays(name):
+        known.manager.reconfiguration.change_vcpus(body.action, body.amount)
+        return answer(known.manager.host.store.domain(name))
     verbs = known.manager.vcpus
     change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     return answer(await change(name, body.amount))
@@ -59,6 +62,9 @@ async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount)
 @router.put("/{name}/memory", response_model=Domain)
 async def change_memory(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
     """Change the amount of memory, in MiB."""
+    if known.manager.reconfiguration.delays(name):
+        known.manager.reconfiguration.change_memory(body.action, body.amount)
+        return answer(known.manager.host.store.domain(name))
     verbs = known.manager.memory
     change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     return answer(await change(name, body.amount))
@@ -156,6 +162,7 @@ async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -
         max_suspend_s=body.max_suspend_s,
         max_bandwidth_bytes_s=body.max_bandwidth_bytes_s,
         encrypted=body.encrypted,
+        save_spconfig=body.save_spconfig,
     )
     credentials = Credentials(
         user="" if body.certificates else options.user,

@@ -12,6 +12,8 @@ from ldoms.model.stopping import MAX_STOP_S, StopMode
 PREFIX = "/v1"
 COMMAND_HEADER = "X-Ldm-Command"
 """The command line behind a request, for ``ldm list-history``."""
+NOTICE_HEADER = "X-Ldm-Notice"
+"""Of an answer: what `ldm` has to tell whoever typed the command, percent-encoded."""
 
 
 class _Body(BaseModel):
@@ -103,6 +105,7 @@ class Migration(_Body):
     dry_run: bool = False
     certificates: bool = False
     encrypted: bool = True
+    save_spconfig: bool = False
     max_suspend_s: float = Field(default=DEFAULT_MAX_SUSPEND_S, gt=0, le=2000)
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
 
@@ -125,3 +128,16 @@ class Reason(_Body):
     """Why a migration is called off."""
 
     reason: str
+
+
+class NewConfiguration(_Body):
+    """A configuration to be saved: of the host as it is, or with `autosave` of changes that were not saved."""
+
+    name: str = ""
+    autosave: str = ""
+
+
+class ConfigurationName(_Body):
+    """A configuration that is there."""
+
+    name: str

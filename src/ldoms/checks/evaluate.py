@@ -12,6 +12,7 @@ from ldoms.model.migration import CheckFacts
 RULES: tuple[Rule, ...] = (
     Rule("manager-version", ANY, hosts.manager_version),
     Rule("migration-enabled", ANY, hosts.migration_enabled),
+    Rule("save-spconfig", ANY, hosts.save_spconfig),
     Rule("control-domain", ANY, hosts.control_domain),
     Rule("other-host", ANY, hosts.other_host),
     Rule("name-free", ANY, hosts.name_free),

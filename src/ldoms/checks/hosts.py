@@ -43,6 +43,20 @@ def migration_enabled(facts: CheckFacts) -> Findings:
         )
 
 
+def save_spconfig(facts: CheckFacts) -> Findings:
+    """Both hosts must do the same about their configurations, or one of them would be left with an old one."""
+    ours, theirs = facts.source, facts.target.host
+    if ours.saves_configuration != theirs.saves_configuration and not facts.options.save_spconfig:
+        without = theirs if ours.saves_configuration else ours
+        yield Finding(
+            "save-spconfig",
+            Severity.ERROR,
+            f"{(ours if ours.saves_configuration else theirs).name} saves its configuration after a migration, and"
+            f" {without.name} does not",
+            "set save_spconfig in section [migration] of ldmd.toml to the same on both hosts, or migrate with -s",
+        )
+
+
 def control_domain(facts: CheckFacts) -> Findings:
     """The control domain is the host itself and cannot move."""
     if facts.domain.domain.is_control:

@@ -99,13 +99,23 @@ def list_briefly(words: Sequence[str]) -> list[str] | None:
     query = "&".join(f"name={name}" for name in names)
     try:
         connection = connect(os.environ.get(SOCKET_VARIABLE, "") or DEFAULT_SOCKET)
-        with exchange(connection, "GET", f"/domains?{query}" if query else "/domains") as answer:
+        typed = {"X-Ldm-Command": "list-domain"}
+        with exchange(connection, "GET", f"/domains?{query}" if query else "/domains", typed) as answer:
             if answer.status != 200:
                 return None
             views: Any = answer.json()
+            _tell(answer.notice)
         return domain_lines(views, parse=parse)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _tell(notice: str) -> None:
+    """Print what the manager wants whoever typed the command to know, if there is anything."""
+    if notice:
+        from urllib.parse import unquote
+
+        sys.stderr.write(f"{unquote(notice)}\n")
 
 
 def main(words: Sequence[str]) -> bool:

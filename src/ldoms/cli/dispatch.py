@@ -48,7 +48,10 @@ def _run(words: list[str]) -> int:
         say_lines(usage(command))
         return 0
     client = Client(command=" ".join([canonical(words[0]), *words[1:]]))
-    return command.run(client, command.read(words[1:]))
+    status = command.run(client, command.read(words[1:]))
+    for notice in client.notices:
+        complain(notice)
+    return status
 
 
 def _version() -> int:

@@ -218,7 +218,7 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="They count from the next start on. Those of add-variable have an effect; all others, such as"
-        " boot-device and auto-boot?, are kept and shown.",
+        " boot-device, are kept and shown. auto-boot?=true starts the domain at power-on if it is bound.",
     ),
     Command("remove-variable", "variable", "NAME... DOM", "remove boot variables", _remove_variables),
     Command("list-variable", "variable", "[NAME...] DOM", "list boot variables", _list_variables, options=(JSON,)),

@@ -25,6 +25,8 @@ GROUPS = {
     "vnet": "networks of domains",
     "vcc": "console concentrators",
     "vcons": "consoles of domains",
+    "spconfig": "configurations of the host (config)",
+    "reconf": "delayed reconfiguration",
     "migration": "migration",
     "trust": "trust between hosts (ours)",
     "history": "history",

@@ -16,6 +16,7 @@ from typing import Any
 
 from ldoms.api.client import Client, error_from, part
 from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.configuration import cancel_reconf
 from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
@@ -88,6 +89,7 @@ def _migrate(client: Client, words: Words) -> int:
         "force": words.has("-f"),
         "dry_run": dry_run,
         "certificates": words.has("-c"),
+        "save_spconfig": words.has("-s"),
         "encrypted": not words.has("--no-encryption"),
         "max_suspend_s": _max_suspend_s(words),
         "max_bandwidth_bytes_s": _max_bandwidth(words),
@@ -302,8 +304,10 @@ def _progress(name: str) -> Iterator[Any]:
 
 def _cancel_operation(client: Client, words: Words) -> int:
     what, name = words.operands
+    if what == "reconf":
+        return cancel_reconf(client, name)
     if what != "migration":
-        raise UsageError(f"cancel-operation: '{what}' cannot be cancelled here; the only operation is migration")
+        raise UsageError(f"cancel-operation: '{what}' cannot be cancelled; there are migration and reconf")
     client.post(f"/domains/{part(name)}/cancel-migration", {"force": words.has("-f")})
     return 0
 
@@ -320,6 +324,7 @@ COMMANDS = (
             Option("-n", "dry run: make all checks on both hosts and report every one that fails; nothing moves"),
             Option("-p", "read the target's password from the first line of FILE, which only you can read", "FILE"),
             Option("-c", "the hosts know each other by their certificates; no password, no USER@"),
+            Option("-s", "both hosts save their configuration afterwards, as @post-migration"),
             Option("--max-suspend", "longest suspension allowed, 300ms if not given (ours)", "TIME"),
             Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
             Option("--no-encryption", "send the guest's memory in the clear (ours)"),
@@ -334,11 +339,12 @@ COMMANDS = (
     Command(
         "cancel-operation",
         "migration",
-        "migration DOM",
-        "cancel a migration, on its source",
+        "OPERATION DOM",
+        "cancel a migration, on its source, or a delayed reconfiguration",
         _cancel_operation,
         options=(Option("-f", "settle a migration whose other host is lost for good (ours)"),),
-        details="Everything is as before when the command returns. With -f, on the source, a domain whose target has"
+        details="OPERATION is migration or reconf. Everything is as before when the command returns."
+        " With -f, on the source, a domain whose target has"
         " not answered the hand-off runs on this host again. Use it only when the target is lost for good: otherwise"
         " the guest may run on both hosts and destroy its disks. With -f, on the target, a copy whose source is"
         " silent is discarded. If the source is lost for good, that copy may be the only one: 'ldm start-domain -f'"

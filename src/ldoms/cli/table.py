@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldoms.cli import console, crypto, disk, domain, listing, memory, migrate, network, platform, stop, vcpu
+from ldoms.cli import (
+    configuration,
+    console,
+    crypto,
+    disk,
+    domain,
+    listing,
+    memory,
+    migrate,
+    network,
+    platform,
+    stop,
+    vcpu,
+)
 from ldoms.cli.command import Command, UsageError
 
 COMMANDS: tuple[Command, ...] = (
@@ -19,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     *console.COMMANDS,
     *migrate.COMMANDS,
     *platform.COMMANDS,
+    *configuration.COMMANDS,
 )
 
 VERBS: Mapping[str, str] = {"ls": "list", "rm": "remove"}

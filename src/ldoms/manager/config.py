@@ -57,6 +57,11 @@ class Places:
         return self.run / "domains" / uuid
 
     @property
+    def boot_id(self) -> Path:
+        """What is taken for the machine's boot id if it is there: a way to pretend that a host was off."""
+        return self.run / "boot-id"
+
+    @property
     def instance(self) -> str:
         """A short name that tells managers with different roots apart."""
         if self.root == Path("/"):
@@ -108,10 +113,12 @@ class MigrationConfig:
     Attributes:
         incoming: domains may come to this host.
         outgoing: domains may leave this host.
+        save_spconfig: both hosts save their configuration as ``@post-migration`` after each migration.
     """
 
     incoming: bool = True
     outgoing: bool = True
+    save_spconfig: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,18 @@ class AuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LdmdConfig:
+    """Section ``[ldmd]``: the manager itself, with the names of LDoms.
+
+    Attributes:
+        autorecovery_policy: what is done at power-on about changes that were made after the configuration was saved:
+            1 = log them, 2 = and tell the next `ldm` command, 3 = bring them back.
+    """
+
+    autorecovery_policy: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of the configuration; everything has a default."""
 
@@ -151,6 +170,7 @@ class Config:
     migration: MigrationConfig = field(default_factory=MigrationConfig)
     hypervisor: HypervisorConfig = field(default_factory=HypervisorConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
+    ldmd: LdmdConfig = field(default_factory=LdmdConfig)
 
 
 _SECTIONS = {
@@ -159,6 +179,7 @@ _SECTIONS = {
     "migration": MigrationConfig,
     "hypervisor": HypervisorConfig,
     "auth": AuthConfig,
+    "ldmd": LdmdConfig,
 }
 
 
@@ -244,6 +265,8 @@ def _check(path: Path, config: Config) -> None:
     ports = config.network.data_ports
     if len(ports) != 2 or not all(isinstance(port, int) for port in ports) or not 1024 <= ports[0] <= ports[1] <= 65535:
         raise _bad(path, "[network] data_ports must be a list of two ports, the first and the last")
+    if config.ldmd.autorecovery_policy not in (1, 2, 3):
+        raise _bad(path, "[ldmd] autorecovery_policy must be 1 (log), 2 (tell) or 3 (restore)")
     if config.hypervisor.accelerator not in ("auto", "kvm", "tcg"):
         raise _bad(path, '[hypervisor] accelerator must be "auto", "kvm" or "tcg"')
 

@@ -47,6 +47,7 @@ class DomainVerbs:
             RequestError: the name or a property is wrong.
             AlreadyExists: the name, the UUID or the MAC address is taken.
         """
+        self._host.check_not_reconfiguring(name)
         given = dict(properties)
         mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         check_name(name, "domain")

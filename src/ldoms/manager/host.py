@@ -19,6 +19,7 @@ from ldoms.model.errors import AlreadyExists, HostError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.host import HostFacts
 from ldoms.model.identity import CONTROL_DOMAIN, check_mac, pick_mac
+from ldoms.model.migration import Outcome, Role
 from ldoms.model.ownership import OwnerState
 from ldoms.model.partition import HostSize, Partition
 from ldoms.net.neighbours import Neighbours
@@ -26,6 +27,8 @@ from ldoms.net.network import Network
 from ldoms.storage.storage import Storage
 from ldoms.store import Store
 
+RECONFIGURATION = "reconfiguration"
+"""Under which the store remembers a delayed reconfiguration of the control domain."""
 PICKS = 8
 """MAC addresses are picked so often before it is given up."""
 
@@ -47,6 +50,8 @@ class Host:
     operations: Operations
     guests: GuestBook
     neighbours: Neighbours
+    boot_id: str = ""
+    """Another one after the host was off; empty = it is not known."""
     random: random.Random = field(default_factory=random.SystemRandom)
     _picked_macs: set[str] = field(default_factory=set)
 
@@ -54,6 +59,11 @@ class Host:
     def size(self) -> HostSize:
         """What there is to partition."""
         return self.facts.size
+
+    @property
+    def is_reconfiguring(self) -> bool:
+        """Whether changes of the control domain wait for the next power-on, and other domains are not changed."""
+        return bool(self.store.recall(RECONFIGURATION))
 
     def partition(self) -> Partition:
         """Who has what right now."""
@@ -121,12 +131,29 @@ class Host:
         Raises:
             NotFound: there is no such domain.
             Busy: an operation holds it.
-            RequestError: code ``domain-unsettled``: a migration of it waits to be settled.
+            RequestError: code ``domain-unsettled``: a migration of it waits to be settled; or a delayed
+                reconfiguration of the control domain is pending.
         """
         domain = self.store.domain(name)
+        if not domain.is_control:
+            self.check_not_reconfiguring(name)
         with self.operations.holding(name, verb):
             self._check_settled(domain)
             yield domain
+
+    def check_not_reconfiguring(self, name: str) -> None:
+        """Make sure that guest domains may be changed.
+
+        Raises:
+            RequestError: they may not before the next power-on.
+        """
+        if self.is_reconfiguring:
+            raise RequestError(
+                f"Delayed reconfiguration of LDom {name} is not permitted: LDom {CONTROL_DOMAIN} is in the process of"
+                f" one, and other domains cannot be changed until the host was rebooted; 'ldm cancel-reconf"
+                f" {CONTROL_DOMAIN}' ends it",
+                code="reconfiguration-pending",
+            )
 
     def check_not_active(self, domain: Domain, what: str) -> None:
         """Make sure that a domain has no guest here.
@@ -140,6 +167,19 @@ class Host:
                 f" stop it first ('ldm stop-domain {domain.name}')",
                 code="domain-active",
             )
+
+    def has_left(self, uuid: str) -> bool:
+        """Whether a domain belongs to another host now: it has moved away, or was refused when it was to come."""
+        ownership = self.store.ownership(uuid)
+        if ownership is not None:
+            return ownership.state is not OwnerState.OWNER
+        if self.store.domain_by_uuid(uuid) is not None:
+            return False
+        # The record of what this host was to it goes when an administrator reuses the UUID; the journal stays.
+        done = [
+            known for known in self.store.migrations() if known.uuid == uuid and known.report.outcome is Outcome.DONE
+        ]
+        return bool(done) and done[-1].role is Role.SOURCE
 
     def is_owner(self, uuid: str) -> bool:
         """Whether a domain that is on this host is ours, and not about to come or go."""

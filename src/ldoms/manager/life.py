@@ -196,8 +196,13 @@ class LifeVerbs:
         await self._consoles.connect(domain.uuid, guest.console)
         return guest
 
-    async def find_guests(self) -> None:
-        """Find the guests again that an earlier manager has started, and those that ended meanwhile."""
+    async def find_guests(self) -> bool:
+        """Find the guests again that an earlier manager has started, and those that ended meanwhile.
+
+        Returns:
+            Whether any guest is there, be it one that does not answer.
+        """
+        is_any_alive = False
         for domain in self._host.store.domains():
             if domain.bindings is None or domain.is_control:
                 continue
@@ -209,13 +214,16 @@ class LifeVerbs:
             try:
                 guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
             except HostError as error:
+                is_any_alive = True
                 _log.error("guest-silent", domain=domain.name, reason=error.message)
             if guest is not None:
+                is_any_alive = True
                 await self._host.guests.enter(guest)
                 await self._consoles.connect(domain.uuid, guest.console)
                 _log.info("guest-found", domain=domain.name)
             elif domain.started_at:
                 await self._guest_ended(domain.uuid, well=False)
+        return is_any_alive
 
     async def end_guest(self, uuid: str) -> None:
         """End a guest, if there is one, without asking it."""

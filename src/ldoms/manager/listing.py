@@ -87,7 +87,8 @@ class Listing:
     def _status(self, domain: Domain, *, serves: bool) -> DomainStatus:
         migration = self._migrations.status(domain)
         state = self._state(domain, migration)
-        flags = _flags(domain, state, migration, serves=serves)
+        delayed = domain.is_control and self._host.is_reconfiguring
+        flags = _flags(domain, state, migration, serves=serves, delayed=delayed)
         if domain.is_control:
             return self._control_status(domain, state, flags)
         running = self._host.guests.get(domain.uuid)
@@ -159,7 +160,9 @@ def _is_arriving(migration: MigrationStatus | None) -> bool:
     return migration is not None and migration.role == "target"
 
 
-def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool) -> str:
+def _flags(
+    domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool, delayed: bool
+) -> str:
     """The six letters of the FLAGS column."""
     migrating = "-"
     if migration is not None:
@@ -168,7 +171,7 @@ def _flags(domain: Domain, state: DomainState, migration: MigrationStatus | None
         (
             "s" if state in (DomainState.STARTING, DomainState.STOPPING) else "-",
             "n" if state in (DomainState.ACTIVE, DomainState.SUSPENDED) else "-",
-            "-",
+            "d" if delayed else "-",
             "c" if domain.is_control else "-",
             "v" if serves else "-",
             migrating,

@@ -10,6 +10,7 @@ from dataclasses import replace
 import psutil
 
 from ldoms.hypervisor.engine import Guest, RunState
+from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
@@ -30,8 +31,9 @@ _SOFT_STATES = {RunState.CRASHED: "crashed", RunState.PAUSED: "suspended", RunSt
 class LocalMigrationHost:
     """The manager, as far as a migration needs it."""
 
-    def __init__(self, host: Host, life: LifeVerbs, consoles: Consoles) -> None:
+    def __init__(self, host: Host, life: LifeVerbs, consoles: Consoles, configurations: ConfigurationVerbs) -> None:
         self._host = host
+        self._configurations = configurations
         self._life = life
         self._consoles = consoles
         self._ports: dict[str, int] = {}
@@ -144,6 +146,7 @@ class LocalMigrationHost:
                 code="migration-enabled",
             )
         name = preparation.new_name or moved.name
+        self._host.check_not_reconfiguring(name)
         self._host.operations.check_free(name)
         known = store.domains()
         if any(domain.name == name for domain in known):
@@ -211,6 +214,10 @@ class LocalMigrationHost:
         if domain.is_bound:
             kind = EventKind.DOMAIN_STARTED if domain.started_at else EventKind.DOMAIN_BOUND
         self.publish(kind, domain.name)
+        ownership = self._host.store.ownership(uuid)
+        record = self._host.store.migration(ownership.migration) if ownership else None
+        if record is not None:
+            self._configurations.save_after_migration(record.options)
 
     # Inside
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import uuid as uuids
-from dataclasses import replace
-
 import structlog
 
 from ldoms.manager.concentrators import ConcentratorVerbs
+from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.control_domain import factory_default, fit
 from ldoms.manager.crypto import CryptoVerbs
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
@@ -20,15 +19,14 @@ from ldoms.manager.local import LocalMigrationHost
 from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.networks import NetworkVerbs
+from ldoms.manager.power_on import PowerOn
+from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.services import ServiceBook
 from ldoms.manager.switches import SwitchVerbs
 from ldoms.manager.vcpus import VcpuVerbs
 from ldoms.migration.peer import Connector
 from ldoms.migration.target import TargetSide
-from ldoms.model.domain import Bindings, Constraints, Domain
 from ldoms.model.events import EventKind
-from ldoms.model.identity import CONTROL_DOMAIN, hostid_of
-from ldoms.model.partition import HostSize, Partition, shrink_memory
 
 _log = structlog.get_logger(__name__)
 
@@ -37,8 +35,9 @@ class Manager:
     """Everything that `ldm` can ask of a host.
 
     Attributes:
-        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, life, migrations: the
-            verbs, by what they act on.
+        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, life, migrations,
+            configurations, reconfiguration: the verbs, by what they act on.
+        power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
         target: what other hosts' managers call.
     """
@@ -57,9 +56,14 @@ class Manager:
         self.switches = SwitchVerbs(host, book)
         self.concentrators = ConcentratorVerbs(host, book)
         self.life = LifeVerbs(host, self.disk_services, self.consoles)
-        local = LocalMigrationHost(host, self.life, self.consoles)
+        self.configurations = ConfigurationVerbs(host)
+        self.reconfiguration = Reconfiguration(host, self.vcpus, self.memory)
+        self.power_on = PowerOn(
+            host, self.configurations, self.reconfiguration, self.life, self.switches, self.consoles
+        )
+        local = LocalMigrationHost(host, self.life, self.consoles, self.configurations)
         self.target = TargetSide(local)
-        self.migrations = MigrationVerbs(host, local, connector, self.target)
+        self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
         self.listing = Listing(host, self.migrations)
 
     async def start(self) -> None:
@@ -67,12 +71,15 @@ class Manager:
         await self._put_control_domain()
         await self.host.engine.place_control(self.host.control_placement())
         await self.switches.restore()
-        await self.life.find_guests()
+        is_any_alive = await self.life.find_guests()
+        await self.power_on.look(is_any_alive=is_any_alive)
         await self.target.recover()
         await self.migrations.recover()
+        self.power_on.start_domains()
 
     async def stop(self) -> None:
         """Let go of everything. Guests go on running, and migrations go on after the next start."""
+        await self.power_on.close()
         await self.host.operations.close()
         await self.migrations.close()
         await self.target.close()
@@ -85,42 +92,9 @@ class Manager:
         store, size = self.host.store, self.host.size
         known = next((domain for domain in store.domains() if domain.is_control), None)
         if known is None:
-            self.host.save(_factory_default(size, await self.host.pick_mac("")), EventKind.DOMAIN_ADDED)
+            self.host.save(factory_default(size, await self.host.pick_mac("")), EventKind.DOMAIN_ADDED)
             return
-        fitted = _fit(known, size)
+        fitted = fit(known, size)
         if fitted != known:
             _log.warning("machine-changed", strands=len(size.strands), memory_mib=size.memory_mib)
             self.host.save(fitted)
-
-
-def _factory_default(size: HostSize, mac: str) -> Domain:
-    """The control domain of a new host: it owns every strand and all memory."""
-    partition = Partition(size, {})
-    strands = tuple(size.strands)
-    return Domain(
-        uuid=str(uuids.uuid4()),
-        name=CONTROL_DOMAIN,
-        mac=mac,
-        hostid=hostid_of(mac),
-        order=0,
-        constraints=Constraints(vcpus=len(strands), memory_mib=size.memory_mib, shutdown_group=0),
-        bindings=Bindings(
-            vcpus=partition.bind_vcpus(strands), memory=partition.pick_memory(size.memory_mib, CONTROL_DOMAIN)
-        ),
-    )
-
-
-def _fit(control: Domain, size: HostSize) -> Domain:
-    """The control domain on a machine that has less than before; what is more than before stays free."""
-    assert control.bindings is not None
-    partition = Partition(size, {})
-    kept = [strand for strand in control.bindings.strands if strand in size.strands] or [0]
-    inside = tuple(
-        block for block in control.bindings.memory if block.physical_address_mib + block.size_mib <= size.memory_mib
-    ) or shrink_memory(control.bindings.memory, size.memory_mib)
-    memory_mib = sum(block.size_mib for block in inside)
-    return replace(
-        control,
-        constraints=replace(control.constraints, vcpus=len(kept), memory_mib=memory_mib),
-        bindings=replace(control.bindings, vcpus=partition.bind_vcpus(kept), memory=inside),
-    )

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle, Work
 from ldoms.migration.journal import Journal
@@ -40,8 +41,16 @@ _log = structlog.get_logger(__name__)
 class MigrationVerbs:
     """The migrations of this host, as their source; `target` has those that come here."""
 
-    def __init__(self, host: Host, local: LocalHost, connector: Connector, target: TargetSide) -> None:
+    def __init__(
+        self,
+        host: Host,
+        local: LocalHost,
+        connector: Connector,
+        target: TargetSide,
+        configurations: ConfigurationVerbs,
+    ) -> None:
         self._host = host
+        self._configurations = configurations
         self._local = local
         self._connector = connector
         self._target = target
@@ -198,10 +207,12 @@ class MigrationVerbs:
             try:
                 if credentials is None:
                     report = await migration.resume()
+                    self._configurations.save_after_migration(record.options)
                 elif record.options.dry_run:
                     report = await migration.check(credentials)
                 else:
                     report = await migration.run(credentials)
+                    self._configurations.save_after_migration(record.options)
                     self._in_background(migration.settle())
             except LdomsError:
                 if not migration.record.settled:

@@ -23,6 +23,9 @@ class EventKind(StrEnum):
     DOMAIN_DOUBLED = "domain-doubled"
     """A migration was settled by force although the other host was not lost: the guest may run twice."""
     SERVICES_CHANGED = "services-changed"
+    CONFIGURATIONS_CHANGED = "configurations-changed"
+    CONFIGURATION_RESTORED = "configuration-restored"
+    """The host was off, and this is what came back."""
     MIGRATION_PHASE_ENTERED = "migration-phase-entered"
     MIGRATION_ENDED = "migration-ended"
 

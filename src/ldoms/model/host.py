@@ -62,6 +62,7 @@ class HostFacts:
     confinement: str = "affinity"
     incoming_enabled: bool = True
     outgoing_enabled: bool = True
+    saves_configuration: bool = False
 
 
 @dataclass(frozen=True, slots=True)

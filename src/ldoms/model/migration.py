@@ -46,6 +46,7 @@ class MigrationOptions:
         max_bandwidth_bytes_s: 0 = as fast as it goes.
         encrypted: guest memory is encrypted on its way.
         certificates: the hosts trust each other's certificates, no person is authenticated (``-c``).
+        save_spconfig: both hosts save their configuration afterwards, whatever theirs say (``-s``).
     """
 
     host: str
@@ -57,6 +58,7 @@ class MigrationOptions:
     max_suspend_s: float = DEFAULT_MAX_SUSPEND_S
     max_bandwidth_bytes_s: int = 0
     encrypted: bool = True
+    save_spconfig: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from fastapi import FastAPI
@@ -12,8 +13,9 @@ from structlog.testing import capture_logs
 
 from ldoms.api.client import error_from
 from ldoms.api.errors import STATUS, body_of, status_of
-from ldoms.api.wire import COMMAND_HEADER
+from ldoms.api.wire import COMMAND_HEADER, NOTICE_HEADER
 from ldoms.manager.manager import Manager
+from ldoms.manager.power_on import NOTICE
 from ldoms.model import errors
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.domain import DomainView
@@ -286,5 +288,66 @@ def test_the_description_of_the_api_is_whole(tmp_path: Path) -> None:
         paths = app.openapi()["paths"]
         for method, path in routes(app):
             assert paths[path][method.lower()].get("description"), f"{method} {path} has no docstring"
+
+    with_api(tmp_path, work)
+
+
+def test_whoever_types_a_command_is_told(tmp_path: Path) -> None:
+    """In a header, once, and only of requests that come from a command line."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        manager.host.store.remember(NOTICE, "a newer autosave\nis there")
+        async with Caller(app) as caller:
+            assert NOTICE_HEADER not in (await caller.get("/domains")).headers
+            typed = {COMMAND_HEADER: "list-domain"}
+            assert NOTICE_HEADER not in (await caller.get("/nowhere", headers=typed)).headers
+            told = (await caller.get("/domains", headers=typed)).headers[NOTICE_HEADER]
+            assert unquote(told) == "a newer autosave\nis there"
+            assert NOTICE_HEADER not in (await caller.get("/domains", headers=typed)).headers
+
+    with_api(tmp_path, work)
+
+
+def test_a_delayed_change_of_primary_is_told(tmp_path: Path) -> None:
+    """Each time, in the words that scripts know; the answer has the domain as it still is."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        typed = {COMMAND_HEADER: "set-vcpu 3 primary"}
+        async with Caller(app) as caller:
+            assert (await caller.post("/domains/primary/reconfiguration")).status_code == 204
+            for _ in range(2):
+                answer = await caller.put("/domains/primary/vcpus", json={"action": "set", "amount": 3}, headers=typed)
+                assert answer.json()["constraints"]["vcpus"] == 2
+                notice = unquote(answer.headers[NOTICE_HEADER]).splitlines()
+                assert notice[0] == notice[-1] == "-" * 78
+                assert notice[1] == "Notice: LDom primary is in the process of a delayed reconfiguration."
+            pending = manager.reconfiguration.pending
+            assert pending is not None
+            assert (pending.vcpus, pending.memory_mib) == (3, None)
+            assert (await caller.put("/domains/primary/memory", json={"action": "add", "amount": 256})).is_success
+            assert (await caller.delete("/domains/primary/reconfiguration")).status_code == 204
+            assert NOTICE_HEADER not in (await caller.get("/domains", headers=typed)).headers
+
+    with_api(tmp_path, work)
+
+
+def test_configurations_over_the_api(tmp_path: Path) -> None:
+    """Saved, listed, chosen and forgotten."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app) as caller:
+            assert (await caller.post("/configurations", json={"name": "mine"})).status_code == 204
+            assert (await caller.post("/configurations", json={"name": "mine"})).status_code == 409
+            names = [view["name"] for view in (await caller.get("/configurations")).json()]
+            assert names == ["factory-default", "mine"]
+            assert (await caller.put("/configurations/next", json={"name": "factory-default"})).status_code == 204
+            assert (await caller.get("/configurations")).json()[0]["is_next"]
+            assert [view["name"] for view in (await caller.get("/autosaves")).json()] == ["mine"]
+            assert (await caller.get("/autosaves?name=x")).status_code == 404
+            assert (await caller.delete("/autosaves/mine")).status_code == 404
+            body = {"name": "other", "autosave": "mine"}
+            assert (await caller.post("/configurations", json=body)).status_code == 204
+            assert (await caller.delete("/configurations/mine")).status_code == 204
+            assert (await caller.delete("/configurations/mine")).status_code == 404
 
     with_api(tmp_path, work)

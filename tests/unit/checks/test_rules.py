@@ -183,6 +183,8 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("manager-version", source(protocol=PROTOCOL_VERSION + 2), ERROR, "more than one release apart", "upgrade ldmd on t4-2"),
     ("migration-enabled", source(outgoing_enabled=False), ERROR, "outgoing migration is switched off on t4-1", "outgoing = true"),
     ("migration-enabled", target_host(incoming_enabled=False), ERROR, "incoming migration is switched off on t4-2", "incoming = true"),
+    ("save-spconfig", source(saves_configuration=True), ERROR, "t4-1 saves its configuration after a migration, and t4-2 does not", "-s"),
+    ("save-spconfig", target_host(saves_configuration=True), ERROR, "t4-2 saves its configuration after a migration, and t4-1 does not", "-s"),
     ("control-domain", together(of_domain(name="primary"), options(new_name="x")), ERROR, "LDom primary is the control domain of t4-1", "move a guest domain"),
     ("other-host", target_host(identity="SHA256:t4-1"), ERROR, "t4-2 is t4-1, the host that LDom ldg1 is on", "another host"),
     ("name-free", target(names={"ldg1": "somebody"}), ERROR, "LDom ldg1 already exists on t4-2", "ldm migrate-domain ldg1 t4-2:NEWNAME"),

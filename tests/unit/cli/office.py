@@ -11,6 +11,7 @@ import pytest
 from ldoms.api.client import Client
 from ldoms.hypervisor.fake import FACTS
 from ldoms.model.codec import to_wire
+from ldoms.model.configuration import ConfigurationView
 from ldoms.model.domain import (
     Bindings,
     ConsoleConstraint,
@@ -175,6 +176,15 @@ FAILED = MigrationReport(
     phases=(PhaseRecord(Phase.CHECK, STARTED + 100, 0.25),),
     cause="LDom ldg4x already exists on t4-2",
 )
+CONFIGURATIONS = (
+    ConfigurationView("factory-default", 0.0),
+    ConfigurationView("initial", STARTED, is_current=True, domains=2),
+    ConfigurationView("@post-migration", STARTED + 9, is_next=True, domains=1),
+)
+AUTOSAVES = (
+    ConfigurationView("initial", STARTED + 5, is_current=True, is_newer=True, domains=3),
+    ConfigurationView("old", STARTED),
+)
 COMMANDS = (
     CommandRecord(STARTED, "root", "start-domain ldg1", True),
     CommandRecord(STARTED + 5, "tracy", "set-vcpu 99 ldg1", False),
@@ -204,6 +214,8 @@ class Office(Client):
             "/migrations": (DONE, FAILED),
             f"/migrations/{DONE.id[:8]}": DONE,
             "/history": COMMANDS,
+            "/configurations": CONFIGURATIONS,
+            "/autosaves": AUTOSAVES,
             "/trust": [{"host": "t4-2", "fingerprint": "SHA256:11aa"}],
         }
         if path not in known:

@@ -55,6 +55,14 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("cancel-operation -f migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": True}),
     ("set-mau 2 ldg1", "PUT", "/domains/ldg1/crypto", {"action": "set", "amount": 2}),
     ("rm-crypto -f 1 ldg1", "PUT", "/domains/ldg1/crypto", {"action": "remove", "amount": 1}),
+    ("add-config mine", "POST", "/configurations", {"name": "mine", "autosave": ""}),
+    ("add-spconfig -r mine other", "POST", "/configurations", {"name": "other", "autosave": "mine"}),
+    ("set-config factory-default", "PUT", "/configurations/next", {"name": "factory-default"}),
+    ("rm-config mine", "DELETE", "/configurations/mine", {}),
+    ("rm-spconfig -r @post-migration", "DELETE", "/autosaves/%40post-migration", {}),
+    ("start-reconf primary", "POST", "/domains/primary/reconfiguration", {}),
+    ("cancel-reconf primary", "DELETE", "/domains/primary/reconfiguration", {}),
+    ("cancel-op reconf primary", "DELETE", "/domains/primary/reconfiguration", {}),
     ("remove-trust t4-2", "DELETE", "/trust/t4-2", {}),
     ("add-trust --fingerprint SHA256:00 t4-2", "POST", "/trust", {"host": "t4-2", "fingerprint": "SHA256:00"}),
     ("start a/b", "POST", "/domains/a%2Fb/start", {"force": False}),
@@ -82,7 +90,9 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("migrate ldg1 a@b@c", "'a@b@c' is not a target: write [USER@]HOST[:NEWNAME]"),
     ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
     ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
-    ("cancel-operation memdr ldg1", "'memdr' cannot be cancelled here"),
+    ("cancel-operation memdr ldg1", "'memdr' cannot be cancelled"),
+    ("add-spconfig", "add-spconfig: give the configuration a name"),
+    ("list-spconfig mine", "list-spconfig: a name can be given with -r only"),
 )  # fmt: skip
 
 ALIASES = (
@@ -92,7 +102,7 @@ ALIASES = (
     ("stop", "stop-domain"), ("migrate", "migrate-domain"), ("cancel-op", "cancel-operation"), ("history", "list-history"),
     ("set-mau", "set-crypto"), ("add-ndpsldcc", "add-vdpcc"), ("rm-ndpsldcs", "remove-vdpcs"), ("ls-io", "list-io"),
     ("add-mem", "add-memory"), ("rm-mem", "remove-memory"), ("rm-dom", "remove-domain"), ("set-var", "set-variable"),
-    ("ls-var", "list-variable"), ("add-vconscon", "add-vcc"), ("set-vconsole", "set-vcons"), ("add-vdiskserver", "add-vds"),
+    ("ls-var", "list-variable"), ("ls-config", "list-spconfig"), ("list-config", "list-spconfig"), ("add-vconscon", "add-vcc"), ("set-vconsole", "set-vcons"), ("add-vdiskserver", "add-vds"),
     ("rm-vdiskserverdevice", "remove-vdsdev"), ("add-vswitch", "add-vsw"), ("rm-vnet", "remove-vnet"), ("rm-vcpu", "remove-vcpu"),
 )  # fmt: skip
 

@@ -55,6 +55,8 @@ LISTINGS = (
     "list-history -o migration",
     "list-history -o migration -p",
     "list-history 0a1b2c3d",
+    "list-spconfig",
+    "list-spconfig -r",
     "list-trust",
     "list-trust -p",
     "-V",

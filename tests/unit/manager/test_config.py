@@ -24,6 +24,7 @@ data_ports = [9000, 9009]
 [migration]
 incoming = false
 outgoing = false
+save_spconfig = true
 [hypervisor]
 accelerator = "tcg"
 probe_kernel = "/boot/vmlinuz"
@@ -31,6 +32,8 @@ probe_kernel = "/boot/vmlinuz"
 pam_service = "login"
 group = "wheel"
 review_group = "adm"
+[ldmd]
+autorecovery_policy = 3
 """
 
 
@@ -39,7 +42,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     path = tmp_path / "ldmd.toml"
     path.write_text(FULL)
     config, defaults = read_config(path), Config()
-    for section in ("host", "network", "migration", "hypervisor", "auth"):
+    for section in ("host", "network", "migration", "hypervisor", "auth", "ldmd"):
         for key in type(getattr(config, section)).__dataclass_fields__:
             assert getattr(getattr(config, section), key) != getattr(getattr(defaults, section), key), key
     assert config.network.data_ports == (9000, 9009)

@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from ldoms.hypervisor.engine import RunState
-from ldoms.manager.manager import Manager, _fit
+from ldoms.manager.control_domain import fit
+from ldoms.manager.manager import Manager
 from ldoms.model.domain import DomainState
 from ldoms.model.errors import Busy, HostError, LdomsError, RequestError
 from ldoms.model.events import EventKind
@@ -231,7 +232,7 @@ def test_a_machine_that_has_changed_is_fitted(tmp_path: Path, strands: tuple[int
         await host.start()
         await host.stop()
         size = HostSize(strands, 4, memory)
-        fitted = _fit(host.store.domain("primary"), size)
+        fitted = fit(host.store.domain("primary"), size)
         assert fitted.bindings is not None
         assert set(fitted.bindings.strands) <= set(size.strands)
         assert fitted.bindings.memory_mib == min(memory, 8192)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class FakeHost:
     network: FakeNetwork = field(default_factory=FakeNetwork)
     neighbours: FakeNeighbours = field(default_factory=FakeNeighbours)
     incoming_enabled: bool = True
+    config: Config = field(default_factory=Config)
+    boot_id: str = "boot-1"
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.world)
@@ -74,7 +76,7 @@ class FakeHost:
     async def start(self) -> Manager:
         """Start the manager, on whatever an earlier one has left."""
         host = Host(
-            config=Config(host=HostConfig(name=self.name)),
+            config=replace(self.config, host=HostConfig(name=self.name)),
             places=Places(self.directory / self.name),
             facts=HostFacts(
                 name=self.name,
@@ -96,6 +98,7 @@ class FakeHost:
             guests=GuestBook(),
             neighbours=self.neighbours,
             random=random.Random(self.name),
+            boot_id=self.boot_id,
         )
         self.manager = Manager(host, FakeConnector(self.link), NoConsoles())
         await self.manager.start()
@@ -113,6 +116,18 @@ class FakeHost:
         """Stop and start the manager."""
         await self.stop()
         await self.start()
+
+    async def lose_power(self) -> None:
+        """End the manager and all guests at once, as a power cut does; whatever follows is another boot."""
+        await self.stop()
+        for guest in list(self.engine.guests.values()):
+            guest.die()
+        self.boot_id = f"boot-{int(self.boot_id.partition('-')[2]) + 1}"
+
+    async def power_cycle(self) -> Manager:
+        """Lose power, and come up again."""
+        await self.lose_power()
+        return await self.start()
 
     @property
     def guest(self) -> FakeGuest | None:
