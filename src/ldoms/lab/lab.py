@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -244,6 +245,36 @@ def stop_manager(lab: Lab, host: str, *, kill: bool = False) -> None:
     _, left = psutil.wait_procs([process], timeout=STOP_S)
     if left:
         raise HostError(f"ldmd on {host} does not end", code="lab-stuck")
+
+
+def power_off(lab: Lab, host: str) -> None:
+    """End everything on a host at once, as a power failure does: its manager, its guests, all of it.
+
+    Raises:
+        HostError: something does not end.
+    """
+    space = lab.space(host)
+    if host not in lab.hosts:
+        raise RequestError(f"{host} is not a host: it has no power to lose", code="bad-host")
+    running = [process for process in space.processes() if process.pid != space.pid]
+    for process in running:
+        with suppress(psutil.Error):
+            process.kill()
+    _, left = psutil.wait_procs(running, timeout=STOP_S)
+    if left:
+        raise HostError(f"processes {[process.pid for process in left]} on {host} do not end", code="lab-stuck")
+
+
+def power_on(lab: Lab, host: str) -> None:
+    """Start a host that was off: its run-time files are gone, its boot id is another one, its manager starts."""
+    if manager_process(lab, host) is not None:
+        raise RequestError(f"{host} is on: 'ldoms-lab power off {host}' ends everything on it", code="already-running")
+    run = lab.root(host) / "run/ldoms"
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(mode=0o755, parents=True)
+    # All hosts of a lab share the kernel of the machine, and with it the real boot id.
+    (run / "boot-id").write_text(f"{uuid.uuid4()}\n")
+    start_manager(lab, host)
 
 
 # Making

@@ -144,6 +144,15 @@ def _ldmd(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _power(arguments: argparse.Namespace) -> int:
+    one = lab.load(arguments.lab)
+    if arguments.action in ("off", "cycle"):
+        lab.power_off(one, arguments.host)
+    if arguments.action in ("on", "cycle"):
+        lab.power_on(one, arguments.host)
+    return 0
+
+
 def _guest(arguments: argparse.Namespace) -> int:
     one = lab.load(arguments.lab)
     address = add_guest(
@@ -235,6 +244,11 @@ def _parser() -> argparse.ArgumentParser:
     daemon.add_argument("action", choices=("start", "stop", "restart", "kill"))
     daemon.add_argument("host", metavar="HOST")
     daemon.set_defaults(run=_ldmd)
+
+    power = verbs.add_parser("power", help="take the power from a host at once, with all that runs on it, or give it")
+    power.add_argument("action", choices=("off", "on", "cycle"))
+    power.add_argument("host", metavar="HOST")
+    power.set_defaults(run=_power)
 
     guest = verbs.add_parser("guest", help="make a domain from an image, bound and ready to start")
     guest.add_argument("domain", metavar="DOM")
