@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def run_demo(build: Path, options: DemoOptions | None = None) -> int:
         options: how large it is.
 
     Returns:
-        0 if nothing was lost, 1 if anything was.
+        0 if the domain has moved and nothing was lost, else 1.
     """
     directory = build / "demo"
     shutil.rmtree(directory, ignore_errors=True)
@@ -122,7 +123,7 @@ class _Demo:
             try:
                 begin = time.time()
                 time.sleep(options.before_s)
-                report = self._migrate()
+                moved = self._migrate()
                 time.sleep(options.after_s)
                 end = time.time()
             finally:
@@ -133,8 +134,11 @@ class _Demo:
         result = load.result()
         ledger = check_ledger(self._server, RUN, result, prefix=self._stage.client)
         wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._stage.client)
+        if isinstance(moved, HostError):
+            self._show_failure(ledger)
+            raise moved
         asked = sql_record(probe.result(), target=GUEST_ADDRESS, interval_s=ASK_EVERY_S)
-        return self._show(report, Window(begin, end), result, ledger, asked, ping.result(), wrong_totals)
+        return self._show(moved, Window(begin, end), result, ledger, asked, ping.result(), wrong_totals)
 
     def _start_domain(self) -> None:
         heading("A PostgreSQL domain on host t4-1")
@@ -158,13 +162,23 @@ class _Demo:
         orderentry.install(self._server, scale, prefix=self._stage.client)
         say(f"loaded in {time.monotonic() - began:.1f} s")
 
-    def _migrate(self) -> MigrationReport:
+    def _migrate(self) -> MigrationReport | HostError:
+        """Move the domain; if that fails, the clients are accounted for all the same."""
         heading("All checks, and nothing moves")
         self._stage.type(self._stage.migrate_words(DOMAIN, SOURCE, "-n"))
         heading("The domain moves while its clients work")
-        self._stage.type(self._stage.migrate_words(DOMAIN, SOURCE))
+        try:
+            self._stage.type(self._stage.migrate_words(DOMAIN, SOURCE))
+        except HostError as error:
+            return error
         self._stage.type(self._stage.on(TARGET, "ldm", "list"))
         return self._stage.last_report(SOURCE)
+
+    def _show_failure(self, ledger: LedgerComparison) -> None:
+        heading("The domain did not move")
+        self._stage.wait_for_manager(SOURCE)  # may be on its way back from a restart
+        _print_ledger(to_wire(ledger))
+        say(f"{DOMAIN} runs on         {self._stage.runs_on(DOMAIN)}")
 
     def _show(
         self,
@@ -230,14 +244,17 @@ def _print_figures(figures: dict[str, Any]) -> None:
     tps = figures["tps"]
     say(f"Transactions/s       {tps['before']} before, {tps['during']} during, {tps['after']} after")
     say(f"                     {figures['longest_without_commit_ms']:.0f} ms the longest time without any commit")
-    ledger = figures["ledger"]
+    _print_ledger(figures["ledger"])
+    say(f"Connections lost     {figures['connections_lost']} of {CLIENTS + 1}")
+    say(f"{DOMAIN} runs on         {figures['runs_on']}")
+    say(f"Full report          {figures['report']}")
+
+
+def _print_ledger(ledger: Mapping[str, Any]) -> None:
     say(
         f"Ledger               {ledger['acknowledged']} transactions acknowledged, {ledger['missing']} missing,"
         f" {ledger['doubled']} doubled, {ledger['invented']} invented"
     )
-    say(f"Connections lost     {figures['connections_lost']} of {CLIENTS + 1}")
-    say(f"{DOMAIN} runs on         {figures['runs_on']}")
-    say(f"Full report          {figures['report']}")
 
 
 def _losses(figures: dict[str, Any]) -> list[str]:

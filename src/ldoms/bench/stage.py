@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from ldoms.model.migration import MigrationReport
 
 SOURCE, TARGET = "t4-1", "t4-2"
 ADMINISTRATOR = "ldmadmin"
+MANAGER_S = 30.0
+"""A manager that is started again may take so long."""
 
 
 class Stage:
@@ -63,6 +66,22 @@ class Stage:
             reason = done.stderr.strip() or f"status {done.returncode}"
             raise HostError(f"'{shlex.join(words)}' failed: {reason}", code="command-failed")
         return done.stdout
+
+    def wait_for_manager(self, host: str) -> None:
+        """Wait until the manager of a host answers.
+
+        Raises:
+            HostError: it does not, in time.
+        """
+        deadline = time.monotonic() + MANAGER_S
+        while True:
+            try:
+                self.output(self.on(host, "ldm", "list"))
+                return
+            except HostError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def migrate_words(self, domain: str, source: str, *options: str) -> list[str]:
         """The command that migrates a domain to the other host."""
