@@ -239,10 +239,20 @@ def test_a_guest_that_cannot_be_made_leaves_nothing(three: LabCommand, tmp_path:
 
 
 NOBODY = 65534
-# As an ordinary user has it on most machines; and the checkout may be in a directory that only root can enter.
+CHECKOUT = Path(__file__).parents[2]
+# In a mount namespace: /dev/net/tun as an ordinary user has it on most machines, and the checkout where everybody can
+# reach it, also if it is below a directory that only root can enter.
 AS_NOBODY = """
-mknod "$1" c 10 200 && chmod 666 "$1" && mount --bind "$1" /dev/net/tun && rm "$1" && shift
-exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search "$@"
+scratch=$1 checkout=$2; shift 2
+mknod "$scratch/tun" c 10 200 && chmod 666 "$scratch/tun" && mount --bind "$scratch/tun" /dev/net/tun
+rm "$scratch/tun"
+if ! setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$checkout/src"; then
+    mkdir "$scratch/checkout" && mount --bind "$checkout" "$scratch/checkout"
+    top=/$(echo "$checkout" | cut -d/ -f2)
+    mount -t tmpfs -o mode=755 tmpfs "$top" && mkdir -p "$checkout"
+    mount --bind "$scratch/checkout" "$checkout" && umount "$scratch/checkout" && rmdir "$scratch/checkout"
+fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
 """
 
 
@@ -255,7 +265,8 @@ def nobody(command: LabCommand) -> Iterator[LabCommand]:
         shutil.copytree(image, directory / "cache/ldoms/images" / image.name)
         for path in (directory, *directory.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        prefix = ["unshare", "--mount", "--propagation=private", "sh", "-ec", AS_NOBODY, "sh", str(directory / "tun")]
+        prefix = ["unshare", "--mount", "--propagation=private", "sh", "-ec", AS_NOBODY, "sh"]
+        prefix += [name, str(CHECKOUT)]
         places = {"HOME": name, "XDG_CACHE_HOME": str(directory / "cache")}
         made = LabCommand(directory / "labs", prefix, **places)
         try:
