@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -66,6 +67,9 @@ class EngineBench(Protocol):
 
     async def booted(self, guest: Guest) -> None:
         """Let a guest run, and wait until it is up."""
+
+    def core(self) -> Path:
+        """A file that is not there, for a guest's memory."""
 
     def kill(self, guest: Guest) -> None:
         """End its process as a crash does."""
@@ -195,6 +199,39 @@ async def check_a_reset_is_reported(bench: EngineBench) -> None:
         await guest.reset()
         await until_event(queue, GuestEventKind.RESET)
     await until_state(guest, RunState.RUNNING)
+
+
+async def check_a_panic_is_reported(bench: EngineBench) -> None:
+    """The guest's kernel panics on an NMI, tells so, and starts anew as it was told to."""
+    guest = await bench.engine.start(bench.spec())
+    await bench.booted(guest)
+    with guest.events() as queue:
+        await guest.inject_nmi()
+        await until_event(queue, GuestEventKind.PANICKED)
+        await until_event(queue, GuestEventKind.RESET)
+    await until_state(guest, RunState.RUNNING)
+
+
+async def check_memory_is_kept_for_a_debugger(bench: EngineBench) -> None:
+    """In a file; the guest runs on. A file that cannot be written is an error, and the guest runs on as well."""
+    guest = await bench.engine.start(bench.spec())
+    await guest.resume()
+    heard: list[int] = []
+    core = bench.core()
+    await guest.dump(core, heard.append)
+    assert core.stat().st_size > 0
+    assert all(0 <= percent <= 100 for percent in heard)
+    await until_state(guest, RunState.RUNNING)
+    with pytest.raises(HostError):
+        await guest.dump(core / "below", heard.append)
+    await until_state(guest, RunState.RUNNING)
+
+
+async def check_a_guest_is_seen_to_be_past_its_firmware(bench: EngineBench) -> None:
+    """When its drivers have taken over its devices."""
+    guest = await bench.engine.start(bench.spec())
+    await bench.booted(guest)
+    assert await guest.has_driver()
 
 
 async def check_the_power_button_switches_off(bench: EngineBench) -> None:

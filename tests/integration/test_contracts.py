@@ -89,7 +89,9 @@ class QemuBench:
             uuid=uuid,
             name=f"ldg{next(self._numbers)}",
             directory=self._directory / "a" / uuid[:8],
-            machine=Machine(facts.default_machine_type, "tcg", CpuModel(model, tuple(features)), facts.version),
+            machine=Machine(
+                *(facts.default_machine_type, "tcg", CpuModel(model, tuple(features)), facts.version), panic_device=True
+            ),
             vcpus=1,
             memory_mib=128,
             placement=Placement((frozenset(os.sched_getaffinity(0)),)),
@@ -99,6 +101,9 @@ class QemuBench:
         )
         self._specs.append(spec)
         return spec
+
+    def core(self) -> Path:
+        return self._directory / "core"
 
     def away(self, spec: GuestSpec) -> GuestSpec:
         made = replace(spec, directory=self._directory / "b" / spec.uuid[:8], incoming=True)

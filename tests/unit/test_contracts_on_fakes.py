@@ -57,6 +57,9 @@ class FakeEngines:
     async def booted(self, guest: FakeGuest) -> None:
         await guest.resume()
 
+    def core(self) -> Path:
+        return self._directory / "core"
+
     def kill(self, guest: FakeGuest) -> None:
         guest.die()
 

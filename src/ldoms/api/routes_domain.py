@@ -106,6 +106,12 @@ async def stop(known: Known, who: Changer, name: str, body: wire.Stop) -> Any:
     return answer(known.manager.life.begin_stop(name, options, who.user), 202)
 
 
+@router.post("/{name}/panic", response_model=Operation, status_code=202)
+async def panic(known: Known, who: Changer, name: str, body: wire.Panic) -> Any:
+    """Begin to panic a guest, after its memory was kept if that is asked; follow the operation that is returned."""
+    return answer(known.manager.panics.begin(name, body.core, who.user), 202)
+
+
 @router.put("/{name}/variables", response_model=Domain)
 async def set_variables(known: Known, who: Changer, name: str, body: wire.Variables) -> Any:
     """Set boot variables."""

@@ -94,6 +94,12 @@ class Stop(_Body):
     message: str = Field(default="", max_length=1000)
 
 
+class Panic(_Body):
+    """A guest that is to panic; `core` is a file for its memory, empty = none."""
+
+    core: str = ""
+
+
 class Migration(_Body):
     """A migration to be begun; see `ldoms.model.migration.MigrationOptions`."""
 

@@ -11,6 +11,7 @@ Every device has an explicit address, because QEMU requires the same place on bo
  4…23 root ports, eight to a slot: one for each disk and network interface, and spare ones for those that are added
       while the guest runs: a root port itself cannot be plugged
 24    virtio-mem (memory that is added while the guest runs)
+30    pvpanic (by which the guest's kernel tells that it has panicked)
 31    chipset
 ====  =============================================================
 """
@@ -52,6 +53,8 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         *("-rtc", "base=utc,driftfix=slew"),
         *("-sandbox", _SANDBOX),
         *("-msg", "timestamp=on"),
+        # What follows from a panic is for the guest to decide, as on a machine.
+        *("-action", "panic=none"),
         *("-pidfile", str(spec.directory / PID_FILE)),
         # Only our own `cont` lets a guest run: see model/ownership.py.
         "-S",
@@ -66,6 +69,7 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         *("-device", "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=2,free-page-reporting=on"),
         *("-device", "virtio-rng-pci,id=rng,bus=pcie.0,addr=3"),
         *_added_memory(spec),
+        *(("-device", "pvpanic-pci,id=panic,bus=pcie.0,addr=0x1e") if machine.panic_device else ()),
     ]
     # Without gaps: function 0 of a slot must exist for the guest to look at the others.
     ports = [disk.port for disk in spec.disks] + [network.port for network in spec.networks]

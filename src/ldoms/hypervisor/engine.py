@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -296,6 +296,26 @@ class Guest(Protocol):
 
     async def reset(self) -> None:
         """Restart it as the reset button does."""
+
+    async def inject_nmi(self) -> None:
+        """Interrupt it in a way that it cannot mask; what it makes of that is its own business."""
+
+    async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
+        """Write its memory to a file for a debugger. It stands still meanwhile, and goes on afterwards.
+
+        Args:
+            path: of the file.
+            progress: hears how far it is, in percent.
+
+        Raises:
+            HostError: the file cannot be written; what there is of it is the caller's to remove.
+        """
+
+    async def has_driver(self) -> bool:
+        """Whether a driver of the guest has taken over one of its virtual devices: it is past its firmware.
+
+        True where that cannot be known.
+        """
 
     async def quit(self) -> None:
         """End the process at once, and return when it is gone."""

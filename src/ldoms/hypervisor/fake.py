@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +175,9 @@ class FakeGuest:
         self.announced = 0
         self.placement = spec.placement
         self.refuses_to_run = False
+        self.interrupted = 0
+        self.ignores_nmi = False
+        self.has_booted = True
         self.plugged: dict[str, DeviceSpec] = {disk.device: disk for disk in spec.disks}
         self.plugged |= {network.device: network for network in spec.networks}
         self.held: set[str] = set()
@@ -244,6 +247,33 @@ class FakeGuest:
         await self._answer()
         self.added.size_mib = 0
         self._emit(GuestEventKind.RESET)
+
+    async def inject_nmi(self) -> None:
+        """It panics, and starts anew by itself, unless it hangs then."""
+        await self._answer()
+        self.interrupted += 1
+        if self.ignores_nmi:
+            return
+        self.panic()
+        self._emit(GuestEventKind.RESET)
+
+    def panic(self) -> None:
+        """Report a panic."""
+        self._emit(GuestEventKind.PANICKED)
+
+    async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
+        """Write something."""
+        await self._answer()
+        progress(50)
+        try:
+            path.write_text(f"core of {self.spec.name}: {self.memory}\n")
+        except OSError as error:
+            raise HostError(f"the core cannot be written to {path}", code="no-core") from error
+
+    async def has_driver(self) -> bool:
+        """As it is told."""
+        await self._answer()
+        return self.has_booted
 
     async def quit(self) -> None:
         """End it."""

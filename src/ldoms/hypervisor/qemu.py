@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ QUIT_S = 5.0
 HANDSHAKE_S = 3.0
 """The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
 HANDSHAKE_POLL_S = 0.01
+DUMP_POLL_S = 0.2
+# Those that crash(8) reads as they are, the small one first; the plain "kdump-zlib" needs to be taken apart before.
+_CORE_FORMATS = ("kdump-raw-zlib", "elf")
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 KEYS_DIRECTORY = "keys"
@@ -156,6 +159,34 @@ class QemuGuest:
     async def reset(self) -> None:
         """Restart it as the reset button does."""
         await self._monitor.execute("system_reset")
+
+    async def inject_nmi(self) -> None:
+        """Interrupt it in a way that it cannot mask."""
+        await self._monitor.execute("inject-nmi")
+
+    async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
+        """Write its memory to a file for a debugger."""
+        known = (await self._monitor.execute("query-dump-guest-memory-capability"))["formats"]
+        format = next((name for name in _CORE_FORMATS if name in known), "elf")
+        arguments = {"paging": False, "protocol": f"file:{path}", "detach": True, "format": format}
+        await self._monitor.execute("dump-guest-memory", arguments, limit_s=SLOW_S)
+        while (answer := await self._monitor.execute("query-dump", limit_s=SLOW_S))["status"] == "active":
+            progress(100 * answer["completed"] // max(1, answer["total"]))
+            await asyncio.sleep(DUMP_POLL_S)
+        if answer["status"] != "completed":
+            raise HostError(f"the memory of LDom {self.name} cannot be written to {path}", code="no-core")
+
+    async def has_driver(self) -> bool:
+        """Whether a driver of the guest has taken over one of its virtual devices."""
+        for device in ("balloon", "rng"):
+            path = f"/machine/peripheral/{device}/virtio-backend"
+            try:
+                answer = await self._monitor.execute("x-query-virtio-status", {"path": path})
+            except HostError:
+                return True
+            if any(word.startswith("VIRTIO_CONFIG_S_DRIVER_OK") for word in answer["status"]["statuses"]):
+                return True
+        return False
 
     async def quit(self) -> None:
         """End the process at once, and return when it is gone."""

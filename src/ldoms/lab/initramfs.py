@@ -22,6 +22,7 @@ MODULES = (
     "virtio_mem",
     "button",
     "evdev",
+    "pvpanic_pci",
 )
 
 _DECOMPRESSORS = {".xz": "xz", ".zst": "zstd"}

@@ -17,10 +17,6 @@ MIN_WINDOW_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
-OnEnd = Callable[[str, bool], Awaitable[None]]
-"""Called with a domain's UUID when its guest has ended; True if the guest, or somebody here, wanted it."""
-OnReset = Callable[[str], None]
-
 
 class Meter:
     """The share of its virtual CPUs' time that a guest has used lately."""
@@ -48,6 +44,9 @@ class RunningGuest:
         run_state: as its latest event tells.
         ending: somebody here has asked it to end.
         ended: set when it has ended and everything that belonged to it is cleared away.
+        panicked: its kernel has said that it has panicked, and it has not started anew since.
+        failed: its failure has been dealt with; for those that depend on it, it does not fail again before it starts
+            anew.
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -56,6 +55,8 @@ class RunningGuest:
         self.ending = False
         self.ended = asyncio.Event()
         self.meter = Meter(guest)
+        self.panicked = False
+        self.failed = False
         self._shut_down = False
 
     def note(self, event: GuestEvent) -> None:
@@ -66,19 +67,26 @@ class RunningGuest:
             case GuestEventKind.STOPPED:
                 self.run_state = RunState.PAUSED
             case GuestEventKind.PANICKED:
-                self.run_state = RunState.CRASHED
+                self.panicked = True
+            case GuestEventKind.RESET:
+                self.panicked = self.failed = False
             case GuestEventKind.SHUT_DOWN:
                 self._shut_down = True
 
     @property
     def is_dead(self) -> bool:
         """Whether it can do nothing more, by itself or when it is asked."""
-        return self.run_state in (RunState.CRASHED, RunState.SHUT_DOWN)
+        return self.panicked or self.run_state in (RunState.CRASHED, RunState.SHUT_DOWN)
 
     @property
     def ended_well(self) -> bool:
         """Whether its end was wanted: by the guest itself, or here."""
         return self._shut_down or self.ending
+
+
+OnEnd = Callable[[RunningGuest], Awaitable[None]]
+"""Called when a guest has ended."""
+OnEvent = Callable[[RunningGuest], None]
 
 
 class GuestBook:
@@ -88,7 +96,8 @@ class GuestBook:
         self._guests: dict[str, RunningGuest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_end: OnEnd | None = None
-        self.on_reset: OnReset = lambda uuid: None
+        self.on_reset: OnEvent = lambda running: None
+        self.on_panic: OnEvent = lambda running: None
 
     def get(self, uuid: str) -> RunningGuest | None:
         """The guest of a domain, or None if there is none."""
@@ -134,12 +143,14 @@ class GuestBook:
             started.set()
             while (event := await events.get()).kind is not GuestEventKind.GONE:
                 running.note(event)
-                if event.kind is GuestEventKind.RESET:
-                    self.on_reset(guest.uuid)
+                if event.kind is GuestEventKind.RESET and event.data.get("reason") != "snapshot-load":
+                    self.on_reset(running)
+                elif event.kind is GuestEventKind.PANICKED:
+                    self.on_panic(running)
         if self._guests.get(guest.uuid) is running:
             del self._guests[guest.uuid]
             if self.on_end is not None:
-                await self.on_end(guest.uuid, running.ended_well)
+                await self.on_end(running)
         try:
             await guest.quit()  # lets go of what was kept for it
         finally:

@@ -14,6 +14,7 @@ import structlog
 from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_services import DiskServiceVerbs
+from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
@@ -40,13 +41,17 @@ _log = structlog.get_logger(__name__)
 class LifeVerbs:
     """``bind-domain``, ``unbind-domain``, ``start-domain``, ``stop-domain``."""
 
-    def __init__(self, host: Host, disk_services: DiskServiceVerbs, consoles: Consoles) -> None:
+    def __init__(
+        self, host: Host, disk_services: DiskServiceVerbs, consoles: Consoles, failures: FailurePolicies
+    ) -> None:
         self._host = host
         self._disk_services = disk_services
         self._consoles = consoles
         self._stopping = Stopping(host, self.start_now)
+        self._failures = failures
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
+        host.guests.on_panic = self._guest_panicked
 
     # Verbs
 
@@ -222,7 +227,8 @@ class LifeVerbs:
                 await self._consoles.connect(domain.uuid, guest.console)
                 _log.info("guest-found", domain=domain.name)
             elif domain.started_at:
-                await self._guest_ended(domain.uuid, well=False)
+                # It may have been shut down in good order while nobody looked: no failure policy acts on that.
+                await self._note_end(domain, well=False)
         return is_any_alive
 
     async def end_guest(self, uuid: str) -> None:
@@ -252,19 +258,36 @@ class LifeVerbs:
         await running.guest.quit()
         await running.ended.wait()
 
-    async def _guest_ended(self, uuid: str, well: bool) -> None:
-        domain = self._host.store.domain_by_uuid(uuid)
+    async def _guest_ended(self, running: RunningGuest) -> None:
+        domain = self._host.store.domain_by_uuid(running.guest.uuid)
         if domain is None:
             return
-        await self.remove_taps(domain)
-        if domain.started_at and self._host.is_owner(uuid):
-            kind = EventKind.DOMAIN_STOPPED if well else EventKind.DOMAIN_CRASHED
-            self._host.save(replace(domain, started_at=0.0), kind)
+        crashed = await self._note_end(domain, well=running.ended_well)
+        if crashed and not running.failed:
+            self._failures.failed(domain, "its QEMU has ended")
 
-    def _guest_reset(self, uuid: str) -> None:
-        domain = self._host.store.domain_by_uuid(uuid)
-        if domain is not None:
-            self._host.events.publish(EventKind.DOMAIN_RESET, domain.name)
+    async def _note_end(self, domain: Domain, *, well: bool) -> bool:
+        """Clear away what belonged to a guest, and tell everybody; whether it is a crash of a guest of this host."""
+        await self.remove_taps(domain)
+        if not domain.started_at or not self._host.is_owner(domain.uuid):
+            return False
+        kind = EventKind.DOMAIN_STOPPED if well else EventKind.DOMAIN_CRASHED
+        self._host.save(replace(domain, started_at=0.0), kind)
+        return not well
+
+    def _guest_reset(self, running: RunningGuest) -> None:
+        domain = self._host.store.domain_by_uuid(running.guest.uuid)
+        if domain is not None and domain.started_at and self._host.is_owner(domain.uuid):
+            self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_RESET)
+
+    def _guest_panicked(self, running: RunningGuest) -> None:
+        domain = self._host.store.domain_by_uuid(running.guest.uuid)
+        if domain is None or not self._host.is_owner(domain.uuid):
+            return
+        self._host.events.publish(EventKind.DOMAIN_PANICKED, domain.name)
+        if not running.failed:
+            running.failed = True
+            self._failures.failed(domain, "its guest has panicked")
 
     def _check_stopped(self, domain: Domain) -> None:
         if self._host.guests.get(domain.uuid) is not None:
@@ -304,6 +327,7 @@ class LifeVerbs:
             qemu_version=facts.version,
             max_vcpus=most_vcpus(domain.constraints, len(self._host.size.strands)),
             root_ports=root_ports(domain),
+            panic_device=True,
         )
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:

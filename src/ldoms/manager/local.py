@@ -12,6 +12,7 @@ import psutil
 from ldoms.hypervisor.engine import Guest, RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.model.domain import ConsoleConstraint, Domain
@@ -75,7 +76,7 @@ class LocalMigrationHost:
                 network.switch: switches[network.switch] for network in domain.networks if network.switch in switches
             },
             volumes=volumes,
-            softstate=_SOFT_STATES.get(running.run_state, "") if running else "",
+            softstate=_soft_state(running) if running else "",
             dependants=tuple(
                 other.name for other in self._host.store.domains() if domain.name in other.constraints.masters
             ),
@@ -248,6 +249,10 @@ class LocalMigrationHost:
         first, last = self._host.config.network.data_ports
         taken = {*self._ports.values(), *tried}
         return next((port for port in range(first, last + 1) if port not in taken), None)
+
+
+def _soft_state(running: RunningGuest) -> str:
+    return "crashed" if running.panicked else _SOFT_STATES.get(running.run_state, "")
 
 
 def _paths(volumes: dict[str, Volume]) -> tuple[str, ...]:

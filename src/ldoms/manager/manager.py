@@ -12,6 +12,7 @@ from ldoms.manager.crypto import CryptoVerbs
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
+from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.listing import Listing
@@ -19,6 +20,7 @@ from ldoms.manager.local import LocalMigrationHost
 from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.networks import NetworkVerbs
+from ldoms.manager.panics import PanicVerbs
 from ldoms.manager.power_on import PowerOn
 from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.services import ServiceBook
@@ -55,7 +57,9 @@ class Manager:
         self.disk_services = DiskServiceVerbs(host, book)
         self.switches = SwitchVerbs(host, book)
         self.concentrators = ConcentratorVerbs(host, book)
-        self.life = LifeVerbs(host, self.disk_services, self.consoles)
+        self.failures = FailurePolicies(host)
+        self.life = LifeVerbs(host, self.disk_services, self.consoles, self.failures)
+        self.panics = PanicVerbs(host)
         self.configurations = ConfigurationVerbs(host)
         self.reconfiguration = Reconfiguration(host, self.vcpus, self.memory)
         self.power_on = PowerOn(
@@ -83,6 +87,7 @@ class Manager:
         await self.host.operations.close()
         await self.migrations.close()
         await self.target.close()
+        await self.failures.close()
         await self.consoles.close()
         await self.host.guests.close()
         await self.host.engine.close()

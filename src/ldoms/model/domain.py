@@ -151,6 +151,7 @@ class Machine:
         root_ports: PCI Express root ports that there are at least, so that some are spare for devices that are added
             while the guest runs; 0 = as many as devices.
         memory_max_mib: to which the memory of the guest can grow while it runs; 0 = it cannot.
+        panic_device: it has a device by which its kernel can tell that it has panicked.
     """
 
     type: str
@@ -160,6 +161,7 @@ class Machine:
     max_vcpus: int = 0
     root_ports: int = 0
     memory_max_mib: int = 0
+    panic_device: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ class EventKind(StrEnum):
     DOMAIN_STOPPED = "domain-stopped"
     DOMAIN_RESET = "domain-reset"
     DOMAIN_CRASHED = "domain-crashed"
+    DOMAIN_PANICKED = "domain-panicked"
+    FAILURE_POLICY_APPLIED = "failure-policy-applied"
     DOMAIN_DOUBLED = "domain-doubled"
     """A migration was settled by force although the other host was not lost: the guest may run twice."""
     SERVICES_CHANGED = "services-changed"

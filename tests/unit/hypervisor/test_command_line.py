@@ -53,7 +53,7 @@ def pretty(words: list[str]) -> str:
 
 GROWN = replace(
     KERNEL,
-    machine=replace(KERNEL.machine, memory_max_mib=16384),
+    machine=replace(KERNEL.machine, memory_max_mib=16384, panic_device=True),
     memory_mib=1028,
     added_memory_mib=512,
     boot_args="quiet",

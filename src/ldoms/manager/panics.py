@@ -1,0 +1,98 @@
+"""``panic-domain``: a guest's kernel is made to panic, and its memory kept for a debugger if that is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldoms.hypervisor.engine import Guest, GuestEventKind, RunState
+from ldoms.manager.guests import RunningGuest
+from ldoms.manager.host import Host
+from ldoms.manager.operations import Handle
+from ldoms.model.domain import Domain
+from ldoms.model.errors import HostError, RequestError
+from ldoms.model.operation import Operation
+
+KIND = "panic-domain"
+PANIC_S = 15.0
+"""How long a guest may take to show that it has panicked."""
+
+_SIGNS = (GuestEventKind.PANICKED, GuestEventKind.RESET, GuestEventKind.SHUT_DOWN, GuestEventKind.GONE)
+
+
+class PanicVerbs:
+    """``panic-domain``."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def begin(self, name: str, core: str, user: str) -> Operation:
+        """Begin to panic the guest of a domain; the operation goes on by itself.
+
+        Args:
+            name: of the domain.
+            core: file of this host that the guest's memory is written to first; empty = it is not.
+            user: who asked for it.
+
+        Raises:
+            RequestError: the domain is not active, or the file cannot be written so.
+            Busy: another operation holds the domain.
+        """
+        with self._host.changing(name, KIND) as domain:
+            running = self._require(domain)
+            path = _check_core(core) if core else None
+
+        async def work(handle: Handle) -> Mapping[str, Any]:
+            if path is not None:
+                await _keep_core(running.guest, path, handle)
+            await self._panic(name, running.guest, handle)
+            return {"core": str(path) if path else ""}
+
+        return self._host.operations.start(KIND, name, user, work, may_cancel=False)
+
+    def _require(self, domain: Domain) -> RunningGuest:
+        if domain.is_control:
+            raise RequestError(
+                "LDom primary is the host itself and cannot be panicked with this command", code="control-domain"
+            )
+        running = self._host.guests.get(domain.uuid)
+        if running is None or running.run_state is not RunState.RUNNING:
+            raise RequestError(f"LDom {domain.name} is not active", code="domain-not-active")
+        return running
+
+    async def _panic(self, name: str, guest: Guest, handle: Handle) -> None:
+        handle.update(phase="panic", progress=99)
+        with guest.events() as events:
+            await guest.inject_nmi()
+            try:
+                async with asyncio.timeout(PANIC_S):
+                    while (await events.get()).kind not in _SIGNS:
+                        pass
+            except TimeoutError as error:
+                raise HostError(
+                    f"LDom {name} was sent an NMI and shows no sign of a panic within {PANIC_S:g} s: a Linux guest must"
+                    " be told to panic on it ('sysctl kernel.unknown_nmi_panic=1' in the guest)",
+                    code="no-panic",
+                ) from error
+
+
+def _check_core(core: str) -> Path:
+    path = Path(core)
+    if not path.is_absolute() or any(character.isspace() and character != " " for character in core):
+        raise RequestError(f"the file for the core needs its full path, not '{core}'", code="bad-path")
+    if path.exists():
+        raise RequestError(f"{path} already exists: name a new file for the core", code="file-exists")
+    if not path.parent.is_dir():
+        raise RequestError(f"the directory {path.parent} does not exist", code="bad-path")
+    return path
+
+
+async def _keep_core(guest: Guest, path: Path, handle: Handle) -> None:
+    handle.update(phase="core", progress=0)
+    try:
+        await guest.dump(path, lambda percent: handle.update(progress=min(98, percent)))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
