@@ -33,8 +33,11 @@ test-fault: setup images  ## migrations with something broken in every phase
 bench: setup images  ## measure
 	$(BIN)/ldoms-bench migrations
 
-docs: python  ## write the manual pages below build/man
+docs: python  ## write the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man
+	mkdir -p build/completion
+	$(BIN)/ldm --completion bash > build/completion/ldm
+	$(BIN)/ldm --completion zsh > build/completion/_ldm
 
 lab-up: setup images  ## two hosts to play with: ldoms-lab exec t4-1 -- ldm list
 	$(BIN)/ldoms-lab up

@@ -29,7 +29,8 @@ members of the group ``ldoms`` may use it.
 
 Options stand before properties, properties (``name=value``) before operands. A property with an empty value is
 cleared. Commands that change something print nothing when they succeed, except for start-domain and stop-domain.
-``--help`` lists all commands or tells about one, and ``-V`` prints versions.
+``--help`` lists all commands or tells about one, and ``-V`` prints versions. ``--completion`` prints what a shell, bash
+or zsh, reads to complete commands, properties, and the names of what there is.
 
 A domain is ``inactive`` when it is only a description, ``bound`` when it has been given what it asks for, and
 ``active`` when its guest runs; ``suspended`` means that the guest stands still for the last part of a migration. What
@@ -95,7 +96,7 @@ def ldm_page() -> Iterator[str]:
     """The page of the command line."""
     yield from _head("LDM", "ldm", "the command line of the Logical Domains Manager")
     yield ".B ldm"
-    yield "[" + bold("--help") + " [\\fIcommand\\fR]] | " + bold("-V")
+    yield "[" + bold("--help") + " [\\fIcommand\\fR]] | " + bold("-V") + " | " + bold("--completion") + " \\fIshell\\fR"
     yield ".br\n.B ldm"
     yield "\\fIcommand\\fR [\\fIoptions\\fR] [\\fIproperties\\fR] \\fIoperands\\fR"
     yield ".SH DESCRIPTION"

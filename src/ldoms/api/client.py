@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
 
-from ldoms.api.exchange import DEFAULT_SOCKET, SOCKET_VARIABLE, Answer, connect, exchange
+from ldoms.api.exchange import ANSWER_S, DEFAULT_SOCKET, SOCKET_VARIABLE, Answer, connect, exchange
 from ldoms.model import errors
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, HostError, LdomsError
@@ -22,10 +22,17 @@ COMMAND_HEADER = "X-Ldm-Command"
 class Client:
     """Calls to the manager of this host."""
 
-    def __init__(self, path: str = "", command: str = "") -> None:
-        """Use the socket at `path`, or at ``$LDM_SOCKET``, or where ``ldmd`` has it; `command` is for the history."""
+    def __init__(self, path: str = "", command: str = "", answer_s: float = ANSWER_S) -> None:
+        """Make no connection yet.
+
+        Args:
+            path: of the socket; without it ``$LDM_SOCKET``, or where ``ldmd`` has it.
+            command: for the history.
+            answer_s: how long an answer may take.
+        """
         self._path = path or os.environ.get(SOCKET_VARIABLE, "") or DEFAULT_SOCKET
         self._command = command
+        self._answer_s = answer_s
         self.notices: list[str] = []
         """What the manager wants whoever typed the command to know, apart from the answers."""
 
@@ -89,7 +96,7 @@ class Client:
         return json.loads(data) if data else None
 
     def _send(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: str = "") -> Answer:
-        return exchange(connect(self._path), method, path, headers, body)
+        return exchange(connect(self._path, self._answer_s), method, path, headers, body)
 
     def _gone(self, error: Exception) -> HostError:
         if isinstance(error, PermissionError):

@@ -111,14 +111,14 @@ def _number(text: str | bytes, base: int) -> int:
         raise ConnectionError("what answers does not speak HTTP") from error
 
 
-def connect(path: str) -> socket.socket:
-    """A connection to the manager's socket.
+def connect(path: str, answer_s: float = ANSWER_S) -> socket.socket:
+    """A connection to the manager's socket, on which it may keep silent for so long.
 
     Raises:
         OSError: it is not there, or may not be used.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(ANSWER_S)
+    connection.settimeout(answer_s)
     try:
         connection.connect(path)
     except OSError:

@@ -42,6 +42,8 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] == "-V":
         return _version()
+    if words[0] in ("--complete", "--completion"):
+        return _complete(words[0], words[1:])
     command = find(words[0])
     short = () if any(option.flag == "-h" for option in command.options) else ("-h",)
     if words[1:] and words[1] in ("--help", *short):
@@ -52,6 +54,19 @@ def _run(words: list[str]) -> int:
     for notice in client.notices:
         complain(notice)
     return status
+
+
+def _complete(what: str, words: list[str]) -> int:
+    """For shells: what may be typed next, or what they need to ask for that."""
+    from ldoms.cli.completion import SHELLS, complete
+
+    if what == "--complete":
+        say_lines(complete(words))
+        return 0
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise UsageError(f"--completion: name a shell: {' or '.join(SHELLS)}")
+    say(SHELLS[words[0]].rstrip())
+    return 0
 
 
 def _version() -> int:

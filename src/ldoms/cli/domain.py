@@ -220,6 +220,6 @@ COMMANDS = (
         details="They count from the next start on. Those of add-variable have an effect; all others, such as"
         " boot-device, are kept and shown. auto-boot?=true starts the domain at power-on if it is bound.",
     ),
-    Command("remove-variable", "variable", "NAME... DOM", "remove boot variables", _remove_variables),
-    Command("list-variable", "variable", "[NAME...] DOM", "list boot variables", _list_variables, options=(JSON,)),
+    Command("remove-variable", "variable", "VARIABLE... DOM", "remove boot variables", _remove_variables),
+    Command("list-variable", "variable", "[VARIABLE...] DOM", "list boot variables", _list_variables, options=(JSON,)),
 )

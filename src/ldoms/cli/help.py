@@ -46,7 +46,7 @@ GROUPS = {
 def overview() -> Iterable[str]:
     """What ``ldm --help`` prints."""
     yield "Usage:"
-    yield " ldm [--help [command]] | -V | command [options] [properties] operands"
+    yield " ldm [--help [command]] | -V | --completion SHELL | command [options] [properties] operands"
     yield ""
     yield "Command(s) for each resource (aliases in parens):"
     for group, title in GROUPS.items():

@@ -287,7 +287,13 @@ COMMANDS = (
         "[DOM...]",
         "list domains",
         _list_domain,
-        options=(EXTENDED, LONG, Option("-o", "print only these parts", "FORMAT[,FORMAT...]"), PARSE, JSON),
+        options=(
+            EXTENDED,
+            LONG,
+            Option("-o", "print only these parts", "FORMAT[,FORMAT...]", tuple(FORMATS)),
+            PARSE,
+            JSON,
+        ),
         details=f"The formats are {', '.join(FORMATS)}. The STATUS section of format status is there as long as the"
         " domain takes part in a migration, on both hosts.",
     ),
@@ -317,7 +323,7 @@ COMMANDS = (
         "[ID]",
         "list commands that have changed something, or migrations",
         _list_history,
-        options=(Option("-o", "list migrations, not commands (ours)", "migration"), PARSE, JSON),
+        options=(Option("-o", "list migrations, not commands (ours)", "migration", ("migration",)), PARSE, JSON),
         details="With an ID, or the beginning of one, the report of that migration is printed.",
     ),
 )

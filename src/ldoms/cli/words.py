@@ -41,8 +41,10 @@ OPERANDS: Mapping[str, Offer] = {
     "HOST": Kind.TRUSTED,
     "USER@HOST:NEWNAME": Kind.TRUSTED,
     "VARIABLE": Kind.VARIABLE,
+    "NAME=VALUE": ("auto-boot?=", "boot-args=", "boot-device=", "boot-file=", "boot-initrd="),
     "BACKEND": Kind.FILE,
     "FILE": Kind.FILE,
+    "KIND": ("core", "cpu", "memory", "io", "crypto", "mau", "cmi"),
     "OPERATION": ("migration", "reconf", "memdr"),
 }
 """By the word, without brackets and dots."""
