@@ -237,8 +237,8 @@ def _print_figures(figures: dict[str, Any]) -> None:
         say(f"  {phase['name']:<18} {phase['seconds']:8.3f} s")
     say(f"  {'total':<18} {figures['total_s']:8.3f} s")
     suspension, earlier = figures["suspension_ms"], figures["longest_wait_before_ms"]
-    say(f"Suspension           {suspension['qemu']:.0f} ms by QEMU")
-    say(f"                     {suspension['stop_resume']:.0f} ms from stop to resumption by the hosts' clocks")
+    say(f"Suspension           {_shown(suspension['qemu'])} by QEMU")
+    say(f"                     {_shown(suspension['stop_resume'])} from stop to resumption by the hosts' clocks")
     say(f"Longest wait         {suspension['client']:.0f} ms of an SQL client ({earlier['client']:.0f} before)")
     say(f"                     {suspension['ping']:.0f} ms between answers to ping ({earlier['ping']:.0f} before)")
     tps = figures["tps"]
@@ -279,6 +279,11 @@ def _around(report: MigrationReport) -> Window:
 
 def _milliseconds(seconds: float | None) -> float:
     return -1.0 if seconds is None else round(seconds * 1000, 1)
+
+
+def _shown(milliseconds: float) -> str:
+    """A time, which a manager that was restarted meanwhile cannot know."""
+    return "unknown" if milliseconds < 0 else f"{milliseconds:.0f} ms"
 
 
 def _cache() -> Path:
