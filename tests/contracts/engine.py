@@ -234,6 +234,17 @@ async def check_a_guest_is_seen_to_be_past_its_firmware(bench: EngineBench) -> N
     assert await guest.has_driver()
 
 
+async def check_a_break_is_sent(bench: EngineBench) -> None:
+    """To a guest that is there, whether it runs or not; nobody else can be sent one."""
+    guest = await bench.engine.start(bench.spec())
+    await guest.send_break()
+    await guest.resume()
+    await guest.send_break()
+    await guest.quit()
+    with pytest.raises(HostError):
+        await guest.send_break()
+
+
 async def check_the_power_button_switches_off(bench: EngineBench) -> None:
     """The guest does it by itself, says so, and then its process ends."""
     guest = await bench.engine.start(bench.spec())

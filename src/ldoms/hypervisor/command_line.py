@@ -26,6 +26,8 @@ from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec
 FIRST_PORT_SLOT = 4
 PORTS = 160
 
+CONSOLE = "console"
+"""The character device of the serial line."""
 QMP_SOCKET = "qmp.sock"
 CONSOLE_SOCKET = "console.sock"
 AGENT_SOCKET = "agent.sock"
@@ -60,8 +62,8 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         "-S",
         *_server("qmp", spec.directory / QMP_SOCKET),
         *("-mon", "chardev=qmp,mode=control"),
-        *_server("console", spec.directory / CONSOLE_SOCKET),
-        *("-serial", "chardev:console"),
+        *_server(CONSOLE, spec.directory / CONSOLE_SOCKET),
+        *("-serial", f"chardev:{CONSOLE}"),
         *("-device", "virtio-serial-pci,id=serial,bus=pcie.0,addr=1"),
         *_server("agent", spec.directory / AGENT_SOCKET),
         *("-device", "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0"),

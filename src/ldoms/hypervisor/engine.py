@@ -317,6 +317,9 @@ class Guest(Protocol):
         True where that cannot be known.
         """
 
+    async def send_break(self) -> None:
+        """Send a break on its serial line."""
+
     async def quit(self) -> None:
         """End the process at once, and return when it is gone."""
 

@@ -173,6 +173,7 @@ class FakeGuest:
         self.hangs = False
         self.passes = 0
         self.announced = 0
+        self.breaks = 0
         self.placement = spec.placement
         self.refuses_to_run = False
         self.interrupted = 0
@@ -274,6 +275,11 @@ class FakeGuest:
         """As it is told."""
         await self._answer()
         return self.has_booted
+
+    async def send_break(self) -> None:
+        """Count it."""
+        await self._answer()
+        self.breaks += 1
 
     async def quit(self) -> None:
         """End it."""

@@ -19,6 +19,7 @@ from ldoms.hypervisor.agent import QemuAgent
 from ldoms.hypervisor.command_line import (
     ADDED_MEMORY,
     AGENT_SOCKET,
+    CONSOLE,
     CONSOLE_SOCKET,
     LOG_FILE,
     PID_FILE,
@@ -187,6 +188,10 @@ class QemuGuest:
             if any(word.startswith("VIRTIO_CONFIG_S_DRIVER_OK") for word in answer["status"]["statuses"]):
                 return True
         return False
+
+    async def send_break(self) -> None:
+        """Send a break on its serial line."""
+        await self._monitor.execute("chardev-send-break", {"id": CONSOLE})
 
     async def quit(self) -> None:
         """End the process at once, and return when it is gone."""
