@@ -18,7 +18,7 @@ from ldoms import __version__
 from ldoms.api.access import Services
 from ldoms.api.peer import HttpConnector
 from ldoms.api.server import Servers, make_app
-from ldoms.auth.callers import Groups
+from ldoms.auth.callers import Groups, may_use_console
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.passwords import Gatekeeper, PamPasswords
 from ldoms.hypervisor.confinement import Confinement, detect
@@ -100,6 +100,7 @@ async def _serve(places: Places) -> None:
         await servers.open_socket(places.socket)
         if config.network.address:
             await servers.open_port(config.network.address, config.network.port, certificates.server_context())
+        stack.callback(manager.consoles.hang_up)  # before the servers stop, which wait for whoever is connected
         _log.info(
             "ready",
             version=__version__,
@@ -160,7 +161,14 @@ def _make_manager(
         neighbours=neighbours,
         boot_id=_boot_id(places),
     )
-    return Manager(host, HttpConnector(certificates, config.network.port), Consoles())
+    return Manager(host, HttpConnector(certificates, config.network.port), _make_consoles(config, places))
+
+
+def _make_consoles(config: Config, places: Places) -> Consoles:
+    if not config.console.authorization:
+        return Consoles(places, config.host.name)
+    groups = Groups(config.auth.group, config.auth.review_group)
+    return Consoles(places, config.host.name, lambda uid, group: may_use_console(uid, group, groups))
 
 
 def _prepare_places(places: Places, stack: AsyncExitStack) -> None:

@@ -226,6 +226,7 @@ def _files(places: Places) -> Iterator[tuple[str, str]]:
     yield f"{places.state}/ldoms.db", "Domains, services, who owns what, migrations, history: back it up."
     yield f"{places.state}/host.key, host.crt, trust/", "The host's key and certificate, and the hosts that it trusts."
     yield str(places.domain("UUID")), "Sockets and log of one guest."
+    yield str(places.console_log("DOM")), "What the guest of a domain has said on its console."
     yield f"/etc/pam.d/{AuthConfig().pam_service}", "How passwords are checked."
 
 

@@ -291,7 +291,7 @@ def test_two_at_a_console(hosts: Hosts) -> None:
         first.expect("for both")
         second.expect("for both")
         second.type("echo from the second\r\n")
-        second.expect("Another user has the write permission of this console.")
+        second.expect("You do not have write access")
         first.type("\r~.")
         first.process.wait(TELNET_S)
         second.type("\r\necho still the second\r\n")

@@ -14,7 +14,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import ldoms
-from ldoms.api import routes_configuration, routes_domain, routes_host, routes_peer, routes_service
+from ldoms.api import routes_configuration, routes_console, routes_domain, routes_host, routes_peer, routes_service
 from ldoms.api.errors import STATUS
 from ldoms.checks.evaluate import RULES
 from ldoms.manager.config import Config
@@ -25,7 +25,7 @@ from unit.test_imports import LIBRARIES
 SOURCE = Path(ldoms.__file__).parent
 ROOT = SOURCE.parents[1]
 DOCS = ROOT / "docs"
-ROUTES = (routes_domain, routes_service, routes_configuration, routes_host, routes_peer)
+ROUTES = (routes_domain, routes_console, routes_service, routes_configuration, routes_host, routes_peer)
 ROLES = {"may_review": "review", "may_manage": "manage", "_migration_of": "token"}
 MODULES = {"python-pam": "pam", "qemu.qmp": "qemu"}
 """Packages that are imported under another name."""

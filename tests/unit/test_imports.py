@@ -20,15 +20,16 @@ INTERFACES = {"hypervisor", "storage", "net", "store", "auth"}
 CLIENTS = {"cli", "bench", "lab"}
 """They see the model and the client of the API, nothing else of us."""
 SERVER = {"api.access", "api.connections", "api.errors", "api.notices", "api.server", "api.peer", "api.wire"} | {
-    f"api.routes_{noun}" for noun in ("configuration", "domain", "host", "peer", "service")
+    f"api.routes_{noun}" for noun in ("configuration", "console", "domain", "host", "peer", "service")
 }
 
 ALLOWED: Mapping[str, set[str]] = {
     "model": set(),
     "checks": {"model"},
     **{room: {"model"} for room in INTERFACES},
+    "console": {"model"},
     "migration": {"model", "checks", *INTERFACES},
-    "manager": {"model", "checks", "migration", *INTERFACES},
+    "manager": {"model", "checks", "console", "migration", *INTERFACES},
     "api.wire": {"model"},
     "api.exchange": {"model"},
     "api.client": {"model", "api.exchange"},
@@ -49,7 +50,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "pam": {"auth"},
     "qemu": {"hypervisor"},
     "pyroute2": {"net", "lab"},
-    "telnetlib3": {"manager"},
+    "telnetlib3": {"console"},
     "fastapi": SERVER - {"api.wire", "api.peer", "api.connections"},
     "starlette": {"api.errors"},
     "uvicorn": {"api.server", "api.connections"},
@@ -57,7 +58,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "httpx": {"api.peer"},
     "rich": {"cli"},
     "psutil": {"hypervisor", "manager", "lab", "bench"},
-    "structlog": {"auth", "hypervisor", "migration", "manager", "api.access", "api.server", "daemon"},
+    "structlog": {"auth", "console", "hypervisor", "migration", "manager", "api.access", "api.server", "daemon"},
 }
 """Libraries, and the rooms that may import them (docs/dependencies.md)."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
@@ -17,6 +19,7 @@ from ldoms.model.findings import Finding
 T = TypeVar("T")
 
 COMMAND_HEADER = "X-Ldm-Command"
+CONSOLE_HEADER = "X-Ldm-Console"
 
 
 class Client:
@@ -80,12 +83,31 @@ class Client:
         except OSError as error:
             raise self._gone(error) from error
 
+    def converse(self, path: str, body: dict[str, Any]) -> Conversation:
+        """Begin to follow a console.
+
+        Raises:
+            LdomsError: the manager says no, or is not there.
+        """
+        try:
+            connection = connect(self._path)
+            answer = exchange(connection, "POST", path, self._command_header(), json.dumps(body))
+            if answer.status >= 400:
+                with answer:
+                    raise _error_of(answer.status, answer.read())
+        except OSError as error:
+            raise self._gone(error) from error
+        connection.settimeout(None)  # a guest may say nothing for days
+        return Conversation(self._path, connection, answer)
+
+    def _command_header(self) -> dict[str, str]:
+        return {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}")} if self._command else {}
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any] | None = None) -> Any:
-        headers = {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}")} if self._command else {}
         if query:
             path += "?" + urlencode(query, doseq=True)
         try:
-            with self._send(method, path, headers, "" if body is None else json.dumps(body)) as answer:
+            with self._send(method, path, self._command_header(), "" if body is None else json.dumps(body)) as answer:
                 status, data, notice = answer.status, answer.read(), answer.notice
         except OSError as error:
             raise self._gone(error) from error
@@ -104,6 +126,50 @@ class Client:
         return HostError(
             f"ldmd does not answer on {self._path}: is it running? ({error or type(error).__name__})", code="no-ldmd"
         )
+
+
+class Conversation:
+    """A console that is followed; what is typed goes over connections of its own."""
+
+    def __init__(self, path: str, connection: socket.socket, answer: Answer) -> None:
+        """Follow `answer`, which comes over `connection` from the socket at `path`."""
+        self._path = path
+        self._connection = connection
+        self._answer = answer
+        self._pieces = answer.pieces()
+        self._target = f"/consoles/{part(answer.headers.get(CONSOLE_HEADER.lower(), ''))}"
+
+    def read(self) -> bytes:
+        """What has come; empty at the end.
+
+        Raises:
+            HostError: the manager has gone away.
+        """
+        try:
+            return next(self._pieces, b"")
+        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+            raise HostError(f"the connection to the console was lost ({error})", code="no-ldmd") from error
+
+    def send(self, data: bytes) -> None:
+        """Type.
+
+        Raises:
+            LdomsError: the manager says no, or has gone away.
+        """
+        if not data:
+            return
+        try:
+            with exchange(connect(self._path), "POST", self._target, body=data) as answer:
+                status, text = answer.status, answer.read()
+        except OSError as error:
+            raise HostError(f"the connection to the console was lost ({error})", code="no-ldmd") from error
+        if status >= 400:
+            raise _error_of(status, text)
+
+    def close(self) -> None:
+        """Leave; may be called while another thread reads, which then reads the end."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 def part(name: str) -> str:

@@ -23,6 +23,7 @@ class Answer:
     Attributes:
         status: of HTTP.
         notice: what the manager wants whoever typed the command to know, percent-encoded; or empty.
+        headers: by their names in small letters.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -37,17 +38,13 @@ class Answer:
         if len(first) < 2 or not first[0].startswith(b"HTTP/1.") or not first[1].isdigit():
             raise ConnectionError("what answers does not speak HTTP")
         self.status = int(first[1])
-        self._length = ""
-        self._in_chunks = False
-        self.notice = ""
+        self.headers: dict[str, str] = {}
         while line := self._line():
             name, _, value = line.decode("latin-1").partition(":")
-            if name.lower() == "content-length":
-                self._length = value.strip()
-            elif name.lower() == "x-ldm-notice":
-                self.notice = value.strip()
-            elif name.lower() == "transfer-encoding":
-                self._in_chunks = value.strip().lower() == "chunked"
+            self.headers[name.lower()] = value.strip()
+        self._length = self.headers.get("content-length", "")
+        self._in_chunks = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        self.notice = self.headers.get("x-ldm-notice", "")
 
     def __enter__(self) -> Answer:
         return self
@@ -62,12 +59,12 @@ class Answer:
         Raises:
             OSError: it ends too early.
         """
-        return b"".join(self._pieces())
+        return b"".join(self.pieces())
 
     def lines(self) -> Iterator[bytes]:
         """Each line as soon as it is there, without its end."""
         rest = b""
-        for piece in self._pieces():
+        for piece in self.pieces():
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
         if rest:
@@ -83,7 +80,12 @@ class Answer:
         data = self.read()
         return json.loads(data) if data else None
 
-    def _pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[bytes]:
+        """Each part of it as soon as it is there, however long the next one takes.
+
+        Raises:
+            OSError: it ends too early.
+        """
         if not self._in_chunks:
             yield self._bytes(_number(self._length, 10)) if self._length else self._file.read()
             return
@@ -128,7 +130,11 @@ def connect(path: str, answer_s: float = ANSWER_S) -> socket.socket:
 
 
 def exchange(
-    connection: socket.socket, method: str, target: str, headers: Mapping[str, str] | None = None, body: str = ""
+    connection: socket.socket,
+    method: str,
+    target: str,
+    headers: Mapping[str, str] | None = None,
+    body: str | bytes = "",
 ) -> Answer:
     """Send a request, and read the head of its answer.
 
@@ -137,16 +143,16 @@ def exchange(
         method: of HTTP.
         target: path and query below the prefix, in ASCII.
         headers: more of them, in ASCII.
-        body: JSON, or nothing.
+        body: JSON as text, or bytes as they are, or nothing.
 
     Raises:
         OSError: the connection broke.
     """
-    data = body.encode()
+    data, kind = (body.encode(), "json") if isinstance(body, str) else (body, "octet-stream")
     lines = [f"{method} {PREFIX}{target} HTTP/1.1", "Host: localhost", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
+        lines += [f"Content-Type: application/{kind}", f"Content-Length: {len(data)}"]
     try:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + data)
         return Answer(connection)

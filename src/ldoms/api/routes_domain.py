@@ -152,7 +152,7 @@ async def remove_network(known: Known, who: Changer, name: str, network: str) ->
 @router.put("/{name}/console", response_model=Domain)
 async def set_console(known: Known, who: Changer, name: str, body: wire.Properties) -> Any:
     """Say which console the domain is to have."""
-    return answer(known.manager.domains.set_console(name, body.properties))
+    return answer(await known.manager.vcons.set(name, body.properties))
 
 
 @router.post("/{name}/migrate", response_model=Operation, status_code=202)

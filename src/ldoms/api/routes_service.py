@@ -64,6 +64,12 @@ async def add_concentrator(known: Known, who: Changer, body: wire.NewService) ->
     known.manager.concentrators.add(body.name, body.domain, body.properties.get("port-range", ""))
 
 
+@router.patch("/concentrators/{name}", status_code=204)
+async def set_concentrator(known: Known, who: Changer, name: str, body: wire.Properties) -> None:
+    """Give a console concentrator other ports; property ``port-range``."""
+    known.manager.concentrators.set(name, body.properties.get("port-range", ""))
+
+
 @router.delete("/concentrators/{name}", status_code=204)
 async def remove_concentrator(known: Known, who: Changer, name: str, force: bool = False) -> None:
     """Remove a console concentrator."""

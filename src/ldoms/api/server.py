@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ldoms import __version__
-from ldoms.api import routes_configuration, routes_domain, routes_host, routes_peer, routes_service
+from ldoms.api import routes_configuration, routes_console, routes_domain, routes_host, routes_peer, routes_service
 from ldoms.api.access import Services
 from ldoms.api.connections import ConnectionProtocol
 from ldoms.api.errors import add_error_handlers
@@ -33,7 +33,7 @@ def make_app(services: Services) -> FastAPI:
     """The application, which does everything with `services`."""
     app = FastAPI(title="ldoms", version=__version__, description="The Logical Domains Manager for Linux")
     app.state.services = services
-    for routes in (routes_domain, routes_service, routes_configuration, routes_host, routes_peer):
+    for routes in (routes_domain, routes_console, routes_service, routes_configuration, routes_host, routes_peer):
         app.include_router(routes.router)
     add_error_handlers(app)
     app.add_middleware(Notices, manager=services.manager)

@@ -14,6 +14,8 @@ COMMAND_HEADER = "X-Ldm-Command"
 """The command line behind a request, for ``ldm list-history``."""
 NOTICE_HEADER = "X-Ldm-Notice"
 """Of an answer: what `ldm` has to tell whoever typed the command, percent-encoded."""
+CONSOLE_HEADER = "X-Ldm-Console"
+"""The id of a client of a console, in the answer that it follows."""
 
 
 class _Body(BaseModel):

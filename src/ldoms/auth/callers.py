@@ -9,6 +9,9 @@ from enum import IntEnum
 
 from ldoms.model.errors import NotAuthorized
 
+CONSOLE_GROUP = "ldoms-console-"
+"""Before the name of a console group: the group of users who may use its consoles, and nothing else."""
+
 
 class Role(IntEnum):
     """What a caller may do; each includes the ones before."""
@@ -71,6 +74,22 @@ def local_caller(uid: int, groups: Groups) -> Caller:
     except KeyError:
         return Caller(f"uid {uid}", Role.MANAGE if uid == 0 else Role.NOBODY, "local", groups)
     return Caller(user, role_of(user, groups), "local", groups)
+
+
+def may_use_console(uid: int | None, console_group: str, groups: Groups) -> bool:
+    """Whether a user of this host may use the consoles of a group.
+
+    Those who may manage may, and the members of the group ``ldoms-console-`` and the console group's name.
+    """
+    if uid is None:
+        return False
+    who = local_caller(uid, groups)
+    if who.role >= Role.MANAGE:
+        return True
+    try:
+        return _is_member(pwd.getpwuid(uid), f"{CONSOLE_GROUP}{console_group}")
+    except KeyError:
+        return False
 
 
 def role_of(user: str, groups: Groups) -> Role:

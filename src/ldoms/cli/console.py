@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ldoms.api.client import Client, part
-from ldoms.cli.command import Command, Words
+from ldoms.cli.command import Command, Option, Words
 from ldoms.cli.options import UNUSED
 
 
 def _add_vcc(client: Client, words: Words) -> int:
     name, domain = words.operands
     client.post("/concentrators", {"name": name, "domain": domain, "properties": dict(words.properties)})
+    return 0
+
+
+def _set_vcc(client: Client, words: Words) -> int:
+    client.patch(f"/concentrators/{part(words.operands[0])}", {"properties": dict(words.properties)})
     return 0
 
 
@@ -20,6 +28,21 @@ def _remove_vcc(client: Client, words: Words) -> int:
 
 def _set_console(client: Client, words: Words) -> int:
     client.put(f"/domains/{part(words.operands[0])}/console", {"properties": dict(words.properties)})
+    return 0
+
+
+def _console(client: Client, words: Words) -> int:
+    from ldoms.cli.terminal import converse, raw_terminal
+
+    conversation = client.converse(f"/domains/{part(words.operands[0])}/console", {"force": words.has("-f")})
+    source, sink = sys.stdin.fileno(), sys.stdout.fileno()
+    try:
+        with raw_terminal(source):
+            converse(conversation, source, sink)
+    finally:
+        conversation.close()
+        if os.isatty(sink):
+            os.write(sink, b"\r\n")
     return 0
 
 
@@ -34,6 +57,15 @@ COMMANDS = (
         details="port-range=5000-5100 are the TCP ports on loopback, one for each bound domain; any telnet client"
         " can use them.",
     ),
+    Command(
+        "set-vcc",
+        "vcc",
+        "VCC",
+        "give a console concentrator other ports",
+        _set_vcc,
+        properties=("port-range",),
+        details="Ports that bound domains have, or others ask for, must be among them.",
+    ),
     Command("remove-vcc", "vcc", "VCC", "remove a console concentrator", _remove_vcc, options=(UNUSED,)),
     Command(
         "set-vcons",
@@ -41,7 +73,22 @@ COMMANDS = (
         "DOM",
         "say which console a domain is to have",
         _set_console,
-        properties=("port", "group", "service"),
-        details="An empty value means: any port, the domain's name as group, any console concentrator.",
+        properties=("port", "group", "service", "log"),
+        details="An empty value means: any port, the domain's name as group, any console concentrator, log=on."
+        " Domains of one group share a port, and a menu there. A bound domain gets its new console at once; of an"
+        " active one only log= can be changed. log=on keeps what the guest says in"
+        " /var/lib/ldoms/consoles/DOM/console-log.",
+    ),
+    Command(
+        "console",
+        "vcons",
+        "DOM",
+        "use the console of a bound domain from here (ours)",
+        _console,
+        options=(Option("-f", "take write access away from whoever has it"),),
+        details="Shows what was said last, and then goes on. At the beginning of a line, ~. leaves, ~? lists what else"
+        " there is, and ~~ types a tilde. The first client of a console writes, the others read. Without a terminal,"
+        " what comes from standard input is typed, and the console is left when there is no more and the guest has"
+        " been silent for a second, after five at the latest.",
     ),
 )

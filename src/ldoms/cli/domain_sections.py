@@ -240,10 +240,11 @@ def console(view: DomainView) -> Iterable[Section]:
         return
     service = domain.bindings.console_service if domain.bindings else domain.console.service
     port = domain.bindings.console_port if domain.bindings else domain.console.port
-    group = domain.console.group or domain.name
+    group = domain.console_group
     shown = f"{service}@primary" if service else ""
-    line = columns(CONSOLE_WIDTHS, [group, shown, port or "", "off"])
-    yield Section("VCONS", [heading, line], [record("VCONS", group=group, service=shown, port=port or "", log="off")])
+    log = "on" if domain.console.log else "off"
+    line = columns(CONSOLE_WIDTHS, [group, shown, port or "", log])
+    yield Section("VCONS", [heading, line], [record("VCONS", group=group, service=shown, port=port or "", log=log)])
 
 
 def channels(view: DomainView) -> Iterable[Section]:

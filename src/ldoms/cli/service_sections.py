@@ -30,7 +30,7 @@ def concentrators(services: Services, domains: Sequence[Domain] = (), *, owner: 
         lines.append(_row(VCC_WIDTHS, [service.name, ports], service.domain, owner))
         records.append(record("VCC", name=service.name, port_range=ports))
         clients = [
-            (f"{domain.console.group or domain.name}@{service.name}", domain.bindings.console_port)
+            (f"{domain.console_group}@{service.name}", domain.bindings.console_port)
             for domain in domains
             if domain.bindings and domain.bindings.console_service == service.name
         ]

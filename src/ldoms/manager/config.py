@@ -52,6 +52,10 @@ class Places:
         """Held and locked by the running manager."""
         return self.run / "ldmd.pid"
 
+    def console_log(self, domain: str) -> Path:
+        """The directory of the logs of a domain's console."""
+        return self.state / "consoles" / domain
+
     def domain(self, uuid: str) -> Path:
         """The run-time directory of a domain's guest."""
         return self.run / "domains" / uuid
@@ -162,6 +166,18 @@ class LdmdConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleConfig:
+    """Section ``[console]``: who may use the consoles of guests.
+
+    Attributes:
+        authorization: the ports admit only processes of root, of members of the group that ``[auth]`` names, and of
+            members of the group ``ldoms-console-GROUP`` for the console group GROUP.
+    """
+
+    authorization: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of the configuration; everything has a default."""
 
@@ -171,6 +187,7 @@ class Config:
     hypervisor: HypervisorConfig = field(default_factory=HypervisorConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     ldmd: LdmdConfig = field(default_factory=LdmdConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
 
 
 _SECTIONS = {
@@ -180,6 +197,7 @@ _SECTIONS = {
     "hypervisor": HypervisorConfig,
     "auth": AuthConfig,
     "ldmd": LdmdConfig,
+    "console": ConsoleConfig,
 }
 
 

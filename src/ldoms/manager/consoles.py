@@ -1,196 +1,329 @@
-"""Consoles of guests: one TCP port on loopback for each bound domain, for any telnet client."""
+"""The consoles of a host's guests: opened when a domain is bound, connected when its guest starts, logged, kept."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
-import telnetlib3
 
+from ldoms.console.groups import Client, Console, Group
+from ldoms.console.history import SIZE, History
+from ldoms.console.log import ConsoleLog
+from ldoms.console.telnet import CHUNK, MAX_BACKLOG, Port
+from ldoms.hypervisor.engine import Guest
+from ldoms.manager.config import Places
 from ldoms.model.domain import Domain
-from ldoms.model.errors import HostError
+from ldoms.model.errors import HostError, NotFound, RequestError
 
-LOOPBACK = "127.0.0.1"
-NEGOTIATION_S = 0.5
-"""How long a client may take to tell its wishes; one that knows no telnet says nothing at all."""
 CONNECT_S = 2.0
-CHUNK = 4096
-MAX_BACKLOG = 256 * 1024
-"""Bytes that wait for a client which does not read them; what comes on top of that is lost to it."""
-
-# The words of vntsd: scripts wait for them.
-_BANNER = 'Connecting to console "{name}" in group "{group}" ....\r\nPress ~? for control options ..\r\n'
-_HELP = "\r\nVNTSD commands\r\n~. --exit from this console\r\n~? --this help\r\n"
-_READER = "\r\nAnother user has the write permission of this console.\r\n"
+HISTORY_FILE = "console.history"
 
 _log = structlog.get_logger(__name__)
+
+
+def admit_all(uid: int | None, group: str) -> bool:
+    """Whoever reaches a console's port may use it."""
+    return True
 
 
 class Consoles:
     """The consoles of a host."""
 
-    def __init__(self) -> None:
-        self._consoles: dict[str, _Console] = {}
+    def __init__(
+        self,
+        places: Places,
+        host: str,
+        admits: Callable[[int | None, str], bool] = admit_all,
+        ports: type[Port] = Port,
+    ) -> None:
+        """Prepare them.
 
-    @staticmethod
-    def can_listen(port: int) -> bool:
+        Args:
+            places: where logs and histories are.
+            host: its name, for the menus of groups.
+            admits: whether a process of that user, None if unknown, may use the port of that group.
+            ports: what listens.
+        """
+        self._places = places
+        self._host = host
+        self._admits = admits
+        self._ports = ports
+        self._groups: dict[int, _Group] = {}
+        self._consoles: dict[str, _Console] = {}
+        self._attachments: dict[str, Attachment] = {}
+
+    def can_listen(self, port: int) -> bool:
         """Whether a console could have that port: no other process has it."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                return False
-        return True
+        return port in self._groups or self._ports.is_free(port)
 
     async def open(self, domain: Domain) -> None:
-        """Open the port of a bound domain's console.
+        """Open the console of a bound domain: the port of its group, if that is not open yet.
 
         Raises:
-            HostError: another process has the port.
+            HostError: code ``port-taken``: another process, or another group, has the port.
         """
         assert domain.bindings is not None
-        port = domain.bindings.console_port
-        console = _Console(domain.name, domain.console.group or domain.name)
-        try:
-            await console.listen(port)
-        except OSError as error:
-            raise HostError(
-                f"console port {port} of LDom {domain.name} cannot be opened: {error.strerror}", code="port-taken"
-            ) from error
+        group = await self._open_group(domain.console_group, domain.bindings.console_port, domain.name)
+        log = ConsoleLog(self._places.console_log(domain.name))
+        history = self._history_file(domain.uuid)
+        known = history.read_bytes() if history.exists() else b""
+        if not known and domain.console.log:
+            known = log.tail(SIZE)
+        console = _Console(Console(domain.order, domain.name, History(known)), group, log)
+        console.set_log(on=domain.console.log)
+        group.group.consoles.append(console.console)
         self._consoles[domain.uuid] = console
 
-    async def connect(self, uuid: str, path: Path) -> None:
-        """Connect a domain's console to its guest, which has just been started or found again."""
+    async def connect(self, uuid: str, guest: Guest, *, afresh: bool = False) -> None:
+        """Connect a domain's console to its guest; `afresh` forgets what an earlier one has said."""
         console = self._consoles.get(uuid)
         if console is not None:
-            await console.connect(path)
+            if afresh:
+                console.console.history.clear()
+                self._history_file(uuid).unlink(missing_ok=True)
+            await console.connect(guest)
 
-    async def close_domain(self, uuid: str) -> None:
-        """Close the console of a domain."""
-        console = self._consoles.pop(uuid, None)
+    def set_log(self, domain: Domain) -> None:
+        """Begin or end to log, as the domain says."""
+        console = self._consoles.get(domain.uuid)
         if console is not None:
-            await console.close()
+            console.set_log(on=domain.console.log)
+
+    async def close_domain(self, uuid: str, reason: str = "") -> None:
+        """Close the console of a domain, and tell its clients why."""
+        console = self._consoles.pop(uuid, None)
+        if console is None:
+            return
+        await console.leave_guest()
+        console.log.close()
+        self._history_file(uuid).unlink(missing_ok=True)
+        name, group = console.console.name, console.group
+        group.group.remove(console.console, reason or f"The console of LDom {name} is closed.")
+        if not group.group.consoles:
+            del self._groups[group.number]
+            await group.close()
 
     async def close(self) -> None:
-        """Close all consoles."""
-        for uuid in list(self._consoles):
-            await self.close_domain(uuid)
+        """Let go of all consoles, for a restart: what they have said is kept."""
+        self.hang_up()
+        for uuid, console in self._consoles.items():
+            await console.leave_guest()
+            console.log.close()
+            self._keep_history(uuid, console.console.history)
+        for group in self._groups.values():
+            await group.close()
+        self._consoles, self._groups = {}, {}
+
+    def hang_up(self) -> None:
+        """Cut all clients of the API: the manager is about to stop."""
+        for attachment in list(self._attachments.values()):
+            attachment.client.say("\r\nldmd stops on this host; the guest goes on.\r\n")
+            attachment.client.end()
+
+    # Clients of the API
+
+    def attach(self, domain: Domain, *, force: bool) -> Attachment:
+        """A new client of a domain's console; with `force` it takes write access away from whoever has it.
+
+        Raises:
+            RequestError: the domain has no console.
+        """
+        if domain.is_control:
+            raise RequestError(
+                "LDom primary is the host itself and has no console here: use the host's own", code="control-domain"
+            )
+        console = self._consoles.get(domain.uuid)
+        if console is None:
+            raise RequestError(
+                f"LDom {domain.name} is not bound and has no console yet: bind it first ('ldm bind-domain"
+                f" {domain.name}')",
+                code="domain-inactive",
+            )
+        attachment = Attachment(console.group.group, console.console)
+        self._attachments[attachment.id] = attachment
+        if force:
+            attachment.client.take_over()
+        elif not attachment.client.has_write_access:
+            attachment.client.say("Another user has write access to this console; ~w takes it.\r\n")
+        return attachment
+
+    def attachment(self, identity: str) -> Attachment:
+        """A client of the API by its id.
+
+        Raises:
+            NotFound: it has left.
+        """
+        if identity not in self._attachments:
+            raise NotFound(f"console client {identity} was not found: it has left")
+        return self._attachments[identity]
+
+    async def follow(self, attachment: Attachment) -> AsyncIterator[bytes]:
+        """What a client is shown, until it is hung up on; then, or when nobody listens any more, it is forgotten."""
+        try:
+            while data := await attachment.next():
+                yield data
+        finally:
+            self._attachments.pop(attachment.id, None)
+            attachment.client.end()
+
+    # Inside
+
+    async def _open_group(self, name: str, number: int, domain: str) -> _Group:
+        known = self._groups.get(number)
+        if known is not None:
+            if known.group.name != name:
+                raise HostError(
+                    f"console port {number} of LDom {domain} belongs to the console group {known.group.name}",
+                    code="port-taken",
+                )
+            return known
+        group = Group(name, self._host)
+        made = _Group(number, group, self._ports(group, self._admits))
+        try:
+            await made.port.open(number)
+        except OSError as error:
+            raise HostError(
+                f"console port {number} of LDom {domain} cannot be opened: {error.strerror}", code="port-taken"
+            ) from error
+        self._groups[number] = made
+        return made
+
+    def _history_file(self, uuid: str) -> Path:
+        return self._places.domain(uuid) / HISTORY_FILE
+
+    def _keep_history(self, uuid: str, history: History) -> None:
+        path = self._history_file(uuid)
+        if path.parent.is_dir() and history.data:
+            try:
+                path.write_bytes(history.data)
+            except OSError as error:
+                _log.warning("console-history-lost", path=str(path), reason=str(error))
 
 
+class Attachment:
+    """A client of the API: a terminal that fetches what it is shown."""
+
+    def __init__(self, group: Group, console: Console) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self._waiting = bytearray()
+        self._is_cut = False
+        self._news = asyncio.Event()
+        self.client: Client = group.enter(self, console)
+
+    def show(self, data: bytes) -> None:
+        """Keep it, unless too much is waiting already."""
+        if len(self._waiting) < MAX_BACKLOG:
+            self._waiting += data
+            self._news.set()
+
+    def hang_up(self) -> None:
+        """Nothing more will come."""
+        self._is_cut = True
+        self._news.set()
+
+    async def next(self) -> bytes:
+        """What has come since the last time; empty at the end."""
+        while not self._waiting and not self._is_cut:
+            self._news.clear()
+            await self._news.wait()
+        data, self._waiting = bytes(self._waiting), bytearray()
+        return data
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group and its port."""
+
+    number: int
+    group: Group
+    port: Port
+
+    async def close(self) -> None:
+        self.group.close()
+        await self.port.close()
+
+
+@dataclass(eq=False)
 class _Console:
-    """One port, its clients, and the guest behind it. The first client writes, the others read."""
+    """A console and what is behind it: the socket of its guest, and its log."""
 
-    def __init__(self, name: str, group: str) -> None:
-        self._name = name
-        self._group = group
-        self._server: Any = None
-        self._clients: list[Any] = []
-        self._guest: asyncio.StreamWriter | None = None
-        self._reader: asyncio.Task[None] | None = None
+    console: Console
+    group: _Group
+    log: ConsoleLog
+    reader: asyncio.Task[None] | None = None
 
-    async def listen(self, port: int) -> None:
-        self._server = await telnetlib3.create_server(
-            host=LOOPBACK,
-            port=port,
-            shell=self._serve,
-            encoding=False,
-            connect_maxwait=NEGOTIATION_S,
-            compression=False,
-            timeout=0,
-        )
+    def set_log(self, *, on: bool) -> None:
+        self.console.on_output = self.log.write if on else lambda data: None
+        if not on:
+            self.log.close()
 
-    async def connect(self, path: Path) -> None:
-        await self._leave_guest()
+    async def connect(self, guest: Guest) -> None:
+        await self.leave_guest()
         try:
             async with asyncio.timeout(CONNECT_S):
-                reader, self._guest = await asyncio.open_unix_connection(path)
+                reader, writer = await asyncio.open_unix_connection(guest.console)
         except (OSError, TimeoutError) as error:
-            _log.warning("console-unreachable", domain=self._name, reason=str(error))
+            _log.warning("console-unreachable", domain=self.console.name, reason=str(error))
             return
-        self._reader = asyncio.create_task(self._read_guest(reader), name=f"console-{self._name}")
+        line = _Line(guest, writer, self.console.name)
+        self.console.line = line
+        self.reader = asyncio.create_task(self._read(reader, line), name=f"console-{self.console.name}")
 
-    async def close(self) -> None:
-        await self._leave_guest()
-        for client in list(self._clients):
-            # Not `close`, which would wait until the client has read everything.
-            client.transport.abort()
-        self._server.close()
-        await self._server.wait_closed()
-
-    async def _leave_guest(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
+    async def leave_guest(self) -> None:
+        if self.reader is not None:
+            self.reader.cancel()
             with suppress(asyncio.CancelledError):
-                await self._reader
-            self._reader = None
-        if self._guest is not None:
-            self._guest.close()
-            self._guest = None
+                await self.reader
+            self.reader = None
 
-    async def _read_guest(self, reader: asyncio.StreamReader) -> None:
-        with suppress(OSError):
-            while data := await reader.read(CHUNK):
-                for client in self._clients:
-                    if client.transport.get_write_buffer_size() < MAX_BACKLOG:
-                        client.write(data)
-
-    async def _serve(self, reader: Any, writer: Any) -> None:
-        writer.write(_BANNER.format(name=self._name, group=self._group).encode())
-        self._clients.append(writer)
+    async def _read(self, reader: asyncio.StreamReader, line: _Line) -> None:
+        # Whatever the clients do, QEMU is read from: a guest must never wait for whoever looks at it.
         try:
-            await self._read_client(reader, writer)
-        except (ConnectionError, EOFError):
-            pass
+            with suppress(OSError):
+                while data := await reader.read(CHUNK):
+                    self.console.said(data)
         finally:
-            self._clients.remove(writer)
-            writer.close()
-
-    async def _read_client(self, reader: Any, writer: Any) -> None:
-        escapes = _Escapes()
-        while data := await reader.read(CHUNK):
-            text, command = escapes.feed(data)
-            if text:
-                await self._write_guest(text, writer)
-            if command == b".":
-                return
-            if command == b"?":
-                writer.write(_HELP.encode())
-
-    async def _write_guest(self, data: bytes, writer: Any) -> None:
-        if writer is not self._clients[0]:
-            writer.write(_READER.encode())
-        elif self._guest is not None:
-            self._guest.write(data)
-            with suppress(ConnectionError):
-                await self._guest.drain()
+            self.console.line = None
+            line.close()
 
 
-class _Escapes:
-    """Finds ``~.`` and ``~?`` at the beginning of a line in what a client types."""
+class _Line:
+    """The serial line of a guest in QEMU. See `ldoms.console.groups.Line`."""
 
-    def __init__(self) -> None:
-        self._at_start = True
-        self._tilde = False
+    def __init__(self, guest: Guest, writer: asyncio.StreamWriter, name: str) -> None:
+        self._guest = guest
+        self._writer = writer
+        self._name = name
+        self._break: asyncio.Task[None] | None = None
+        self._held = bytearray()
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """What is meant for the guest, and the command if there was one; what follows a command is dropped."""
-        text = bytearray()
-        for code in data:
-            character = bytes([code])
-            if self._tilde:
-                self._tilde = False
-                if character in (b".", b"?"):
-                    self._at_start = True
-                    return bytes(text), character
-                text += b"~"
-            elif self._at_start and character == b"~":
-                self._tilde = True
-                continue
-            text += character
-            self._at_start = character in (b"\r", b"\n")
-        return bytes(text), b""
+    def write(self, data: bytes) -> None:
+        # A break goes another way: what is typed after it waits until it has arrived.
+        if self._break is not None:
+            self._held += data
+        # A guest that reads nothing holds up no more than this.
+        elif self._writer.transport.get_write_buffer_size() < MAX_BACKLOG:
+            self._writer.write(data)
+
+    def send_break(self) -> None:
+        if self._break is None:
+            self._break = asyncio.create_task(self._send_break(), name=f"break-{self._name}")
+
+    def close(self) -> None:
+        if self._break is not None:
+            self._break.cancel()
+        self._writer.close()
+
+    async def _send_break(self) -> None:
+        try:
+            await self._guest.send_break()
+        except HostError as error:
+            _log.warning("break-not-sent", domain=self._name, reason=error.message)
+        self._break = None
+        held, self._held = bytes(self._held), bytearray()
+        self.write(held)

@@ -1,4 +1,4 @@
-"""Domains as descriptions: made, changed, removed; with their variables and consoles."""
+"""Domains as descriptions: made, changed, removed; with their variables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ldoms.manager.host import Host
-from ldoms.manager.properties import check_unbound, choice_property, int_property, refuse_unknown
-from ldoms.model.domain import (
-    ConsoleConstraint,
-    Constraints,
-    CpuArch,
-    Domain,
-    FailurePolicy,
-)
+from ldoms.manager.properties import choice_property, int_property, refuse_unknown
+from ldoms.model.domain import Constraints, CpuArch, Domain, FailurePolicy
 from ldoms.model.errors import AlreadyExists, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.identity import check_name, hostid_of
@@ -123,42 +117,6 @@ class DomainVerbs:
                 if left.pop(variable, None) is None:
                     raise NotFound(f"Variable {variable} was not found in LDom {name}")
             return self._host.save(replace(domain, variables=tuple(sorted(left.items()))))
-
-    # Console
-
-    def set_console(self, name: str, properties: Mapping[str, str]) -> Domain:
-        """Say which concentrator, port and group the console of a domain is to have.
-
-        Args:
-            name: of the domain.
-            properties: ``service``, ``port``, ``group``; an empty value means: any.
-        """
-        with self._host.changing(name, "set-vcons") as domain:
-            check_unbound(domain, "its console can be changed")
-            given = dict(properties)
-            console = domain.console
-            if "service" in given:
-                service = given.pop("service")
-                if service:
-                    self._host.store.services().concentrator(service)
-                console = replace(console, service=service)
-            if "group" in given:
-                group = given.pop("group")
-                console = replace(console, group=check_name(group, "console group") if group else "")
-            if "port" in given:
-                console = replace(console, port=int_property("port", given.pop("port") or "0"))
-            refuse_unknown(given)
-            self._check_port(console)
-            return self._host.save(replace(domain, console=console))
-
-    def _check_port(self, console: ConsoleConstraint) -> None:
-        concentrators = self._host.store.services().concentrators
-        if console.service:
-            concentrators = tuple(known for known in concentrators if known.name == console.service)
-        if console.port and not any(known.port_min <= console.port <= known.port_max for known in concentrators):
-            raise RequestError(
-                f"port {console.port} is not in the range of a virtual console concentrator", code="bad-property"
-            )
 
     # Inside
 

@@ -21,11 +21,11 @@ from ldoms.manager.operations import Handle
 from ldoms.manager.ports import pick_ports, port_of, root_ports
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
+from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
-from ldoms.model.errors import HostError, NoResources, RequestError
+from ldoms.model.errors import HostError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.operation import Operation
-from ldoms.model.services import ConsoleConcentrator
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 from ldoms.model.stopping import StopMode, StopOptions
 from ldoms.net.network import TapSpec, tap_name
@@ -42,10 +42,16 @@ class LifeVerbs:
     """``bind-domain``, ``unbind-domain``, ``start-domain``, ``stop-domain``."""
 
     def __init__(
-        self, host: Host, disk_services: DiskServiceVerbs, consoles: Consoles, failures: FailurePolicies
+        self,
+        host: Host,
+        disk_services: DiskServiceVerbs,
+        consoles: Consoles,
+        vcons: ConsoleVerbs,
+        failures: FailurePolicies,
     ) -> None:
         self._host = host
         self._disk_services = disk_services
+        self._vcons = vcons
         self._consoles = consoles
         self._stopping = Stopping(host, self.start_now)
         self._failures = failures
@@ -80,7 +86,7 @@ class LifeVerbs:
             if not domain.is_bound:
                 raise RequestError(f"LDom {name} is not bound", code="domain-inactive")
             self._check_stopped(domain)
-            await self._consoles.close_domain(domain.uuid)
+            await self._consoles.close_domain(domain.uuid, f"LDom {name} has been unbound: its console is closed.")
             return self._host.save(replace(domain, bindings=None), EventKind.DOMAIN_UNBOUND)
 
     async def start(self, name: str) -> Domain:
@@ -147,7 +153,7 @@ class LifeVerbs:
                 f"LDom {name} has no memory: give it some ('ldm set-memory 1G {name}')", code="no-memory-asked"
             )
         partition = self._host.partition()
-        concentrator, port = self._pick_console(domain)
+        concentrator, port = self._vcons.pick(domain)
         return Bindings(
             vcpus=partition.bind_vcpus(partition.pick_strands(constraints.vcpus, name)),
             memory=partition.pick_memory(align_up(constraints.memory_mib, BOUND_ALIGNMENT_MIB), name),
@@ -198,7 +204,7 @@ class LifeVerbs:
         guest = await self._host.engine.start(spec)
         running = await self._host.guests.enter(guest)
         undo.push_async_callback(self._end, running)
-        await self._consoles.connect(domain.uuid, guest.console)
+        await self._consoles.connect(domain.uuid, guest, afresh=not incoming)
         return guest
 
     async def find_guests(self) -> bool:
@@ -224,7 +230,7 @@ class LifeVerbs:
             if guest is not None:
                 is_any_alive = True
                 await self._host.guests.enter(guest)
-                await self._consoles.connect(domain.uuid, guest.console)
+                await self._consoles.connect(domain.uuid, guest)
                 _log.info("guest-found", domain=domain.name)
             elif domain.started_at:
                 # It may have been shut down in good order while nobody looked: no failure policy acts on that.
@@ -295,28 +301,6 @@ class LifeVerbs:
                 f"LDom {domain.name} is active: stop it first ('ldm stop-domain {domain.name}')", code="domain-active"
             )
 
-    def _pick_console(self, domain: Domain) -> tuple[str, int]:
-        concentrators = self._host.store.services().concentrators
-        if domain.console.service:
-            concentrators = tuple(known for known in concentrators if known.name == domain.console.service)
-        taken = {
-            other.bindings.console_port
-            for other in self._host.store.domains()
-            if other.bindings and other is not domain
-        }
-        for concentrator in concentrators:
-            for port in _candidates(concentrator, domain.console.port):
-                if port not in taken and self._consoles.can_listen(port):
-                    return concentrator.name, port
-        if not concentrators:
-            raise RequestError(
-                f"LDom {domain.name} cannot have a console: there is no virtual console concentrator; add one"
-                " ('ldm add-vcc port-range=5000-5100 primary-vcc0 primary')",
-                code="no-concentrator",
-            )
-        wish = f"port {domain.console.port} is taken" if domain.console.port else "no console port is free"
-        raise NoResources(f"LDom {domain.name} cannot have a console: {wish}", code="no-console-port")
-
     def _resolve_machine(self, domain: Domain) -> Machine:
         facts = self._host.engine.facts
         model, features = self._host.engine.resolve_cpu(domain.constraints.cpu_arch.value)
@@ -371,10 +355,3 @@ def _machine(domain: Domain) -> Machine:
 
 def _path(text: str) -> Path | None:
     return Path(text) if text else None
-
-
-def _candidates(concentrator: ConsoleConcentrator, wished: int) -> range:
-    everything = range(concentrator.port_min, concentrator.port_max + 1)
-    if not wished:
-        return everything
-    return range(wished, wished + 1) if wished in everything else range(0)

@@ -20,7 +20,7 @@ from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound, 
 from ldoms.model.events import EventKind
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
-from ldoms.model.migration import Description, DomainFacts, Preparation, TargetFacts
+from ldoms.model.migration import Description, DomainFacts, Preparation, Role, TargetFacts
 from ldoms.model.services import Volume
 from ldoms.model.sizes import MIB
 from ldoms.store import Store
@@ -96,7 +96,7 @@ class LocalMigrationHost:
         directory = self._host.places.domain(uuid)
         domain = self._host.store.domain_by_uuid(uuid)
         await self._life.end_guest(uuid)
-        await self._consoles.close_domain(uuid)
+        await self._consoles.close_domain(uuid, self._where_to(uuid))
         if domain is not None:
             await self._life.remove_taps(domain)
             with self._host.store.transaction():
@@ -129,7 +129,7 @@ class LocalMigrationHost:
             free_memory_mib=partition.free_memory_mib,
             available_memory_mib=psutil.virtual_memory().available // MIB,
             free_console_ports=free_ports,
-            console_groups=tuple(known.console.group or known.name for known in domains if known.is_bound),
+            console_groups=tuple(known.console_group for known in domains if known.is_bound),
             images=await self._inspect(volumes, description.beacon),
             boot_files=await self._boot_files(domain),
             free_data_port=self._free_data_port() is not None,
@@ -165,11 +165,13 @@ class LocalMigrationHost:
             name=name,
             order=store.next_position(),
             constraints=replace(moved.constraints, masters=masters),
-            console=ConsoleConstraint(),
+            console=ConsoleConstraint(log=moved.console.log),
             bindings=None,
         )
         if moved.bindings is None:
             return domain
+        if any(other.is_bound and other.console_group == name for other in known):
+            raise AlreadyExists(f"console group {name} already exists on {self.facts.name}")
         for network in domain.networks:
             store.services().switch(network.switch)
         if not preparation.active:
@@ -221,6 +223,13 @@ class LocalMigrationHost:
             self._configurations.save_after_migration(record.options)
 
     # Inside
+
+    def _where_to(self, uuid: str) -> str:
+        """What the clients of a console are told when its domain leaves this host."""
+        for record in self._host.store.migrations(unsettled=True):
+            if record.uuid == uuid and record.role is Role.SOURCE:
+                return f"LDom {record.name} has moved to {record.peer}: its console is there now."
+        return ""
 
     def _volumes(self, domain: Domain) -> dict[str, Volume]:
         """The volumes behind the disks of a domain, as far as this host has them, by ``volume@service``."""

@@ -25,6 +25,7 @@ from ldoms.manager.power_on import PowerOn
 from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.services import ServiceBook
 from ldoms.manager.switches import SwitchVerbs
+from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.manager.vcpus import VcpuVerbs
 from ldoms.migration.peer import Connector
 from ldoms.migration.target import TargetSide
@@ -37,8 +38,8 @@ class Manager:
     """Everything that `ldm` can ask of a host.
 
     Attributes:
-        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, life, migrations,
-            configurations, reconfiguration: the verbs, by what they act on.
+        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, vcons, life,
+            migrations, configurations, reconfiguration: the verbs, by what they act on.
         power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
         target: what other hosts' managers call.
@@ -58,7 +59,8 @@ class Manager:
         self.switches = SwitchVerbs(host, book)
         self.concentrators = ConcentratorVerbs(host, book)
         self.failures = FailurePolicies(host)
-        self.life = LifeVerbs(host, self.disk_services, self.consoles, self.failures)
+        self.vcons = ConsoleVerbs(host, consoles)
+        self.life = LifeVerbs(host, self.disk_services, consoles, self.vcons, self.failures)
         self.panics = PanicVerbs(host)
         self.configurations = ConfigurationVerbs(host)
         self.reconfiguration = Reconfiguration(host, self.vcpus, self.memory)

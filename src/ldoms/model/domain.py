@@ -78,11 +78,16 @@ class VirtualNetwork:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleConstraint:
-    """What was asked of the console; empty means: any concentrator, any port, the domain's name as group."""
+    """What was asked of the console; empty means: any concentrator, any port, the domain's name as group.
+
+    Attributes:
+        log: what the guest says is kept in a file.
+    """
 
     service: str = ""
     group: str = ""
     port: int = 0
+    log: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,11 @@ class Domain:
     def is_bound(self) -> bool:
         """Whether resources are reserved for it (bound or active)."""
         return self.bindings is not None
+
+    @property
+    def console_group(self) -> str:
+        """The group of its console: domains of one group share a port."""
+        return self.console.group or self.name
 
     @property
     def macs(self) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def test_list_l_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str
         "group": "ldg1",
         "service": "primary-vcc0@primary",
         "port": "5000",
-        "log": "off",
+        "log": "on",
     }
 
 

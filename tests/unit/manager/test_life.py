@@ -155,7 +155,7 @@ def test_a_restart_finds_everything_again(tmp_path: Path, monkeypatch: pytest.Mo
         async def taken(self: object, domain: object) -> None:
             raise HostError("console port 5000 cannot be opened", code="port-taken")
 
-        monkeypatch.setattr("unit.migration.harness.NoConsoles.open", taken)
+        monkeypatch.setattr("ldoms.manager.consoles.Consoles.open", taken)
         manager = await host.start()
         assert state(manager) is DomainState.ACTIVE
         assert list(host.network.bridges) == ["vsw0"]

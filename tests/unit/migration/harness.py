@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ldoms.console.telnet import Port
 from ldoms.hypervisor.engine import RunState
 from ldoms.hypervisor.fake import FACTS, FakeEngine, FakeGuest, FakeWorld
 from ldoms.manager.config import Config, HostConfig, Places
@@ -36,20 +37,17 @@ DOMAIN = "ldg1"
 SETTLE_S = 3600.0
 
 
-class NoConsoles(Consoles):
-    """Consoles without ports."""
+class NoPort(Port):
+    """The port of a console group that nobody can reach."""
 
     @staticmethod
-    def can_listen(port: int) -> bool:
+    def is_free(port: int) -> bool:
         return True
 
-    async def open(self, domain: Any) -> None:
+    async def open(self, port: int) -> None:
         pass
 
-    async def connect(self, uuid: str, path: Path) -> None:
-        pass
-
-    async def close_domain(self, uuid: str) -> None:
+    async def close(self) -> None:
         pass
 
 
@@ -100,7 +98,7 @@ class FakeHost:
             random=random.Random(self.name),
             boot_id=self.boot_id,
         )
-        self.manager = Manager(host, FakeConnector(self.link), NoConsoles())
+        self.manager = Manager(host, FakeConnector(self.link), Consoles(host.places, self.name, ports=NoPort))
         await self.manager.start()
         self.link.targets[self.name] = self.manager.target
         return self.manager
