@@ -254,6 +254,8 @@ class LinuxBench:
         self._space = space
         self.network = LinuxNetwork()
         self.ip("link add up0 type veth peer name up1")
+        self.ip("link set up0 up")
+        self.ip("link set up1 up")
 
     def ip(self, words: str) -> str:
         """What `ip` says inside."""
@@ -275,6 +277,31 @@ class LinuxBench:
         self.ip("link set way0 up")
         self.ip("address add 198.51.100.1/24 dev way0")
         return "198.51.100.2"
+
+    def limits(self, tap: str) -> tuple[int, int]:
+        shaper = tap.replace("vnet", "vifb")
+        has_way_round = "vifb" in self.tc(f"filter show dev {tap} parent ffff:")
+        return self._rate(tap), self._rate(shaper) if has_way_round else 0
+
+    def _rate(self, name: str) -> int:
+        (qdisc, *_) = json.loads(self.tc(f"-j qdisc show dev {name} root")) or [{}]
+        return int(qdisc["options"]["rate"]) * 8 if qdisc.get("kind") == "tbf" else 0
+
+    def tc(self, words: str) -> str:
+        """What `tc` says inside."""
+        return self._space.run(["tc", *words.split()])
+
+    def guarded(self) -> set[str]:
+        rules = json.loads(self._space.run(["nft", "-j", "list", "ruleset"]))["nftables"]
+        chains = {entry["chain"]["name"] for entry in rules if "chain" in entry}
+        taps = {name.removeprefix(end) for name in chains for end in ("from-", "to-") if name.startswith(end)}
+        assert chains == {f"{end}-{tap}" for tap in taps for end in ("from", "to")} | (
+            {"sent", "delivered"} if taps else set()
+        )
+        return taps
+
+    def plug(self, *, plugged: bool) -> None:
+        self.ip(f"link set up1 {'up' if plugged else 'down'}")
 
     def no_way(self) -> str:
         return "203.0.113.1"

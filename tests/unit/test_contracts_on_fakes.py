@@ -84,6 +84,15 @@ class FakeNetworkBench:
         self.network.mtu = mtu
         return "192.0.2.1"
 
+    def limits(self, tap: str) -> tuple[int, int]:
+        return (self.network.taps[tap][0].limit_bits_s,) * 2
+
+    def guarded(self) -> set[str]:
+        return {name for name, (tap, _) in self.network.taps.items() if not tap.guard.is_open}
+
+    def plug(self, *, plugged: bool) -> None:
+        self.network.set_carrier("up0", plugged)
+
     def no_way(self) -> str:
         return self.way(0)
 

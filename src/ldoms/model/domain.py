@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ldoms.model.errors import NotFound
 from ldoms.model.identity import CONTROL_DOMAIN
+from ldoms.model.vnet import Protection, Pvlan
 
 
 class DomainState(StrEnum):
@@ -65,6 +66,12 @@ class VirtualNetwork:
         id: the guest's ``network@ID``.
         mac: fixed when the interface is added; moves along.
         mtu: bytes; 0 = that of the switch.
+        pvid: VLAN of untagged frames.
+        vids: VLANs that the guest tags itself, in ascending order.
+        alt_macs: further MAC addresses that the guest may use.
+        maxbw_bits_s: limit of each direction; 0 = none.
+        allowed_ips: addresses and networks that the guest may use, with `Protection.IP_NOSPOOF`.
+        kept: properties that nothing on Linux enforces, as they were set; kept and shown.
     """
 
     name: str
@@ -74,6 +81,18 @@ class VirtualNetwork:
     mtu: int = 0
     pvid: int = 1
     linkprop: str = ""
+    vids: tuple[int, ...] = ()
+    alt_macs: tuple[str, ...] = ()
+    pvlan: Pvlan | None = None
+    maxbw_bits_s: int = 0
+    allowed_ips: tuple[str, ...] = ()
+    protection: tuple[Protection, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """Every MAC address that it may use, its own first."""
+        return (self.mac, *self.alt_macs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +270,7 @@ class Domain:
     @property
     def macs(self) -> tuple[str, ...]:
         """Every MAC address that the domain holds."""
-        return (self.mac, *(network.mac for network in self.networks))
+        return (self.mac, *(mac for network in self.networks for mac in network.macs))
 
     def variable(self, name: str, default: str = "") -> str:
         """The value of a boot variable."""

@@ -9,6 +9,7 @@ from ldoms.model.identity import CONTROL_DOMAIN
 
 DEFAULT_MTU = 1500
 MIN_MTU, MAX_MTU = 1500, 16000
+DEFAULT_VLAN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class VirtualSwitch:
 
     Attributes:
         net_dev: the interface of the host that is its uplink, or an existing bridge to join; empty = none.
+        default_vlan_id: VLAN of untagged frames at the uplink, and of every vnet that names none.
+        pvid, vids: VLANs of the host's own interface at the switch: without and with a tag.
         mtu: bytes.
     """
 
@@ -75,6 +78,12 @@ class VirtualSwitch:
     linkprop: str = ""
     mode: str = ""
     inter_vnet_link: str = "on"
+    vids: tuple[int, ...] = ()
+
+    @property
+    def uses_vlans(self) -> bool:
+        """Whether it tells VLANs apart by itself, whatever is connected to it."""
+        return bool(self.vids) or (self.pvid, self.default_vlan_id) != (DEFAULT_VLAN, DEFAULT_VLAN)
 
 
 @dataclass(frozen=True, slots=True)

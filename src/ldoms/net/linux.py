@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ldoms.model.errors import HostError, RequestError
+from ldoms.model.netdev import NetDevice
 from ldoms.model.services import VirtualSwitch
+from ldoms.model.vnet import NetworkAbility
+from ldoms.net import guard, links, vlans
 from ldoms.net.network import TapSpec, switch_device
+from ldoms.net.shaping import put_limit, shaper_name
 
 T = TypeVar("T")
 LABEL = "ldoms "
+_IS_TAP = "vnet"
 
 
 class LinuxNetwork:
@@ -38,8 +45,34 @@ class LinuxNetwork:
         await _in_thread(lambda: _put_tap(tap, switch))
 
     async def remove_tap(self, name: str) -> None:
-        """Remove a tap."""
-        await _in_thread(lambda: _remove_link(name))
+        """Remove a tap with its limits and its guard."""
+        await _in_thread(lambda: _remove_tap(name))
+
+    async def sweep_taps(self, keep: Set[str]) -> None:
+        """Remove every tap of ours that is not to be kept."""
+        await _in_thread(lambda: _sweep_taps(keep))
+
+    async def abilities(self, switches: tuple[VirtualSwitch, ...]) -> tuple[NetworkAbility, ...]:
+        """What can be enforced here."""
+        return await _in_thread(lambda: _abilities(switches))
+
+    async def has_carrier(self, device: str) -> bool:
+        """Whether an interface is there, up, and connected."""
+        return await _in_thread(lambda: _has_carrier(device))
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever anything about an interface has changed."""
+        try:
+            listening = await _in_thread(links.listen)
+        except OSError as error:
+            raise HostError(f"cannot follow the interfaces of this host: {error}", code="network-refused") from error
+        async with links.changes(listening) as event:
+            yield event
+
+    async def devices(self) -> tuple[NetDevice, ...]:
+        """Every interface of the host with its counters."""
+        return await _in_thread(_devices)
 
     async def mtu_towards(self, address: str) -> int:
         """The MTU of the interface that packets to `address` leave by."""
@@ -63,7 +96,20 @@ def _put_switch(switch: VirtualSwitch) -> None:
             )
         ip.link("set", index=index, address=switch.mac, ifalias=f"{LABEL}{switch.name}")
         ip.link("set", index=index, mtu=switch.mtu, state="up")
+        if switch.uses_vlans:
+            _tell_vlans_apart(ip, index, switch)
+        elif vlans.filters_vlans(ip.get_links(index)[0]):
+            vlans.set_members(ip, index, switch.name, vlans.members(switch.pvid, switch.vids), is_bridge=True)
         _set_uplink(ip, index, switch)  # last: its guests reach each other also when the uplink is lost
+
+
+def _tell_vlans_apart(ip: Any, bridge: int, switch: VirtualSwitch) -> None:
+    """Have a bridge of ours filter VLANs; its own interface and its uplink get theirs."""
+    vlans.turn_on(ip, bridge, switch.name, switch.default_vlan_id)
+    vlans.set_members(ip, bridge, switch.name, vlans.members(switch.pvid, switch.vids), is_bridge=True)
+    uplink = _index(ip, switch.net_dev) if switch.net_dev else None
+    if uplink is not None and ip.get_links(uplink)[0].get_attr("IFLA_MASTER") == bridge:
+        vlans.set_members(ip, uplink, switch.name, vlans.uplink_members(switch.default_vlan_id))
 
 
 def _set_uplink(ip: Any, bridge: int, switch: VirtualSwitch) -> None:
@@ -78,6 +124,8 @@ def _set_uplink(ip: Any, bridge: int, switch: VirtualSwitch) -> None:
         )
     if wanted is not None:
         ip.link("set", index=wanted, mtu=switch.mtu, master=bridge, state="up")
+        if vlans.filters_vlans(ip.get_links(bridge)[0]):
+            vlans.set_members(ip, wanted, switch.name, vlans.uplink_members(switch.default_vlan_id))
 
 
 def _check_uplink(device: str) -> None:
@@ -112,10 +160,90 @@ def _put_tap(tap: TapSpec, switch: VirtualSwitch) -> None:
         bridge = _index(ip, bridge_name)
         if bridge is None:
             raise HostError(f"virtual switch {switch.name} has no bridge {bridge_name}", code="no-interface")
+        guard.put(tap.name, tap.guard)  # before anything can pass
         if _index(ip, tap.name) is None:
             ip.link("add", ifname=tap.name, kind="tuntap", mode="tap")
-        index = _index(ip, tap.name)
-        ip.link("set", index=index, ifalias=f"{LABEL}{tap.label}", mtu=tap.mtu, master=bridge, state="up")
+        index = int(ip.link_lookup(ifname=tap.name)[0])
+        alias = f"{LABEL}{tap.label}"
+        ip.link("set", index=index, ifalias=alias, mtu=tap.mtu)
+        put_limit(ip, index, shaper_name(tap.name), alias, tap.limit_bits_s)
+        ip.link("set", index=index, master=bridge)
+        ip.brport("set", index=index, isolated=int(tap.is_isolated))
+        _put_tap_vlans(ip, bridge, index, tap, switch)
+        ip.link("set", index=index, state="up")
+
+
+def _put_tap_vlans(ip: Any, bridge: int, index: int, tap: TapSpec, switch: VirtualSwitch) -> None:
+    filters = vlans.filters_vlans(ip.get_links(bridge)[0])
+    if tap.uses_vlans(switch) and not filters:
+        if switch.net_dev and _index(ip, switch.net_dev) == bridge:
+            raise HostError(
+                f"virtual switch {switch.name} is the bridge {switch.net_dev} of this host, which does not tell VLANs"
+                f" apart: 'ip link set {switch.net_dev} type bridge vlan_filtering 1' has it do so",
+                code="no-vlan-filtering",
+            )
+        _tell_vlans_apart(ip, bridge, switch)
+        filters = True
+    if filters:
+        vlans.set_members(ip, index, switch.name, vlans.members(tap.pvid, tap.vids))
+
+
+def _remove_tap(name: str) -> None:
+    for link in (name, shaper_name(name)):
+        _remove_link(link)
+    guard.remove(name)
+
+
+def _sweep_taps(keep: Set[str]) -> None:
+    kept = keep | {shaper_name(name) for name in keep}
+    with _netlink("look for taps that nobody uses") as ip:
+        ours = {str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links() if _label_of(link).startswith(LABEL)}
+    for name in ours - kept:
+        if name.startswith((_IS_TAP, shaper_name(_IS_TAP))):
+            _remove_link(name)
+    guard.sweep(keep)
+
+
+def _abilities(switches: tuple[VirtualSwitch, ...]) -> tuple[NetworkAbility, ...]:
+    with _netlink("look at the bridges of this host") as ip:
+        able = [_can_tell_vlans_apart(ip, switch) for switch in switches]
+    return (
+        *([NetworkAbility.VLAN_FILTERING] if able and all(able) else []),
+        *([NetworkAbility.PACKET_FILTER] if _can_guard() else []),
+    )
+
+
+def _can_tell_vlans_apart(ip: Any, switch: VirtualSwitch) -> bool:
+    joined = _get(ip, switch.net_dev) if switch.net_dev else None
+    if joined is not None and _is_bridge(joined):
+        return vlans.filters_vlans(joined)
+    bridge = _get(ip, switch_device(switch))
+    return bridge is not None and vlans.can_filter_vlans(bridge)
+
+
+@cache
+def _can_guard() -> bool:
+    return guard.is_possible()
+
+
+def _has_carrier(device: str) -> bool:
+    with _netlink(f"look at interface {device}") as ip:
+        link = _get(ip, device)
+        return link is not None and links.has_carrier(link)
+
+
+def _devices() -> tuple[NetDevice, ...]:
+    with _netlink("list the interfaces of this host") as ip:
+        found = list(ip.get_links())
+        names = [str(link.get_attr("IFLA_IFNAME")) for link in found]
+        return links.net_devices(found, ip.get_addr(), {name: _speed(name) for name in names})
+
+
+def _speed(name: str) -> int:
+    """Of an interface in Mbit/s; 0 where there is none."""
+    with suppress(OSError, ValueError):
+        return max(0, int(Path(f"/sys/class/net/{name}/speed").read_text()))
+    return 0
 
 
 def _remove_link(name: str) -> None:
