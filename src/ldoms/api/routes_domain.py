@@ -143,6 +143,12 @@ async def add_network(known: Known, who: Changer, name: str, body: wire.NewNetwo
     return answer(await known.manager.networks.add(name, body.name, body.switch, body.properties), 201)
 
 
+@router.patch("/{name}/networks/{network}", response_model=Domain)
+async def set_network(known: Known, who: Changer, name: str, network: str, body: wire.Properties) -> Any:
+    """Change a network interface; that of a running guest at once."""
+    return answer(await known.manager.networks.set(name, network, body.properties))
+
+
 @router.delete("/{name}/networks/{network}", response_model=Domain)
 async def remove_network(known: Known, who: Changer, name: str, network: str) -> Any:
     """Disconnect a network interface."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from ldoms.api import wire
@@ -18,6 +18,7 @@ from ldoms.model.errors import RequestError
 from ldoms.model.events import CommandRecord, Event
 from ldoms.model.host import HostView
 from ldoms.model.migration import MigrationReport
+from ldoms.model.netdev import NetDevices
 from ldoms.model.operation import Operation
 
 router = APIRouter(prefix=wire.PREFIX, tags=["host"])
@@ -30,6 +31,12 @@ MAX_SEQUENCE = (1 << 63) - 1
 async def show_host(known: Known, who: Reviewer) -> Any:
     """The host, and who holds which part of it."""
     return answer(known.manager.listing.host())
+
+
+@router.get("/network-devices", response_model=list[NetDevices])
+async def list_network_devices(known: Known, who: Reviewer, name: Annotated[list[str] | None, Query()] = None) -> Any:
+    """Network interfaces with their counters: those of the domains named, or of all."""
+    return answer(await known.manager.network_devices.of(name or ()))
 
 
 @router.get("/operations", response_model=list[Operation])

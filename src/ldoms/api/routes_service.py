@@ -47,9 +47,15 @@ async def remove_volume(known: Known, who: Changer, service: str, name: str, for
 
 
 @router.post("/switches", status_code=204)
-async def add_switch(known: Known, who: Changer, body: wire.NewService) -> None:
+async def add_switch(known: Known, who: Changer, body: wire.NewSwitch) -> None:
     """Make a virtual switch."""
-    await known.manager.switches.add(body.name, body.domain, body.properties)
+    await known.manager.switches.add(body.name, body.domain, body.properties, quick=body.quick)
+
+
+@router.patch("/switches/{name}", status_code=204)
+async def set_switch(known: Known, who: Changer, name: str, body: wire.SwitchProperties) -> None:
+    """Change a virtual switch, and the connections of the guests on it."""
+    await known.manager.switches.set(name, body.properties, quick=body.quick)
 
 
 @router.delete("/switches/{name}", status_code=204)

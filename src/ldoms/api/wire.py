@@ -57,6 +57,12 @@ class NewDisk(_Body):
     id: int | None = Field(default=None, ge=0)
 
 
+class SwitchProperties(Properties):
+    """Properties of a virtual switch; `quick`: its uplink need not be there."""
+
+    quick: bool = False
+
+
 class NewNetwork(Properties):
     """A network interface for a domain."""
 
@@ -69,6 +75,12 @@ class NewService(Properties):
 
     name: str
     domain: str
+
+
+class NewSwitch(NewService):
+    """A virtual switch; `quick`: its uplink need not be there."""
+
+    quick: bool = False
 
 
 class NewVolume(_Body):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldoms.checks import devices, hosts, machine
+from ldoms.checks import devices, hosts, machine, networks
 from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
 from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
@@ -26,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     Rule("image-locks", BOUND, devices.image_locks),
     Rule("boot-files", BOUND, devices.boot_files),
     Rule("switches", BOUND, devices.switches),
+    Rule("network-abilities", BOUND, networks.network_abilities),
     Rule("console", BOUND, devices.console),
     Rule("guest-runs", ACTIVE, machine.guest_runs),
     Rule("accelerator", ACTIVE, machine.accelerator),

@@ -13,7 +13,7 @@ from enum import StrEnum
 from ldoms.api.client import Client
 from ldoms.model.errors import LdomsError
 
-_PROPERTY = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>.*)", re.DOTALL)
+_PROPERTY = re.compile(r"(?P<name>[a-z][a-z0-9/-]*)=(?P<value>.*)", re.DOTALL)
 
 
 class UsageError(LdomsError):

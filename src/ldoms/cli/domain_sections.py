@@ -23,6 +23,7 @@ NETWORK_WIDTHS = (16, 27, 4, 10, 17, 6, 4, 20, 5)
 PEER_WIDTHS = (27, 17, 6, 4, 20, 5)
 DISK_WIDTHS = (16, 27, 4, 4, 7, 14)
 CONSOLE_WIDTHS = (16, 27, 6)
+KEPT_PROPERTIES = ("allowed-dhcp-cids", "priority", "cos", "custom", "custom/max-mac-addrs", "custom/max-vlans")
 
 _FLAG_WORDS = (
     {"s": "starting"},
@@ -177,12 +178,14 @@ def network(view: DomainView, around: Surroundings, *, peers: bool = False) -> I
     for entry in view.domain.networks:
         service, device = _service(entry.switch, around), f"network@{entry.id}"
         mtu = entry.mtu or _switch_mtu(entry.switch, around)
+        vids, mode = _vids(entry.vids), dict(entry.kept).get("mode", "")
         lines.append(
             columns(
                 NETWORK_WIDTHS,
-                [entry.name, service, entry.id, device, entry.mac, "", entry.pvid, "", mtu, entry.linkprop],
+                [entry.name, service, entry.id, device, entry.mac, mode, entry.pvid, vids, mtu, entry.linkprop],
             )
         )
+        lines += [f"    {name}={value}" for name, value in network_extras(entry).items() if value]
         records.append(
             record(
                 "VNET",
@@ -190,12 +193,13 @@ def network(view: DomainView, around: Surroundings, *, peers: bool = False) -> I
                 dev=device,
                 service=service,
                 mac_addr=entry.mac,
-                mode="",
+                mode=mode,
                 pvid=entry.pvid,
-                vid="",
+                vid=vids,
                 mtu=mtu,
                 linkprop=entry.linkprop,
                 id=entry.id,
+                **network_extras(entry),
             )
         )
         if peers:
@@ -203,6 +207,29 @@ def network(view: DomainView, around: Surroundings, *, peers: bool = False) -> I
             lines += shown
             records += parsed
     yield Section("NETWORK", lines, records)
+
+
+def network_extras(entry: VirtualNetwork) -> dict[str, str]:
+    """Properties of a network interface that have no column; what is not set is empty."""
+    kept = dict(entry.kept)
+    return {
+        "alt-mac-addrs": ",".join(entry.alt_macs),
+        "pvlan": str(entry.pvlan or ""),
+        "protection": ",".join(entry.protection),
+        "allowed-ips": ",".join(entry.allowed_ips),
+        "maxbw": format_bandwidth(entry.maxbw_bits_s),
+        **{name: kept.get(name, "") for name in KEPT_PROPERTIES},
+    }
+
+
+def format_bandwidth(bits_s: int) -> str:
+    """A limit as it is typed, in the largest unit that divides it; empty = none."""
+    if not bits_s:
+        return ""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if bits_s % size == 0:
+            return f"{bits_s // size}{unit}"
+    return str(bits_s)  # of a domain that another manager has made
 
 
 def disk(view: DomainView, around: Surroundings) -> Iterable[Section]:
@@ -307,9 +334,9 @@ def _peers(domain: Domain, entry: VirtualNetwork, around: Surroundings) -> tuple
         switch = around.services.switch(entry.switch)
     except NotFound:
         return [], []
-    peers = [(f"{switch.name}@{switch.domain}", switch.mac, switch.pvid, switch.mtu)]
+    peers = [(f"{switch.name}@{switch.domain}", switch.mac, switch.pvid, _vids(switch.vids), switch.mtu)]
     peers += [
-        (f"{known.name}@{other.name}", known.mac, known.pvid, known.mtu or switch.mtu)
+        (f"{known.name}@{other.name}", known.mac, known.pvid, _vids(known.vids), known.mtu or switch.mtu)
         for other in around.domains
         if other.is_bound
         for known in other.networks
@@ -318,7 +345,11 @@ def _peers(domain: Domain, entry: VirtualNetwork, around: Surroundings) -> tuple
     indent = " " * 4
     lines = [indent + columns(PEER_WIDTHS, ["PEER", "MAC", "MODE", "PVID", "VID", "MTU", "LINKPROP"])]
     records = []
-    for name, address, pvid, mtu in peers:
-        lines.append(indent + columns(PEER_WIDTHS, [name, address, "", pvid, "", mtu]))
-        records.append(record("", peer=name, mac_addr=address, mode="", pvid=pvid, vid="", mtu=mtu))
+    for name, address, pvid, vids, mtu in peers:
+        lines.append(indent + columns(PEER_WIDTHS, [name, address, "", pvid, vids, mtu]))
+        records.append(record("", peer=name, mac_addr=address, mode="", pvid=pvid, vid=vids, mtu=mtu))
     return lines, records
+
+
+def _vids(vids: Sequence[int]) -> str:
+    return ",".join(map(str, vids))

@@ -48,10 +48,10 @@ def switches(services: Services, domains: Sequence[Domain] = (), *, owner: bool 
         return
     lines, records = [_row(VSW_WIDTHS, _VSW_HEADING, "LDOM", owner)], []
     for switch in services.switches:
-        device = f"switch@{switch.id}"
+        device, vids = f"switch@{switch.id}", ",".join(map(str, switch.vids))
         values = [
             *(switch.name, switch.mac, switch.net_dev, switch.id, device, switch.linkprop, switch.default_vlan_id),
-            *(switch.pvid, "", switch.mtu, switch.mode, switch.inter_vnet_link),
+            *(switch.pvid, vids, switch.mtu, switch.mode, switch.inter_vnet_link),
         ]
         lines.append(_row(VSW_WIDTHS, values, switch.domain, owner))
         records.append(
@@ -64,7 +64,7 @@ def switches(services: Services, domains: Sequence[Domain] = (), *, owner: bool 
                 id=switch.id,
                 default_vlan_id=switch.default_vlan_id,
                 pvid=switch.pvid,
-                vid="",
+                vid=vids,
                 mtu=switch.mtu,
                 linkprop=switch.linkprop,
                 mode=switch.mode,
@@ -72,7 +72,7 @@ def switches(services: Services, domains: Sequence[Domain] = (), *, owner: bool 
             )
         )
         peers = [
-            (f"{network.name}@{domain.name}", network.mac, network.pvid, network.mtu or switch.mtu, network.linkprop)
+            (f"{network.name}@{domain.name}", network, network.mtu or switch.mtu)
             for domain in domains
             if domain.is_bound
             for network in domain.networks
@@ -82,9 +82,11 @@ def switches(services: Services, domains: Sequence[Domain] = (), *, owner: bool 
         if peers:
             heading = ["PEER", "MAC", "PVID", "VID", "MTU", "MODE", "LINKPROP", "INTERVNETLINK"]
             lines.append(_INDENT + columns(widths, heading))
-        for peer, mac, pvid, mtu, linkprop in peers:
-            lines.append(_INDENT + columns(widths, [peer, mac, pvid, "", mtu, "", linkprop]))
-            records.append(record("", peer=peer, mac_addr=mac, pvid=pvid, vid="", mtu=mtu, linkprop=linkprop))
+        for peer, network, mtu in peers:
+            mac, pvid, linkprop = network.mac, network.pvid, network.linkprop
+            vids, mode = ",".join(map(str, network.vids)), dict(network.kept).get("mode", "")
+            lines.append(_INDENT + columns(widths, [peer, mac, pvid, vids, mtu, mode, linkprop]))
+            records.append(record("", peer=peer, mac_addr=mac, pvid=pvid, vid=vids, mtu=mtu, linkprop=linkprop))
     yield Section("VSW", lines, records)
 
 

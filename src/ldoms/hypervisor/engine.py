@@ -352,6 +352,13 @@ class Guest(Protocol):
                 the wish back, so that it may still let it go: `GuestEventKind.DEVICE_GONE` tells.
         """
 
+    async def set_link(self, device: str, *, up: bool) -> None:
+        """Plug the cable of ``network@ID`` in, or pull it out: the guest sees its interface gain or lose the link.
+
+        Raises:
+            HostError: it has no such interface.
+        """
+
     # Memory
 
     async def added_memory(self) -> AddedMemory | None:

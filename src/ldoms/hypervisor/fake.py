@@ -174,6 +174,7 @@ class FakeGuest:
         self.passes = 0
         self.announced = 0
         self.breaks = 0
+        self.links: dict[str, bool] = {}
         self.placement = spec.placement
         self.refuses_to_run = False
         self.interrupted = 0
@@ -293,6 +294,13 @@ class FakeGuest:
         """Note where it should run."""
         await self._answer()
         self.placement = placement
+
+    async def set_link(self, device: str, *, up: bool) -> None:
+        """Note it."""
+        await self._answer()
+        if device not in {network.device for network in self.spec.networks}:
+            raise HostError(f"set_link on LDom {self.spec.name}: QEMU says: no {device}", code="qemu-refused")
+        self.links[device] = up
 
     def cpu_seconds(self) -> tuple[float, ...]:
         """Nothing is used."""

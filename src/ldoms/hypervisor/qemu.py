@@ -251,6 +251,10 @@ class QemuGuest:
         """Ask the guest to let go of a device, and return when its back end is closed, too."""
         await self._devices.unplug(device, limit_s)
 
+    async def set_link(self, device: str, *, up: bool) -> None:
+        """Plug the cable of a network interface in, or pull it out."""
+        await self._monitor.execute("set_link", {"name": f"{device.replace('@', '')}-device", "up": up})
+
     # Memory
 
     async def added_memory(self) -> AddedMemory | None:

@@ -102,12 +102,16 @@ class NetworkConfig:
         port: of the manager there, and of the managers that it calls: the same on all hosts.
         data_address: where migration data are received; empty = the address that the source has called.
         data_ports: first and last port for migration data.
+        auto_inter_vnet_link_limit: a switch with ``inter-vnet-link=auto`` counts as ``off`` when more vnets are on it.
+        isolate_vnets: on a switch whose ``inter-vnet-link`` is ``off``, guests do not reach each other at all.
     """
 
     address: str = "0.0.0.0"  # noqa: S104
     port: int = MANAGER_PORT
     data_address: str = ""
     data_ports: tuple[int, ...] = DATA_PORTS
+    auto_inter_vnet_link_limit: int = 8
+    isolate_vnets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +289,8 @@ def _check(path: Path, config: Config) -> None:
         raise _bad(path, "[network] data_ports must be a list of two ports, the first and the last")
     if config.ldmd.autorecovery_policy not in (1, 2, 3):
         raise _bad(path, "[ldmd] autorecovery_policy must be 1 (log), 2 (tell) or 3 (restore)")
+    if config.network.auto_inter_vnet_link_limit < 0:
+        raise _bad(path, "[network] auto_inter_vnet_link_limit must not be negative")
     if config.hypervisor.accelerator not in ("auto", "kvm", "tcg"):
         raise _bad(path, '[hypervisor] accelerator must be "auto", "kvm" or "tcg"')
 

@@ -98,6 +98,7 @@ class GuestBook:
         self.on_end: OnEnd | None = None
         self.on_reset: OnEvent = lambda running: None
         self.on_panic: OnEvent = lambda running: None
+        self.on_resume: Callable[[], None] = lambda: None
 
     def get(self, uuid: str) -> RunningGuest | None:
         """The guest of a domain, or None if there is none."""
@@ -147,6 +148,8 @@ class GuestBook:
                     self.on_reset(running)
                 elif event.kind is GuestEventKind.PANICKED:
                     self.on_panic(running)
+                elif event.kind is GuestEventKind.RESUMED:
+                    self.on_resume()
         if self._guests.get(guest.uuid) is running:
             del self._guests[guest.uuid]
             if self.on_end is not None:

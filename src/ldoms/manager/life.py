@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ldoms.manager.operations import Handle
 from ldoms.manager.ports import pick_ports, port_of, root_ports
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
+from ldoms.manager.taps import Taps
 from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, RequestError
@@ -28,7 +29,6 @@ from ldoms.model.events import EventKind
 from ldoms.model.operation import Operation
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 from ldoms.model.stopping import StopMode, StopOptions
-from ldoms.net.network import TapSpec, tap_name
 
 MAX_VCPUS = 240
 """QEMU's PC has an interrupt number of eight bits for each, unless it also has an IOMMU."""
@@ -55,6 +55,7 @@ class LifeVerbs:
         self._consoles = consoles
         self._stopping = Stopping(host, self.start_now)
         self._failures = failures
+        self._taps = Taps(host)
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
         host.guests.on_panic = self._guest_panicked
@@ -243,12 +244,6 @@ class LifeVerbs:
         if running is not None:
             await self._end(running)
 
-    async def remove_taps(self, domain: Domain) -> None:
-        """Remove the host's ends of a domain's network interfaces."""
-        for network in domain.networks:
-            with suppress(HostError):
-                await self._host.network.remove_tap(tap_name(domain.order, network.id))
-
     async def settle_formats(self, domain: Domain) -> None:
         """Make sure that each disk has its volume, and each volume a known format."""
         for disk in domain.disks:
@@ -274,7 +269,7 @@ class LifeVerbs:
 
     async def _note_end(self, domain: Domain, *, well: bool) -> bool:
         """Clear away what belonged to a guest, and tell everybody; whether it is a crash of a guest of this host."""
-        await self.remove_taps(domain)
+        await self._taps.remove_all(domain)
         if not domain.started_at or not self._host.is_owner(domain.uuid):
             return False
         kind = EventKind.DOMAIN_STOPPED if well else EventKind.DOMAIN_CRASHED
@@ -316,13 +311,10 @@ class LifeVerbs:
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
         network = domain.network(name)
-        switch = self._host.store.services().switch(network.switch)
-        tap = tap_name(domain.order, network.id)
-        mtu = network.mtu or switch.mtu
-        undo.push_async_callback(self._host.network.remove_tap, tap)
-        await self._host.network.put_tap(TapSpec(tap, f"{domain.name}/{name}", mtu), switch)
+        undo.push_async_callback(self._taps.remove, domain, network)
+        tap = await self._taps.put(domain, network)
         device = f"network@{network.id}"
-        return NetworkSpec(device, tap, network.mac, mtu, port_of(domain, device))
+        return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
 
     async def _disk_spec(self, domain: Domain, name: str) -> DiskSpec:
         disk = domain.disk(name)

@@ -15,13 +15,14 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
+from ldoms.manager.taps import Taps
 from ldoms.model.domain import ConsoleConstraint, Domain
 from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.migration import Description, DomainFacts, Preparation, Role, TargetFacts
-from ldoms.model.services import Volume
+from ldoms.model.services import VirtualSwitch, Volume
 from ldoms.model.sizes import MIB
 from ldoms.store import Store
 
@@ -98,7 +99,7 @@ class LocalMigrationHost:
         await self._life.end_guest(uuid)
         await self._consoles.close_domain(uuid, self._where_to(uuid))
         if domain is not None:
-            await self._life.remove_taps(domain)
+            await Taps(self._host).remove_all(domain)
             with self._host.store.transaction():
                 self._host.store.delete_domain(uuid)
                 self._host.events.publish(EventKind.DOMAIN_REMOVED, domain.name)
@@ -134,6 +135,7 @@ class LocalMigrationHost:
             boot_files=await self._boot_files(domain),
             free_data_port=self._free_data_port() is not None,
             data_mtu=await host.network.mtu_towards(caller),
+            network_abilities=await host.network.abilities(_switches(domain, store)),
             busy=(f"operation {operation.kind} on LDom {name}",) if operation else (),
         )
 
@@ -266,3 +268,9 @@ def _soft_state(running: RunningGuest) -> str:
 
 def _paths(volumes: dict[str, Volume]) -> tuple[str, ...]:
     return tuple(volume.backend for volume in volumes.values())
+
+
+def _switches(domain: Domain, store: Store) -> tuple[VirtualSwitch, ...]:
+    """The switches of this host that a domain of another one will be connected to."""
+    wanted = {network.switch for network in domain.networks}
+    return tuple(switch for switch in store.services().switches if switch.name in wanted)

@@ -15,16 +15,19 @@ from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
+from ldoms.manager.links import GuestLinks
 from ldoms.manager.listing import Listing
 from ldoms.manager.local import LocalMigrationHost
 from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.migrations import MigrationVerbs
+from ldoms.manager.network_devices import NetworkDevices
 from ldoms.manager.networks import NetworkVerbs
 from ldoms.manager.panics import PanicVerbs
 from ldoms.manager.power_on import PowerOn
 from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.services import ServiceBook
 from ldoms.manager.switches import SwitchVerbs
+from ldoms.manager.taps import Taps
 from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.manager.vcpus import VcpuVerbs
 from ldoms.migration.peer import Connector
@@ -50,13 +53,14 @@ class Manager:
         self.consoles = consoles
         self.domains = DomainVerbs(host)
         self.disks = DiskVerbs(host)
-        self.networks = NetworkVerbs(host)
+        self.links = GuestLinks(host)
+        self.networks = NetworkVerbs(host, self.links)
         self.vcpus = VcpuVerbs(host)
         self.memory = MemoryVerbs(host)
         self.crypto = CryptoVerbs(host)
         book = ServiceBook(host)
         self.disk_services = DiskServiceVerbs(host, book)
-        self.switches = SwitchVerbs(host, book)
+        self.switches = SwitchVerbs(host, book, self.links)
         self.concentrators = ConcentratorVerbs(host, book)
         self.failures = FailurePolicies(host)
         self.vcons = ConsoleVerbs(host, consoles)
@@ -71,6 +75,7 @@ class Manager:
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
         self.listing = Listing(host, self.migrations)
+        self.network_devices = NetworkDevices(host)
 
     async def start(self) -> None:
         """Find everything again that is here from before, and go on with it."""
@@ -78,6 +83,8 @@ class Manager:
         await self.host.engine.place_control(self.host.control_placement())
         await self.switches.restore()
         is_any_alive = await self.life.find_guests()
+        await Taps(self.host).restore()
+        self.links.start()
         await self.power_on.look(is_any_alive=is_any_alive)
         await self.target.recover()
         await self.migrations.recover()
@@ -91,6 +98,7 @@ class Manager:
         await self.target.close()
         await self.failures.close()
         await self.consoles.close()
+        await self.links.close()
         await self.host.guests.close()
         await self.host.engine.close()
 

@@ -20,6 +20,7 @@ from ldoms.manager.life import LifeVerbs
 from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.restoring import Restored, Situation, restore
 from ldoms.manager.switches import SwitchVerbs
+from ldoms.manager.taps import Taps
 from ldoms.model.configuration import FACTORY_DEFAULT, Configuration, Recovery, guests_of
 from ldoms.model.dependencies import start_order
 from ldoms.model.domain import Domain
@@ -147,7 +148,7 @@ class PowerOn:
         loose = [domain for domain in before if domain.uuid not in situation.held]
         for domain in loose:
             await self._consoles.close_domain(domain.uuid)
-            await self._life.remove_taps(domain)
+            await Taps(self._host).remove_all(domain)
         kept = {switch.name for switch in restored.services.switches}
         for switch in situation.services.switches:
             if switch.name not in kept:

@@ -9,34 +9,41 @@ from dataclasses import replace
 import structlog
 
 from ldoms.manager.host import Host
-from ldoms.manager.properties import choice_property, int_property, refuse_unknown
+from ldoms.manager.links import GuestLinks
+from ldoms.manager.network_properties import changed_switch
+from ldoms.manager.properties import int_property
 from ldoms.manager.services import ServiceBook
-from ldoms.model.errors import AlreadyExists, HostError, RequestError
-from ldoms.model.services import DEFAULT_MTU, MAX_MTU, MIN_MTU, VirtualSwitch
+from ldoms.manager.taps import Taps
+from ldoms.model.errors import AlreadyExists, HostError, LdomsError, RequestError
+from ldoms.model.services import VirtualSwitch
+
+MAX_ID = 99999
+"""So that the name of the bridge fits into what the kernel takes."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SwitchVerbs:
-    """``add-vsw``, ``remove-vsw``."""
+    """``add-vsw``, ``set-vsw``, ``remove-vsw``."""
 
-    def __init__(self, host: Host, book: ServiceBook) -> None:
+    def __init__(self, host: Host, book: ServiceBook, links: GuestLinks) -> None:
         self._host = host
         self._book = book
+        self._links = links
+        self._taps = Taps(host)
 
-    async def add(self, name: str, domain: str, properties: Mapping[str, str]) -> None:
+    async def add(self, name: str, domain: str, properties: Mapping[str, str], *, quick: bool = False) -> None:
         """Make a virtual switch, a bridge of this host.
 
         Args:
             name: of the switch.
             domain: ``primary``.
-            properties: ``net-dev``, ``mtu``, ``mac-addr``, ``id``, ``linkprop``, ``mode``, ``inter-vnet-link``,
-                ``default-vlan-id``, ``pvid``.
+            properties: ``mac-addr``, ``id``, and those of `changed_switch`.
+            quick: an uplink that is not there yet is no obstacle.
         """
         given = dict(properties)
-        net_dev = given.pop("net-dev", "")
-        if net_dev:
-            await self._host.network.check_uplink(net_dev)
+        if given.get("net-dev") and not quick:
+            await self._host.network.check_uplink(given["net-dev"])
         mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         services = self._book.new(name, domain, "virtual switch", self._book.known.switches)
         taken = [switch.id for switch in services.switches]
@@ -44,30 +51,46 @@ class SwitchVerbs:
         number = int_property("id", wished) if wished else next(n for n in range(len(taken) + 1) if n not in taken)
         if number in taken:
             raise AlreadyExists(f"id {number} is taken by another virtual switch", code="id-in-use")
-        mtu = int_property("mtu", given.pop("mtu", "") or str(DEFAULT_MTU))
-        if not MIN_MTU <= mtu <= MAX_MTU:
-            raise RequestError(f"mtu={mtu} is out of range: use {MIN_MTU} to {MAX_MTU}", code="bad-property")
-        switch = VirtualSwitch(
-            name=name,
-            id=number,
-            mac=mac,
-            net_dev=net_dev,
-            mtu=mtu,
-            linkprop=choice_property("linkprop", given.pop("linkprop", ""), ("", "phys-state")),
-            mode=choice_property("mode", given.pop("mode", ""), ("", "sc")),
-            inter_vnet_link=choice_property(
-                "inter-vnet-link", given.pop("inter-vnet-link", "") or "on", ("on", "off", "auto")
-            ),
-        )
-        refuse_unknown(given)
+        if number > MAX_ID:
+            raise RequestError(f"id {number} is too high: {MAX_ID} is the last", code="bad-property")
+        switch = changed_switch(VirtualSwitch(name=name, id=number, mac=mac), given)
         self._book.save(replace(services, switches=(*services.switches, switch)))
         try:
             await self._host.network.put_switch(switch)
-        except HostError:
+        except HostError as error:
+            if quick and error.code == "no-interface":
+                return
             with suppress(HostError):
                 await self._host.network.remove_switch(switch)
             self._forget(name)
             raise
+
+    async def set(self, name: str, properties: Mapping[str, str], *, quick: bool = False) -> None:
+        """Change a virtual switch, and the taps of the guests on it.
+
+        Raises:
+            RequestError: a property makes no sense; a guest or a domain needs the MTU that there is.
+            HostError: the kernel refuses; the switch is as it was.
+        """
+        given = dict(properties)
+        old = self._book.known.switch(name)
+        if given.get("net-dev") and given["net-dev"] != old.net_dev and not quick:
+            await self._host.network.check_uplink(given["net-dev"])
+        mac = given.pop("mac-addr", "")
+        new = changed_switch(old, given)
+        if mac and mac != old.mac:
+            new = replace(new, mac=await self._host.pick_mac(mac))
+        if new.mtu < old.mtu:
+            self._check_mtu(new)
+        self._put(new)
+        try:
+            await self._taps.put_switch(old, new, quick=quick)
+        except HostError:
+            self._put(old)
+            with suppress(LdomsError):
+                await self._taps.follow_switch(name)
+            raise
+        self._links.look()
 
     async def remove(self, name: str, *, force: bool) -> None:
         """Remove a virtual switch; with `force` also if an inactive domain is to be connected to it."""
@@ -91,6 +114,28 @@ class SwitchVerbs:
                 _log.warning("switch-not-restored", switch=switch.name, reason=error.message)
 
     # Inside
+
+    def _put(self, switch: VirtualSwitch) -> None:
+        services = self._book.known
+        changed = tuple(switch if known.name == switch.name else known for known in services.switches)
+        self._book.save(replace(services, switches=changed))
+
+    def _check_mtu(self, switch: VirtualSwitch) -> None:
+        """Make sure that nobody needs a higher MTU than a switch is to have."""
+        old = self._book.known.switch(switch.name).mtu
+        for domain in self._host.store.domains():
+            active = self._host.guests.get(domain.uuid) is not None
+            for network in domain.networks:
+                mtu = network.mtu or (old if active else 0)
+                if network.switch == switch.name and mtu > switch.mtu:
+                    remedy = (
+                        "stop it first" if active else f"change that first ('ldm set-vnet mtu= {network.name} ...')"
+                    )
+                    raise RequestError(
+                        f"mtu={switch.mtu} is too low for virtual switch {switch.name}: network {network.name} of LDom"
+                        f" {domain.name} has MTU {mtu}; {remedy}",
+                        code="service-in-use",
+                    )
 
     def _forget(self, name: str) -> None:
         services = self._book.known

@@ -97,6 +97,7 @@ class TargetFacts:
         images: what it sees under the paths that its own volumes of the same names have.
         free_data_port: whether a port for migration data can be had.
         busy: operations under way that would be in the way, in words.
+        network_abilities: what can be enforced on the switches that the domain needs; see `ldoms.model.vnet`.
     """
 
     host: HostFacts
@@ -114,6 +115,7 @@ class TargetFacts:
     data_mtu: int = 0
     busy: tuple[str, ...] = ()
     masters: tuple[str, ...] = ()
+    network_abilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, TargetFacts
 from ldoms.model.partition import HostSize
 from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
+from ldoms.model.vnet import Protection, Pvlan, PvlanType
 
 VOLUME = "root@primary-vds0"
 MAC, NET_MAC = "00:14:4f:f8:00:01", "00:14:4f:f8:00:02"
@@ -97,6 +98,7 @@ def good() -> CheckFacts:
             images=(image("/b/ldg1.qcow2"),),
             boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "abc"),),
             data_mtu=1500,
+            network_abilities=("vlan-filtering", "packet-filter"),
         ),
         clock=ClockReading(0.01, 0.001),
         source_data_mtu=1500,
@@ -132,6 +134,14 @@ def target_qemu(**changes: Any) -> Facts:
 
 def source(**changes: Any) -> Facts:
     return lambda facts: replace(facts, source=replace(facts.source, **changes))
+
+
+def network(**changes: Any) -> Facts:
+    def change(facts: CheckFacts) -> CheckFacts:
+        (vnet,) = facts.domain.domain.networks
+        return of_domain(networks=(replace(vnet, **changes),))(facts)
+
+    return change
 
 
 def domain(**changes: Any) -> Facts:
@@ -212,6 +222,11 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("boot-files", target(boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "x"),)), ERROR, "not the same as on t4-1", "scp"),
     ("switches", services(switches=()), ERROR, "virtual switch primary-vsw0 of network vnet0 does not exist on t4-2", "ldm add-vsw primary-vsw0 primary"),
     ("switch-mtu", domain(mtus={"primary-vsw0": 9000}), ERROR, "network vnet0 has MTU 9000, and virtual switch primary-vsw0 on t4-2 has 1500", "mtu=9000"),
+    ("vlan-filtering", together(network(pvid=10), target(network_abilities=("packet-filter",))), ERROR, "network vnet0 has pvid=10, and virtual switch primary-vsw0 on t4-2 cannot tell VLANs apart", "CONFIG_BRIDGE_VLAN_FILTERING"),
+    ("vlan-filtering", together(network(vids=(10, 20)), target(network_abilities=())), ERROR, "network vnet0 has vid=10,20", "vlan_filtering on"),
+    ("vlan-filtering", together(services(switches=(VirtualSwitch("primary-vsw0", 0, "", vids=(7,)),)), target(network_abilities=())), ERROR, "pvid=1, and virtual switch primary-vsw0", "kernel"),
+    ("packet-filter", together(network(protection=(Protection.MAC_NOSPOOF,)), target(network_abilities=("vlan-filtering",))), ERROR, "network vnet0 has protection=mac-nospoof, which t4-2 cannot enforce", "nftables"),
+    ("packet-filter", together(network(pvlan=Pvlan(5, PvlanType.ISOLATED)), target(network_abilities=())), ERROR, "pvlan=5,isolated", "nftables"),
     ("console", services(concentrators=()), ERROR, "t4-2 has no virtual console concentrator", "ldm add-vcc"),
     ("console", target(free_console_ports=0), ERROR, "no console port is free on t4-2", "ldm add-vcc"),
     ("console", target(console_groups=("ldg1",)), ERROR, "console group ldg1 already exists on t4-2", "set-vcons group=OTHER"),
@@ -251,17 +266,26 @@ def test_nothing_is_found_where_nothing_is_wrong(state: Facts) -> None:
     assert evaluate(state(good())) == ()
 
 
+ALSO = {
+    "uuid-free": "name-free",
+    "memory-available": "memory-amount",
+    "switch-mtu": "switches",
+    "vlan-filtering": "network-abilities",
+    "packet-filter": "network-abilities",
+}
+"""Findings that are called otherwise than their rules."""
+
+
 def test_every_rule_has_a_case() -> None:
     """A new rule needs one above. Some rules tell two things apart by the names of their findings."""
-    also = {"uuid-free": "name-free", "memory-available": "memory-amount", "switch-mtu": "switches"}
-    assert {also.get(rule, rule) for rule, *_ in CASES} == {rule.name for rule in RULES}
+    assert {ALSO.get(rule, rule) for rule, *_ in CASES} == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize(("rule", "change"), [case[:2] for case in CASES])
 def test_a_rule_is_silent_about_a_domain_that_it_is_not_for(rule: str, change: Facts) -> None:
     """Nobody asks about the CPU of a domain that is stopped, or the storage of one that is a mere description."""
     by_name = {one.name: one for one in RULES}
-    name = {"uuid-free": "name-free", "memory-available": "memory-amount", "switch-mtu": "switches"}.get(rule, rule)
+    name = ALSO.get(rule, rule)
     for moves, state in (("bound", bound), ("inactive", inactive)):
         if moves not in by_name[name].applies_to:
             assert evaluate(change(state(good()))) == (), f"{rule} is asked of a domain that is {moves}"

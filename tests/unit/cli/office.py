@@ -42,9 +42,11 @@ from ldoms.model.migration import (
     PassRecord,
     PhaseRecord,
 )
+from ldoms.model.netdev import NetClass, NetCounters, NetDevice, NetDevices
 from ldoms.model.partition import HostSize
 from ldoms.model.phases import Phase
 from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
+from ldoms.model.vnet import Protection, Pvlan, PvlanType
 
 MACHINE = Machine("pc-q35-10.0", "tcg", CpuModel("qemu64-v1", ("lm",)), "10.0.2")
 STARTED = 1_700_000_000.0
@@ -82,7 +84,13 @@ LONG = DomainView(
     Domain(
         *("b0b0b0b0-0000-4000-8000-000000000002", "app-production-01", "00:14:4f:f9:00:02", "0x84f90002", 2),
         constraints=Constraints(4, 2048, crypto_units=2),
-        networks=(VirtualNetwork("vnet0", "primary-vsw0", 0, "00:14:4f:fb:00:02", mtu=1500),),
+        networks=(
+            VirtualNetwork(
+                *("vnet0", "primary-vsw0", 0, "00:14:4f:fb:00:02", 1500, 10, "", (20, 30), ("00:14:4f:fb:00:04",)),
+                *(Pvlan(100, PvlanType.ISOLATED), 1_500_000_000, ("192.0.2.7", "2001:db8::/64")),
+                *((Protection.MAC_NOSPOOF, Protection.IP_NOSPOOF), (("cos", "3"), ("mode", "hybrid"))),
+            ),
+        ),
         console=ConsoleConstraint(group="apps"),
         bindings=Bindings(_vcpus(4, 5, 6, 7), (MemoryBlock(0, 5124, 2048),), "primary-vcc0", 5004, MACHINE),
     ),
@@ -126,7 +134,12 @@ SERVICES = Services(
         ),
         VirtualDiskService("primary-vds1"),
     ),
-    switches=(VirtualSwitch("primary-vsw0", 0, "00:14:4f:fa:46:6a", net_dev="net0"),),
+    switches=(
+        VirtualSwitch("primary-vsw0", 0, "00:14:4f:fa:46:6a", net_dev="net0"),
+        VirtualSwitch(
+            *("primary-vsw1", 1, "00:14:4f:fa:46:6b", "primary", "", 10, 20, 9000, "phys-state", "sc", "auto", (30, 40))
+        ),
+    ),
     concentrators=(ConsoleConcentrator("primary-vcc0", 5000, 5100),),
 )
 
@@ -147,6 +160,34 @@ HOST = HostView(
         MemoryView(7172, 512, "ldg3"),
         MemoryView(7684, 8700, ""),
     ),
+)
+
+NETWORK_DEVICES = (
+    NetDevices(
+        "primary",
+        STARTED,
+        (
+            NetDevice(
+                *("net0", NetClass.PHYS, "up", 1500, ("52:54:00:00:00:01",), 10000, "vsw0", "primary-vsw0@primary"),
+                *(68, 9216, (), NetCounters(2_930_000, 4_305_000_000, 12, 800)),
+            ),
+            NetDevice(
+                *("vsw0", NetClass.VSW, "up", 1500, ("00:14:4f:fa:46:6a",), 0, "", "primary-vsw0@primary", 68, 65535),
+                *(("198.51.100.1/24", "fe80::1/64"), NetCounters()),
+            ),
+        ),
+    ),
+    NetDevices(
+        "ldg1",
+        STARTED,
+        (
+            NetDevice(
+                *("vnet0", NetClass.VNET, "up", 1500, ("00:14:4f:fb:2d:7f",), 0, "primary-vsw0@primary", "vnet1.0"),
+                *(68, 1500, (), NetCounters(5, 1023, 6, 1024, 1, 2, 3, 4)),
+            ),
+        ),
+    ),
+    NetDevices("ldg4", STARTED, ()),
 )
 
 DONE = MigrationReport(
@@ -216,6 +257,7 @@ class Office(Client):
             "/history": COMMANDS,
             "/configurations": CONFIGURATIONS,
             "/autosaves": AUTOSAVES,
+            "/network-devices": NETWORK_DEVICES,
             "/trust": [{"host": "t4-2", "fingerprint": "SHA256:11aa"}],
         }
         if path not in known:

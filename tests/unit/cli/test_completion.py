@@ -41,7 +41,7 @@ OFFERED: tuple[tuple[str, set[str]], ...] = (
     ("remove-vdisk v", {"vdisk0", "vdisk1"}),
     ("add-vdsdev /et", {FILES}),
     ("add-vsw linkprop=", {"linkprop=phys-state"}),
-    ("add-vnet x ", {"primary-vsw0"}),
+    ("add-vnet x ", {"primary-vsw0", "primary-vsw1"}),
     ("remove-vnet v", {"vnet0"}),
     ("set-vcons service=", {"service=primary-vcc0"}),
     ("remove-variable ", {"auto-boot?", "boot-device"}),

@@ -14,6 +14,8 @@ import pytest
 from ldoms.cli.command import Command, Support
 from ldoms.cli.main import run
 from ldoms.cli.table import COMMANDS
+from ldoms.manager.network_properties import changed_network
+from ldoms.model.domain import VirtualNetwork
 from unit.cli import office as known
 from unit.cli.office import Office
 
@@ -57,12 +59,21 @@ LISTINGS = (
     "list-history 0a1b2c3d",
     "list-spconfig",
     "list-spconfig -r",
+    "list-netdev",
+    "list-netdev -l",
+    "list-netdev -b",
+    "list-netdev -o vnet0 -p",
+    "list-netdev -l -p",
+    "list-netstat -c 1",
+    "list-netstat -u k -o net0,vnet0",
+    "list-netstat -p",
     "list-trust",
     "list-trust -p",
     "-V",
     "--help",
     "--help migrate-domain",
     "--help add-vnet",
+    "--help set-vsw",
 )
 
 
@@ -180,6 +191,54 @@ def test_list_l_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str
     }
 
 
+def test_every_property_of_a_network_is_read_back(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """As set-vnet takes it: what is printed could be typed."""
+    records = printed(capsys, "list", "-o", "network", "-p", "app-production-01")
+    network = next(record.values for record in records if record.keyword == "VNET")
+    (entry,) = known.LONG.domain.networks
+    typed = {name: network[name] for name in ("vid", "pvlan", "protection", "allowed-ips", "maxbw", "cos", "mode")}
+    bare = VirtualNetwork("vnet0", "primary-vsw0", 0, entry.mac, mtu=1500, pvid=10, alt_macs=entry.alt_macs)
+    assert changed_network(bare, typed, known.SERVICES.switch("primary-vsw0")) == entry
+    assert network["alt-mac-addrs"] == entry.alt_macs[0]
+
+
+def test_netstat_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each interface below its domain; whole numbers, whatever the unit."""
+    records = printed(capsys, "list-netstat", "-p", "-u", "g")
+    assert [(record.keyword, record.values["name"]) for record in records] == [
+        ("DOMAIN", entry.domain) for entry in known.NETWORK_DEVICES
+    ]
+    (vnet,) = records[1].more
+    assert [int(vnet[key]) for key in ("ipackets", "rbytes", "opackets", "obytes")] == [5, 1023, 6, 1024]
+    assert [int(vnet[key]) for key in ("ierrors", "oerrors", "idrops", "odrops")] == [1, 2, 3, 4]
+
+
+def test_netstat_again_shows_what_has_passed(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first time all, then what is new since: here nothing."""
+    assert run(["list-netstat", "-t", "1", "-c", "2", "-p"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("VERSION") == 1
+    lines = [line for line in text.splitlines() if "name=vnet0|" in line]
+    assert [line.split("|")[2:4] for line in lines] == [["ipackets=5", "rbytes=1023"], ["ipackets=0", "rbytes=0"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("list-netdev -o nodev0", "there is no network device nodev0 here"),
+        ("list-netstat -t none", "-t none is not a number above 0"),
+        ("list-netstat -c 0", "-c 0 is not a number above 0"),
+        ("list-netstat -u t", "unit t is not known"),
+    ],
+)
+def test_what_netstat_does_not_know(
+    words: str, complaint: str, office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence, and exit status 2 as for any misuse, or 1."""
+    assert run(words.split()) != 0
+    assert complaint in capsys.readouterr().err
+
+
 def test_flags_are_words_in_long_records(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """As the manual has it for primary; plain records have letters."""
     (first, *_) = printed(capsys, "list", "-l", "-p", "primary")
@@ -189,8 +248,11 @@ def test_flags_are_words_in_long_records(office: Office, capsys: pytest.CaptureF
 def test_services_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """Volumes as continuation lines: vol, opts, dev, mpgroup in that order."""
     records = printed(capsys, "list-services", "-p")
-    assert [record.keyword for record in records] == ["VCC", "VSW", "VDS", "VDS"]
-    vds = records[2]
+    assert [record.keyword for record in records] == ["VCC", "VSW", "VSW", "VDS", "VDS"]
+    assert [records[2].values[key] for key in ("pvid", "vid", "mtu", "linkprop", "mode", "inter-vnet-link")] == [
+        *("20", "30,40", "9000", "phys-state", "sc", "auto"),
+    ]
+    vds = records[3]
     assert next(iter(vds.values)) == "name"
     assert [list(line) for line in vds.more] == [["vol", "opts", "dev", "mpgroup"]] * 2
     assert vds.more[1] == {"vol": "data", "opts": "ro,slice", "dev": "/dev/sdb", "mpgroup": "group1"}

@@ -21,6 +21,8 @@ address = "192.0.2.1"
 port = 7000
 data_address = "198.51.100.1"
 data_ports = [9000, 9009]
+auto_inter_vnet_link_limit = 2
+isolate_vnets = true
 [migration]
 incoming = false
 outgoing = false

@@ -1,0 +1,121 @@
+"""The host's ends of guests' network interfaces: what each is to be, from what domain and switch say."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import structlog
+
+from ldoms.manager.host import Host
+from ldoms.model.domain import Domain, VirtualNetwork
+from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.services import DEFAULT_VLAN, VirtualSwitch
+from ldoms.net.network import Guard, TapSpec, tap_name
+
+_log = structlog.get_logger(__name__)
+
+
+class Taps:
+    """The taps of all domains of a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def spec(self, domain: Domain, network: VirtualNetwork) -> TapSpec:
+        """The tap of an interface, as it is to be.
+
+        Raises:
+            NotFound: its switch does not exist.
+        """
+        switch = self._host.store.services().switch(network.switch)
+        return TapSpec(
+            name=tap_name(domain.order, network.id),
+            label=f"{domain.name}/{network.name}",
+            mtu=network.mtu or switch.mtu,
+            pvid=switch.default_vlan_id if network.pvid == DEFAULT_VLAN else network.pvid,
+            vids=network.vids,
+            limit_bits_s=network.maxbw_bits_s,
+            is_isolated=self._is_isolated(switch),
+            guard=Guard(network.macs, network.allowed_ips, network.protection, network.pvlan),
+        )
+
+    async def put(self, domain: Domain, network: VirtualNetwork) -> TapSpec:
+        """Make the tap of an interface, or change it."""
+        tap = self.spec(domain, network)
+        await self._host.network.put_tap(tap, self._host.store.services().switch(network.switch))
+        return tap
+
+    async def remove(self, domain: Domain, network: VirtualNetwork) -> None:
+        """Remove the tap of an interface."""
+        await self._host.network.remove_tap(tap_name(domain.order, network.id))
+
+    async def remove_all(self, domain: Domain) -> None:
+        """Remove every tap of a domain; what the kernel keeps is found again at the next start of the manager."""
+        for network in domain.networks:
+            with suppress(HostError):
+                await self.remove(domain, network)
+
+    async def put_switch(self, old: VirtualSwitch, new: VirtualSwitch, *, quick: bool) -> None:
+        """Change a switch and every tap on it that is in use; or, if that fails, nothing.
+
+        `new` must be in the store already, because taps follow it. With `quick`, it may lack its uplink.
+
+        Raises:
+            HostError: the kernel refuses; the switch is as it was, as far as the kernel lets it.
+        """
+        try:
+            try:
+                await self._host.network.put_switch(new)
+            except HostError as error:
+                if not (quick and error.code == "no-interface"):
+                    raise
+            await self.follow_switch(new.name)
+        except HostError:
+            with suppress(HostError):
+                await self._host.network.put_switch(old)
+            raise
+
+    async def follow_switch(self, name: str) -> None:
+        """Make the taps on a switch what it says now."""
+        for domain in self._host.store.domains():
+            if self._host.guests.get(domain.uuid) is None:
+                continue
+            for network in domain.networks:
+                if network.switch == name:
+                    await self.put(domain, network)
+
+    async def restore(self) -> None:
+        """After a restart of the manager: every guest's taps as they should be, and no others.
+
+        What cannot be mended is logged: the guests run on as they did.
+        """
+        kept = set()
+        for domain in self._host.store.domains():
+            if self._host.guests.get(domain.uuid) is None:
+                continue
+            for network in domain.networks:
+                kept.add(tap_name(domain.order, network.id))
+                try:
+                    await self.put(domain, network)
+                except LdomsError as error:
+                    _log.error("tap-not-restored", domain=domain.name, network=network.name, reason=error.message)
+        try:
+            await self._host.network.sweep_taps(kept)
+        except HostError as error:
+            _log.warning("taps-not-swept", reason=error.message)
+
+    def effective_inter_vnet_link(self, switch: VirtualSwitch) -> str:
+        """Whether the vnets of a switch have direct links, ``on`` or ``off``, when ``auto`` is resolved."""
+        if switch.inter_vnet_link != "auto":
+            return switch.inter_vnet_link
+        count = sum(
+            1
+            for domain in self._host.store.domains()
+            if domain.is_bound
+            for network in domain.networks
+            if network.switch == switch.name
+        )
+        return "off" if count > self._host.config.network.auto_inter_vnet_link_limit else "on"
+
+    def _is_isolated(self, switch: VirtualSwitch) -> bool:
+        return self._host.config.network.isolate_vnets and self.effective_inter_vnet_link(switch) == "off"
