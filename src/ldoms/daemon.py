@@ -29,6 +29,7 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
 from ldoms.manager.host import Host
+from ldoms.manager.logs import LogControl
 from ldoms.manager.manager import Manager
 from ldoms.manager.operations import Operations
 from ldoms.model.errors import HostError, LdomsError
@@ -44,11 +45,12 @@ _log = structlog.get_logger(__name__)
 def main() -> None:
     """Run the daemon until it is asked to stop."""
     arguments = make_parser().parse_args()
-    _set_up_logs(arguments.log_level)
+    logs = LogControl(arguments.log_level)
+    _set_up_logs(logs)
     # Several ldmd of different --root can run side by side: all files are private to root unless said otherwise.
     os.umask(0o077)
     try:
-        asyncio.run(_serve(Places(arguments.root.resolve())))
+        asyncio.run(_serve(Places(arguments.root.resolve()), logs))
     except LdomsError as error:
         sys.exit(f"ldmd: {error.message}")
 
@@ -72,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(places: Places) -> None:
+async def _serve(places: Places, logs: LogControl) -> None:
     config = read_config(places.config)
     async with AsyncExitStack() as stack:
         _prepare_places(places, stack)
@@ -81,7 +83,7 @@ async def _serve(places: Places) -> None:
         found = await probe(config.hypervisor.accelerator, _probe_kernels(config), places.state / "accelerator.json")
         neighbours = MulticastNeighbours(config.host.name)
         stack.callback(neighbours.close)
-        manager = _make_manager(config, places, certificates, confinement, found, neighbours)
+        manager = _make_manager(config, places, certificates, confinement, found, neighbours, logs)
         await _meet(neighbours, config.network.address, manager.host)
         await manager.start()
         stack.push_async_callback(manager.stop)
@@ -130,6 +132,7 @@ def _make_manager(
     confinement: Confinement,
     found: Probe,
     neighbours: MulticastNeighbours,
+    logs: LogControl,
 ) -> Manager:
     store = Store(places.state / "ldoms.db")
     facts = HostFacts(
@@ -159,6 +162,7 @@ def _make_manager(
         operations=Operations(store),
         guests=GuestBook(),
         neighbours=neighbours,
+        logs=logs,
         boot_id=_boot_id(places),
     )
     return Manager(host, HttpConnector(certificates, config.network.port), _make_consoles(config, places))
@@ -217,20 +221,20 @@ async def _until_asked_to_stop() -> None:
     await stop.wait()
 
 
-def _set_up_logs(level: str) -> None:
+def _set_up_logs(control: LogControl) -> None:
     """Key and value, for people on a terminal and as JSON elsewhere; libraries speak up from warnings on."""
-    number = getattr(logging, level.upper())
     on_terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
+            control,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)

@@ -21,6 +21,7 @@ from ldoms.auth.passwords import Gatekeeper
 from ldoms.manager.manager import Manager
 from ldoms.model.errors import LdomsError, NotAuthorized
 from ldoms.model.events import CommandRecord
+from ldoms.model.logs import LogKind
 
 MAX_COMMAND = 500
 """Characters of a command line that go into the history."""
@@ -119,6 +120,7 @@ def _command(request: Request) -> str:
 def _remember(request: Request, known: Services, who: Caller, *, succeeded: bool) -> None:
     command = _command(request)
     if command:
+        _log.info("command", log_kind=LogKind.CMD, user=who.user, command=command, succeeded=succeeded)
         known.manager.host.store.add_command(CommandRecord(time.time(), who.user, command, succeeded))
 
 

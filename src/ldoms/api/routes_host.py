@@ -17,6 +17,7 @@ from ldoms.model.codec import to_wire
 from ldoms.model.errors import RequestError
 from ldoms.model.events import CommandRecord, Event
 from ldoms.model.host import HostView
+from ldoms.model.logs import LogSwitch
 from ldoms.model.migration import MigrationReport
 from ldoms.model.netdev import NetDevices
 from ldoms.model.operation import Operation
@@ -95,6 +96,18 @@ async def show_migration(known: Known, who: Reviewer, migration: str) -> Any:
 async def list_commands(known: Known, who: Reviewer) -> Any:
     """Commands that changed something."""
     return answer(known.manager.host.store.commands())
+
+
+@router.get("/log", response_model=list[LogSwitch])
+async def list_log(known: Known, who: Reviewer) -> Any:
+    """Which sorts of messages `ldmd` logs."""
+    return answer(known.manager.logs.list())
+
+
+@router.put("/log", response_model=list[LogSwitch])
+async def set_log(known: Known, who: Changer, body: wire.LogSwitches) -> Any:
+    """Switch sorts of messages on and off."""
+    return answer(known.manager.logs.set(body.properties, defaults=body.defaults))
 
 
 @router.get("/trust", response_model=list[Trusted])

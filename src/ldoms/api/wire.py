@@ -130,6 +130,12 @@ class Migration(_Body):
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
 
 
+class LogSwitches(Properties):
+    """Sorts of messages to be logged or not, `on` or `off`; with `defaults` all others are as by default."""
+
+    defaults: bool = False
+
+
 class NewTrust(_Body):
     """A host to be trusted; without a fingerprint nothing is changed, and the answer has the one that it shows."""
 

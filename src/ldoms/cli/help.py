@@ -30,6 +30,7 @@ GROUPS = {
     "migration": "migration",
     "trust": "trust between hosts (ours)",
     "history": "history",
+    "logctl": "log of ldmd",
     "io": "physical devices",
     "vsan": "virtual storage area networks",
     "vhba": "virtual SCSI host adapters",

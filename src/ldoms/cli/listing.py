@@ -12,7 +12,8 @@ from ldoms.cli.brief import DOMAIN_HEADING, domain_lines
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.domain import domains
 from ldoms.cli.domain_sections import Surroundings
-from ldoms.cli.options import EXTENDED, JSON, LONG, PARSE
+from ldoms.cli.health import only_broken, with_health
+from ldoms.cli.options import EXTENDED, HEALTH, JSON, LONG, PARSE
 from ldoms.cli.output import say_json, say_lines
 from ldoms.cli.report import migration_lines, migration_records, report_lines
 from ldoms.cli.text import PARSE_VERSION, Section, columns, record, show
@@ -134,15 +135,16 @@ def _list_bindings(client: Client, words: Words) -> int:
 
 
 def _list_long(client: Client, words: Words, views: Sequence[DomainView], sections: Sections) -> int:
-    around = _surroundings(client)
+    around, finish = _surroundings(client), _finish(client, words)
     lines: list[str] = [PARSE_VERSION] if words.has("-p") else []
     for number, view in enumerate(views):
+        shown = [finish(section) for section in sections(view, around)]
         if words.has("-p"):
             lines.append(of.domain_record(view, long=True))
-            lines += [line for section in sections(view, around) for line in section.records]
+            lines += [line for section in shown for line in section.records]
         else:
             lines += ["-" * 78] if number else []
-            lines += [DOMAIN_HEADING, of.domain_row(view), "", *show(sections(view, around)), ""]
+            lines += [DOMAIN_HEADING, of.domain_row(view), "", *show(shown), ""]
     say_lines(lines)
     return 0
 
@@ -152,16 +154,24 @@ def _list_formats(client: Client, words: Words, views: Sequence[DomainView]) -> 
     for name in wanted:
         if name not in FORMATS:
             raise UsageError(f"list-domain: format {name} is not known; there are {', '.join(FORMATS)}")
-    around = _surroundings(client)
+    around, finish = _surroundings(client), _finish(client, words)
     lines: list[str] = [PARSE_VERSION] if words.has("-p") else []
     for view in views:
-        sections = [section for name in wanted for section in FORMATS[name](view, around)]
+        sections = [finish(section) for name in wanted for section in FORMATS[name](view, around)]
         if words.has("-p"):
             lines += [of.domain_record(view), *(line for section in sections for line in section.records)]
         else:
             lines += ["NAME", view.domain.name, "", *show(sections), *([""] if sections else [])]
     say_lines(lines)
     return 0
+
+
+def _finish(client: Client, words: Words) -> Callable[[Section], Section]:
+    """What is done to each section in the end: with -S it says how the parts of the host are."""
+    if not words.has("-S"):
+        return lambda section: section
+    host = client.fetch(HostView, "/host")
+    return lambda section: with_health(section, host)
 
 
 def _surroundings(client: Client) -> Surroundings:
@@ -191,13 +201,17 @@ def _list_devices(client: Client, words: Words) -> int:
     if words.has("--json"):
         say_json(client.get("/host"))
         return 0
-    everything = words.has("-a")
-    known = {"core": _cores, "cpu": _strands, "memory": _memory, "io": _nothing, "crypto": _nothing, "mau": _nothing}
+    broken = words.has("-B")
+    everything = words.has("-a") or broken
+    known = {"core": _cores, "cpu": _strands, "memory": _memory, **dict.fromkeys(_NOT_HERE, _nothing)}
     wanted = list(words.operands) or ["core", "cpu", "memory"]
     for name in wanted:
         if name not in known:
             raise UsageError(f"list-devices: there is no kind of device {name}; there are {', '.join(known)}")
-    sections = [section for name in wanted for section in known[name](host, everything)]
+    shown = only_broken(host) if broken else host
+    sections = [section for name in wanted for section in known[name](shown, everything)]
+    if words.has("-S") or broken:
+        sections = [with_health(section, host) for section in sections]
     if words.has("-p"):
         say_lines([PARSE_VERSION, *(line for section in sections for line in section.records)])
     else:
@@ -214,17 +228,19 @@ def _cores(host: HostView, everything: bool) -> Iterable[Section]:
             numbers = [str(strand.strand) for strand in members]
             lines.append(columns((7, 7), [number, free, f"({', '.join(numbers)})"]))
             records.append(record("", id=number, free=free, cpuset=",".join(numbers)))
-    yield Section("CORE", lines, records)
+    if host.strands:
+        yield Section("CORE", lines, records)
 
 
 def _strands(host: HostView, everything: bool) -> Iterable[Section]:
     lines, records = [columns((7, 7), ["PID", "%FREE", "PM"])], ["VCPU"]
     for strand in host.strands:
         if not strand.holder or everything:
-            free = 0 if strand.holder else 100
-            lines.append(columns((7, 7), [strand.strand, free, "no"]))
-            records.append(record("", pid=strand.strand, free=free, pm="no"))
-    yield Section("VCPU", lines, records)
+            free, managed = (0, "no") if strand.holder else (100, "---")
+            lines.append(columns((7, 7), [strand.strand, free, managed]))
+            records.append(record("", pid=strand.strand, free=free, pm=managed))
+    if host.strands:
+        yield Section("VCPU", lines, records)
 
 
 def _memory(host: HostView, everything: bool) -> Iterable[Section]:
@@ -236,7 +252,12 @@ def _memory(host: HostView, everything: bool) -> Iterable[Section]:
             lines.append(columns((20, 15), [address, format_size(size), block.holder]))
             bound = {"bound": block.holder} if block.holder else {}
             records.append(record("", pa=address, size=size, **bound))
-    yield Section("MEMORY", lines, records)
+    if host.memory:
+        yield Section("MEMORY", lines, records)
+
+
+_NOT_HERE = ("io", "crypto", "mau", "cmi")
+"""Kinds of devices that only SPARC has, or that are not assigned here."""
 
 
 def _nothing(host: HostView, everything: bool) -> Iterable[Section]:
@@ -290,6 +311,7 @@ COMMANDS = (
         options=(
             EXTENDED,
             LONG,
+            HEALTH,
             Option("-o", "print only these parts", "FORMAT[,FORMAT...]", tuple(FORMATS)),
             PARSE,
             JSON,
@@ -314,8 +336,16 @@ COMMANDS = (
         "[KIND...]",
         "list strands and memory that are free",
         _list_devices,
-        options=(Option("-a", "those that are taken, too"), PARSE, JSON),
-        details="KIND is core, cpu, memory, io, crypto or mau; the last three are empty on this platform.",
+        options=(
+            Option("-a", "those that are taken, too"),
+            Option("-B", "those that are broken, free or not"),
+            Option("-S", "say of each how it is"),
+            PARSE,
+            JSON,
+        ),
+        details="KIND is core, cpu, memory, io, crypto or mau, or cmi; the last four are empty here. With -S"
+        " a strand is ok, or fault if the kernel does not use its CPU; memory is ok, or unknown if the kernel has found"
+        " that some of it is broken.",
     ),
     Command(
         "list-history",

@@ -12,6 +12,7 @@ from ldoms.cli import (
     disk,
     domain,
     listing,
+    logctl,
     memory,
     migrate,
     netdev,
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     *netdev.COMMANDS,
     *console.COMMANDS,
     *migrate.COMMANDS,
+    *logctl.COMMANDS,
     *platform.COMMANDS,
     *configuration.COMMANDS,
 )

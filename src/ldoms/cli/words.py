@@ -41,6 +41,9 @@ OPERANDS: Mapping[str, Offer] = {
     "HOST": Kind.TRUSTED,
     "USER@HOST:NEWNAME": Kind.TRUSTED,
     "VARIABLE": Kind.VARIABLE,
+    "LOG=STATE": tuple(
+        f"{kind}={state}" for kind in ("cmd", "debug", "fatal", "info", "notice", "warning") for state in ("on", "off")
+    ),
     "NAME=VALUE": ("auto-boot?=", "boot-args=", "boot-device=", "boot-file=", "boot-initrd="),
     "BACKEND": Kind.FILE,
     "FILE": Kind.FILE,

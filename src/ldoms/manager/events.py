@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from ldoms.model.events import Event, EventKind
+from ldoms.model.logs import LogKind
 from ldoms.store import Store
 
 _log = structlog.get_logger(__name__)
@@ -23,5 +24,5 @@ class EventHub:
     def publish(self, kind: EventKind, domain: str = "", **data: Any) -> Event:
         """Write an event down. Keys of `data` carry their units."""
         event = self._store.add_event(time.time(), kind, domain, data)
-        _log.info(kind.value, domain=domain, **data)
+        _log.info(kind.value, log_kind=LogKind.NOTICE, domain=domain, **data)
         return event

@@ -13,6 +13,7 @@ from ldoms.hypervisor.engine import ControlPlacement, Engine, Placement
 from ldoms.manager.config import Config, Places
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
+from ldoms.manager.logs import LogControl
 from ldoms.manager.operations import Operations
 from ldoms.model.domain import Bindings, Domain
 from ldoms.model.errors import AlreadyExists, HostError, RequestError
@@ -50,6 +51,7 @@ class Host:
     operations: Operations
     guests: GuestBook
     neighbours: Neighbours
+    logs: LogControl = field(default_factory=LogControl)
     boot_id: str = ""
     """Another one after the host was off; empty = it is not known."""
     random: random.Random = field(default_factory=random.SystemRandom)

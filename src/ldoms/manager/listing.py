@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 import psutil
 
 from ldoms.hypervisor.engine import RunState
+from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host
 from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.speed import Speedometer
 from ldoms.model.domain import Domain, DomainState, DomainStatus, DomainView, MigrationStatus
-from ldoms.model.host import HostView, MemoryView, StrandView
+from ldoms.model.host import FAULT, OK, HostView, MemoryView, StrandView
 
 _BUSY_STATES = {
     "start-domain": DomainState.STARTING,
@@ -70,17 +71,23 @@ class Listing:
     def host(self) -> HostView:
         """The host, and who holds which part of it."""
         partition = self._host.partition()
+        online, health = online_cpus(), memory_health()
         holders = {strand: name for name, bindings in partition.bindings.items() for strand in bindings.strands}
         strands = tuple(
-            StrandView(strand, strand // partition.size.strands_per_cpu, holders.get(strand, ""))
+            StrandView(
+                strand,
+                strand // partition.size.strands_per_cpu,
+                holders.get(strand, ""),
+                OK if partition.size.cpu_of(strand) in online else FAULT,
+            )
             for strand in partition.size.strands
         )
         held = [
-            MemoryView(block.physical_address_mib, block.size_mib, name)
+            MemoryView(block.physical_address_mib, block.size_mib, name, health)
             for name, bindings in partition.bindings.items()
             for block in bindings.memory
         ]
-        free = [MemoryView(start, size, "") for start, size in partition.free_memory]
+        free = [MemoryView(start, size, "", health) for start, size in partition.free_memory]
         memory = tuple(sorted((*held, *free), key=lambda block: block.address_mib))
         return HostView(self._host.facts, strands, memory)
 

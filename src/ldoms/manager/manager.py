@@ -18,6 +18,7 @@ from ldoms.manager.life import LifeVerbs
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.listing import Listing
 from ldoms.manager.local import LocalMigrationHost
+from ldoms.manager.logs import LogVerbs
 from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.network_devices import NetworkDevices
@@ -45,6 +46,7 @@ class Manager:
             migrations, configurations, reconfiguration: the verbs, by what they act on.
         power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
+        logs: what `ldmd` writes into its log.
         target: what other hosts' managers call.
     """
 
@@ -76,9 +78,11 @@ class Manager:
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
         self.listing = Listing(host, self.migrations)
         self.network_devices = NetworkDevices(host)
+        self.logs = LogVerbs(host.store, host.logs)
 
     async def start(self) -> None:
         """Find everything again that is here from before, and go on with it."""
+        self.logs.restore()
         await self._put_control_domain()
         await self.host.engine.place_control(self.host.control_placement())
         await self.switches.restore()

@@ -10,6 +10,10 @@ PROTOCOL_VERSION = 1
 """Of the calls between managers. A manager talks to its own version and to the one before."""
 
 
+OK, FAULT, UNKNOWN = "ok", "fault", "unknown"
+"""Health of a part of the host."""
+
+
 @dataclass(frozen=True, slots=True)
 class HypervisorFacts:
     """What the QEMU of a host can do, as it said itself.
@@ -67,20 +71,32 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class StrandView:
-    """A strand in a listing: its number, its CPU, and the domain that holds it, or empty."""
+    """A strand in a listing.
+
+    Attributes:
+        core: its CPU.
+        holder: the domain that holds it, or empty.
+        health: ``ok``, or ``fault`` if the kernel does not use its CPU.
+    """
 
     strand: int
     core: int
     holder: str
+    health: str = OK
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """A range of memory in a listing: where, how much, and the domain that holds it, or empty."""
+    """A range of memory in a listing: where, how much, and the domain that holds it, or empty.
+
+    Attributes:
+        health: ``ok``, or ``unknown`` if the kernel has found broken memory: it does not tell whose that is.
+    """
 
     address_mib: int
     size_mib: int
     holder: str
+    health: str = OK
 
 
 @dataclass(frozen=True, slots=True)

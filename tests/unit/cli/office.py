@@ -32,7 +32,8 @@ from ldoms.model.domain import (
 from ldoms.model.errors import LdomsError, NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
-from ldoms.model.host import HostFacts, HostView, MemoryView, StrandView
+from ldoms.model.host import FAULT, OK, HostFacts, HostView, MemoryView, StrandView
+from ldoms.model.logs import LogKind, LogSwitch
 from ldoms.model.migration import (
     ClockReading,
     GuestClock,
@@ -150,6 +151,7 @@ HOST = HostView(
             strand,
             strand // 4,
             next((v.domain.name for v in VIEWS if v.domain.bindings and strand in v.domain.bindings.strands), ""),
+            FAULT if strand == 7 else OK,
         )
         for strand in range(16)
     ),
@@ -232,6 +234,9 @@ COMMANDS = (
 )
 
 
+LOG = tuple(LogSwitch(kind, kind is not LogKind.DEBUG, kind not in (LogKind.CMD, LogKind.DEBUG)) for kind in LogKind)
+
+
 class Office(Client):
     """A client whose manager is a dictionary; everything that is sent is kept."""
 
@@ -255,6 +260,7 @@ class Office(Client):
             "/migrations": (DONE, FAILED),
             f"/migrations/{DONE.id[:8]}": DONE,
             "/history": COMMANDS,
+            "/log": LOG,
             "/configurations": CONFIGURATIONS,
             "/autosaves": AUTOSAVES,
             "/network-devices": NETWORK_DEVICES,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ldoms.cli.completion import FILES, candidates, names
+from ldoms.cli.listing import FORMATS
 from ldoms.cli.main import run
-from ldoms.cli.table import COMMANDS, aliases, find
+from ldoms.cli.table import COMMANDS, aliases
 from ldoms.cli.words import Kind
 from unit.cli.office import Office
 
@@ -30,8 +31,8 @@ OFFERED: tuple[tuple[str, set[str]], ...] = (
     ("set-vcpu p", set()),
     ("set-vcpu 2 primary ", set()),
     ("list-domain -o cons,c", {"cons,console", "cons,core", "cons,cpu", "cons,crypto"}),
-    ("list-domain -o ", set(find("list-domain").options[2].choices)),
-    ("list-domain -l -", {"-e", "-o", "-p", "--json"}),
+    ("list-domain -o ", set(FORMATS)),
+    ("list-domain -l -", {"-e", "-S", "-o", "-p", "--json"}),
     ("list-domain -l -- -", set()),
     ("list-devices c", {"core", "cpu", "crypto", "cmi"}),
     ("add-vds primary-", set()),
