@@ -538,6 +538,23 @@ async def check_a_device_that_is_not_let_go_stays(bench: EngineBench) -> None:
     assert await found.devices() == {"disk@0"}
 
 
+async def check_a_disk_is_cut_and_mended(bench: EngineBench) -> None:
+    """The guest keeps the device, and nothing is behind it for as long as it is cut; then it can be let go."""
+    guest = await bench.engine.start(with_ports(bench.spec()))
+    await bench.booted(guest)
+    disk, _ = bench.devices()
+    await guest.plug(disk)
+    for _ in range(2):
+        await guest.cut_disk("disk@0")
+        await guest.cut_disk("disk@0")
+        assert await guest.devices() == {"disk@0"}
+        await guest.mend_disk(disk)
+    await guest.cut_disk("disk@0")
+    await guest.unplug("disk@0", LIMIT_S)
+    await guest.plug(disk)
+    assert await guest.devices() == {"disk@0"}
+
+
 async def check_a_plugged_device_moves(bench: EngineBench) -> None:
     """The target is started with it behind the same port, and it can be taken away there."""
     spec = with_ports(bench.spec())

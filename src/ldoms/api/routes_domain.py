@@ -126,15 +126,22 @@ async def remove_variables(known: Known, who: Changer, name: str, variable: Anno
 
 @router.post("/{name}/disks", response_model=Domain, status_code=201)
 async def add_disk(known: Known, who: Changer, name: str, body: wire.NewDisk) -> Any:
-    """Give a domain a disk."""
+    """Give a domain a disk, also while its guest runs."""
     verbs = known.manager.disks
-    return answer(verbs.add(name, body.name, body.volume, body.service, body.timeout_s, body.id), 201)
+    return answer(await verbs.add(name, body.name, body.volume, body.service, body.timeout_s, body.id), 201)
+
+
+@router.patch("/{name}/disks/{disk}", response_model=Domain)
+async def set_disk(known: Known, who: Changer, name: str, disk: str, body: wire.DiskChange) -> Any:
+    """Put a disk on another volume, or change how long it waits for its back end."""
+    volume = (body.volume, body.service) if body.volume else None
+    return answer(await known.manager.disks.set(name, disk, volume, body.timeout_s))
 
 
 @router.delete("/{name}/disks/{disk}", response_model=Domain)
-async def remove_disk(known: Known, who: Changer, name: str, disk: str) -> Any:
-    """Take a disk away."""
-    return answer(known.manager.disks.remove(name, disk))
+async def remove_disk(known: Known, who: Changer, name: str, disk: str, force: bool = False) -> Any:
+    """Take a disk away; with `force` also if the guest does not let it go."""
+    return answer(await known.manager.disks.remove(name, disk, force=force))
 
 
 @router.post("/{name}/networks", response_model=Domain, status_code=201)

@@ -40,6 +40,12 @@ async def add_volume(known: Known, who: Changer, service: str, body: wire.NewVol
     )
 
 
+@router.patch("/disk-services/{service}/volumes/{name}", status_code=204)
+async def set_volume(known: Known, who: Changer, service: str, name: str, body: wire.VolumeChange) -> None:
+    """Change the options or the multipath group of a volume."""
+    await known.manager.disk_services.set_volume(service, name, body.options, body.mpgroup, force=body.force)
+
+
 @router.delete("/disk-services/{service}/volumes/{name}", status_code=204)
 async def remove_volume(known: Known, who: Changer, service: str, name: str, force: bool = False) -> None:
     """Offer a back end no more."""

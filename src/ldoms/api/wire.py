@@ -63,6 +63,14 @@ class SwitchProperties(Properties):
     quick: bool = False
 
 
+class DiskChange(_Body):
+    """A change of a disk: another volume, another time to wait; what is empty or None stays."""
+
+    volume: str = ""
+    service: str = ""
+    timeout_s: int | None = Field(default=None, ge=0)
+
+
 class NewNetwork(Properties):
     """A network interface for a domain."""
 
@@ -92,6 +100,14 @@ class NewVolume(_Body):
     mpgroup: str = ""
     force: bool = False
     quick: bool = False
+
+
+class VolumeChange(_Body):
+    """A change of a volume; what is None stays, what is empty is cleared."""
+
+    options: tuple[str, ...] | None = None
+    mpgroup: str | None = None
+    force: bool = False
 
 
 class Force(_Body):

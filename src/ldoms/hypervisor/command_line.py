@@ -143,6 +143,8 @@ def device_id(device: str) -> str:
 
 def disk_back_end(disk: DiskSpec) -> dict[str, object]:
     """What ``-blockdev`` and ``blockdev-add`` take."""
+    if disk.path is None:
+        return nothing(node_name(disk.device))
     file = {
         "driver": "host_device" if disk.is_device else "file",
         "filename": str(disk.path),
@@ -157,6 +159,11 @@ def disk_back_end(disk: DiskSpec) -> dict[str, object]:
         "cache": {"direct": disk.direct},
         "file": file,
     }
+
+
+def nothing(node: str) -> dict[str, object]:
+    """A back end of no size: QEMU tells the guest of an error for every request, without asking the error policy."""
+    return {"node-name": node, "driver": "null-co", "size": 0}
 
 
 def disk_front_end(disk: DiskSpec) -> dict[str, object]:

@@ -17,6 +17,7 @@ from ldoms.hypervisor.command_line import (
     network_back_end,
     network_front_end,
     node_name,
+    nothing,
 )
 from ldoms.hypervisor.engine import DeviceSpec, DiskSpec
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
@@ -79,6 +80,18 @@ class Devices:
         if not has_let_go:
             raise self._held(device, f"refuses to let go of {device}")
 
+    async def cut(self, device: str) -> None:
+        """Close what is behind a disk that the guest keeps."""
+        nodes = await self._nodes()
+        if node_name(device) in nodes:
+            await self._change_node(device, _empty_node(device), nothing(_empty_node(device)))
+            await self._monitor.execute("blockdev-del", {"node-name": node_name(device)}, limit_s=SLOW_S)
+
+    async def mend(self, spec: DiskSpec) -> None:
+        """Put something behind a disk that was cut."""
+        await self._change_node(spec.device, node_name(spec.device), disk_back_end(spec))
+        await self._monitor.execute("blockdev-del", {"node-name": _empty_node(spec.device)})
+
     def note(self, event: str, data: Mapping[str, Any]) -> None:
         """Take in that a device is gone, or that the guest does not let it go."""
         device = _device_of(str(data.get("device", "")))
@@ -104,10 +117,26 @@ class Devices:
         self._answer(device, has_let_go=True)
         self._on_gone(device)
 
+    async def _nodes(self) -> frozenset[str]:
+        nodes = await self._monitor.execute("query-named-block-nodes", {"flat": True})
+        return frozenset(node["node-name"] for node in nodes)
+
+    async def _change_node(self, device: str, node: str, back_end: Mapping[str, object]) -> None:
+        # Not blockdev-reopen: that flushes the old node first, which fails when its path has failed.
+        await self._monitor.execute("blockdev-add", back_end, limit_s=SLOW_S)
+        place = {"path": f"/machine/peripheral/{device_id(device)}", "property": "drive", "value": node}
+        try:
+            await self._monitor.execute("qom-set", place, limit_s=SLOW_S)
+        except BaseException:
+            with suppress(HostError):
+                await self._monitor.execute("blockdev-del", {"node-name": node}, limit_s=SLOW_S)
+            raise
+
     async def _close_back_end(self, device: str) -> None:
         with suppress(HostError):
             if device.startswith("disk@"):
-                await self._monitor.execute("blockdev-del", {"node-name": node_name(device)}, limit_s=SLOW_S)
+                for node in await self._nodes() & {node_name(device), _empty_node(device)}:
+                    await self._monitor.execute("blockdev-del", {"node-name": node}, limit_s=SLOW_S)
             else:
                 await self._monitor.execute("netdev_del", {"id": node_name(device)})
 
@@ -118,6 +147,10 @@ class Devices:
 
     def _held(self, device: str, what: str) -> HostError:
         return HostError(f"the guest of LDom {self._name} {what}: it still has it", code="device-held")
+
+
+def _empty_node(device: str) -> str:
+    return f"{node_name(device)}-nothing"
 
 
 def _device_of(name: str) -> str:

@@ -25,7 +25,7 @@ class DiskSpec:
 
     Attributes:
         device: ``disk@ID``.
-        path: image file or block device.
+        path: image file or block device; None = nothing is behind it, and every request fails.
         is_device: it is a block device.
         direct: the file system can do without the host's page cache, as shared storage needs it.
         port: number of the root port it sits behind.
@@ -33,7 +33,7 @@ class DiskSpec:
     """
 
     device: str
-    path: Path
+    path: Path | None
     is_device: bool
     format: str
     read_only: bool
@@ -371,6 +371,19 @@ class Guest(Protocol):
 
         Raises:
             HostError: it is more than the maximum.
+        """
+
+    async def cut_disk(self, device: str) -> None:
+        """Close what is behind ``disk@ID``, which the guest keeps: every request for it fails from now on.
+
+        What the guest has written and not flushed may be lost. Nothing happens if nothing is behind it.
+        """
+
+    async def mend_disk(self, disk: DiskSpec) -> None:
+        """Put something behind a disk that was cut; requests that wait for it go on when the guest runs.
+
+        Raises:
+            HostError: it cannot be opened; nothing is behind the disk, as before.
         """
 
     # Migration

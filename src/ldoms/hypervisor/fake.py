@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ldoms.hypervisor.engine import (
     AddedMemory,
     ControlPlacement,
     DeviceSpec,
+    DiskSpec,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -184,6 +185,8 @@ class FakeGuest:
         self.plugged |= {network.device: network for network in spec.networks}
         self.held: set[str] = set()
         """Devices that it does not let go when it is asked to."""
+        self.broken: set[Path] = set()
+        """Back ends that cannot be opened."""
         self._is_dead = False
         self._world = world
         self._gone = asyncio.Event()
@@ -327,6 +330,8 @@ class FakeGuest:
         root_ports, taken = self.layout
         if not device.port < root_ports or device.port in {port for _, port in taken}:
             raise HostError(f"device_add: QEMU says: no bus port{device.port} is free", code="qemu-refused")
+        if isinstance(device, DiskSpec) and device.path in self.broken:
+            raise HostError(f"blockdev-add: QEMU says: Could not open {device.path}", code="qemu-refused")
         self.plugged[device.device] = device
 
     async def unplug(self, device: str, limit_s: float) -> None:
@@ -339,6 +344,24 @@ class FakeGuest:
             raise HostError(f"the guest of LDom {self.spec.name} has not let go of {device}", code="device-held")
         self.let_go(device)
         await asyncio.sleep(0)
+
+    async def cut_disk(self, device: str) -> None:
+        """Nothing is behind it any more."""
+        await self._answer()
+        self.plugged[device] = replace(self._disk(device), path=None)
+
+    async def mend_disk(self, disk: DiskSpec) -> None:
+        """Something is behind it again."""
+        await self._answer()
+        if disk.path in self.broken:
+            raise HostError(f"blockdev-add: QEMU says: Could not open {disk.path}", code="qemu-refused")
+        self._disk(disk.device)
+        self.plugged[disk.device] = disk
+
+    def _disk(self, device: str) -> DiskSpec:
+        disk = self.plugged[device]
+        assert isinstance(disk, DiskSpec)
+        return disk
 
     def let_go(self, device: str) -> None:
         """Let a device go, perhaps long after it was asked to."""

@@ -32,6 +32,7 @@ from ldoms.hypervisor.engine import (
     AddedMemory,
     ControlPlacement,
     DeviceSpec,
+    DiskSpec,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -254,6 +255,14 @@ class QemuGuest:
     async def set_link(self, device: str, *, up: bool) -> None:
         """Plug the cable of a network interface in, or pull it out."""
         await self._monitor.execute("set_link", {"name": f"{device.replace('@', '')}-device", "up": up})
+
+    async def cut_disk(self, device: str) -> None:
+        """Close what is behind a disk; the guest keeps it, and every request fails."""
+        await self._devices.cut(device)
+
+    async def mend_disk(self, disk: DiskSpec) -> None:
+        """Put something behind a disk that was cut."""
+        await self._devices.mend(disk)
 
     # Memory
 

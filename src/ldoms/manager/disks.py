@@ -2,53 +2,171 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
+import structlog
+
+from ldoms.hypervisor.engine import Guest
+from ldoms.manager.back_ends import BackEnds
+from ldoms.manager.disk_paths import DiskPath, paths_of
 from ldoms.manager.host import Host
-from ldoms.manager.properties import check_unbound, free_number, without
+from ldoms.manager.hotplug import LET_GO_S
+from ldoms.manager.ports import with_port, without_device
+from ldoms.manager.properties import free_number, without
 from ldoms.model.domain import Domain, VirtualDisk
-from ldoms.model.errors import AlreadyExists, RequestError
+from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.identity import check_name
+
+_log = structlog.get_logger(__name__)
 
 
 class DiskVerbs:
-    """``add-vdisk``, ``remove-vdisk``."""
+    """``add-vdisk``, ``set-vdisk``, ``remove-vdisk``; at once also for a guest that runs."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, back_ends: BackEnds) -> None:
         self._host = host
+        self._back_ends = back_ends
 
-    def add(self, name: str, disk: str, volume: str, service: str, timeout_s: int, number: int | None) -> Domain:
-        """Give a domain a disk on a volume.
+    async def add(self, name: str, disk: str, volume: str, service: str, timeout_s: int, number: int | None) -> Domain:
+        """Give a domain a disk on a volume; a guest that runs sees it at once.
 
         Raises:
-            RequestError: the domain is bound, or the volume is in use by another one.
+            RequestError: it has a disk of that name, or the volume is in use.
+            NoResources: the running guest has no root port left.
+            HostError: the back end cannot be opened, or QEMU refuses; the domain is as before.
         """
         with self._host.changing(name, "add-vdisk") as domain:
-            check_unbound(domain, "a disk can be added")
+            _check_guest_domain(domain)
             check_name(disk, "disk")
             if any(known.name == disk for known in domain.disks):
                 raise AlreadyExists(f"disk {disk} already exists in LDom {name}")
-            self._host.store.services().disk_service(service).volume(volume)
-            holder = self._disk_on(volume, service)
-            if holder is not None:
-                raise RequestError(
-                    f"volume {volume}@{service} is in use by disk {holder[1].name} of LDom {holder[0].name}",
-                    code="volume-in-use",
-                )
-            number = free_number(number, [known.id for known in domain.disks], f"disk of LDom {name}")
+            self._check_free(self._path(volume, service))
+            number = free_number(number, _numbers(domain), f"disk of LDom {name}")
             added = VirtualDisk(disk, volume, service, number, timeout_s)
-            return self._host.save(replace(domain, disks=(*domain.disks, added)))
+            changed = replace(domain, disks=(*domain.disks, added))
+            if domain.is_bound:
+                changed = with_port(changed, f"disk@{number}")
+                await self._back_ends.settle(added)
+            guest = self._guest(domain)
+            async with AsyncExitStack() as undo:
+                if guest is not None:
+                    await guest.plug(await self._back_ends.spec(changed, added))
+                    undo.push_async_callback(guest.unplug, f"disk@{number}", LET_GO_S)
+                self._host.save(changed)
+                undo.pop_all()
+            return changed
 
-    def remove(self, name: str, disk: str) -> Domain:
-        """Take a disk away from a domain."""
+    async def remove(self, name: str, disk: str, *, force: bool) -> Domain:
+        """Take a disk away from a domain; a guest that runs is asked to let it go.
+
+        With `force` also if the guest does not: then nothing is behind the disk any more, the guest sees an error for
+        every request, and keeps the empty disk until it lets it go, or stops.
+
+        Raises:
+            HostError: code ``device-held``: the guest has not let it go, and has it as before.
+        """
         with self._host.changing(name, "remove-vdisk") as domain:
-            check_unbound(domain, "a disk can be removed")
-            domain.disk(disk)
-            return self._host.save(replace(domain, disks=without(domain.disks, disk, lambda known: known.name)))
+            found = domain.disk(disk)
+            device = f"disk@{found.id}"
+            left = without_device(domain, device)
+            guest = self._guest(domain)
+            if guest is not None and device in await guest.devices():
+                try:
+                    await self._let_go(domain, found, guest)
+                except HostError as error:
+                    if error.code != "device-held" or not force:
+                        raise
+                    _log.warning("disk-cut", domain=name, disk=disk)
+                    await guest.cut_disk(device)
+                    # The guest still has the device behind its port, and so must the target of a migration.
+                    left = replace(domain, disks=without(domain.disks, disk, lambda known: known.name))
+            return self._host.save(left)
 
-    def _disk_on(self, volume: str, service: str) -> tuple[Domain, VirtualDisk] | None:
+    async def set(self, name: str, disk: str, volume: tuple[str, str] | None, timeout_s: int | None) -> Domain:
+        """Put a disk on another volume, or change how long it waits for its back end.
+
+        The guest that runs lets the disk go, and gets it again with the other medium in the same place.
+
+        Raises:
+            HostError: the guest has not let it go, or the other one cannot be opened: it has the disk as before.
+        """
+        with self._host.changing(name, "set-vdisk") as domain:
+            found = domain.disk(disk)
+            changed = found if timeout_s is None else replace(found, timeout_s=timeout_s)
+            if volume is not None:
+                changed = replace(changed, volume=volume[0], service=volume[1])
+                self._check_free(self._path(*volume), besides=(domain.name, disk))
+            if (changed.volume, changed.service) != (found.volume, found.service) and domain.is_bound:
+                await self._back_ends.settle(changed)
+                await self._change_medium(domain, found, changed)
+            disks = tuple(changed if known.name == disk else known for known in domain.disks)
+            return self._host.save(replace(domain, disks=disks))
+
+    # Inside
+
+    def _guest(self, domain: Domain) -> Guest | None:
+        running = self._host.guests.get(domain.uuid)
+        return running.guest if running else None
+
+    def _path(self, volume: str, service: str) -> DiskPath:
+        return DiskPath(service, self._host.store.services().disk_service(service).volume(volume))
+
+    async def _let_go(self, domain: Domain, disk: VirtualDisk, guest: Guest) -> None:
+        try:
+            await guest.unplug(f"disk@{disk.id}", LET_GO_S)
+        except HostError as error:
+            if error.code != "device-held":
+                raise
+            raise HostError(
+                f"disk {disk.name} is in use: the guest of LDom {domain.name} has not let it go within {LET_GO_S:g} s,"
+                " and has it as before; unmount it there and try again. If the guest lets it go later, it is removed"
+                " then",
+                code="device-held",
+            ) from error
+
+    async def _change_medium(self, domain: Domain, old: VirtualDisk, new: VirtualDisk) -> None:
+        guest = self._guest(domain)
+        if guest is None:
+            return
+        before = await self._back_ends.spec(domain, old)
+        after = await self._back_ends.spec(domain, new)
+        await self._let_go(domain, old, guest)
+        try:
+            await guest.plug(after)
+        except LdomsError:
+            await guest.plug(before)
+            raise
+
+    def _check_free(self, path: DiskPath, besides: tuple[str, str] = ("", "")) -> None:
+        """Make sure that a volume can carry another disk: it carries one, or any number that only read."""
+        services = self._host.store.services()
         for domain in self._host.store.domains():
             for disk in domain.disks:
-                if (disk.volume, disk.service) == (volume, service):
-                    return domain, disk
-        return None
+                if (domain.name, disk.name) == besides:
+                    continue
+                try:
+                    others = paths_of(services, disk)
+                except NotFound:
+                    continue
+                if str(path) in map(str, others):
+                    if path.volume.is_read_only and not path.volume.is_exclusive:
+                        continue
+                    raise RequestError(
+                        f"volume {path} is in use by disk {disk.name} of LDom {domain.name}", code="volume-in-use"
+                    )
+
+
+def _numbers(domain: Domain) -> list[int]:
+    """The ids of disks that are taken, those among them that the guest has not let go of."""
+    ports = domain.bindings.ports if domain.bindings is not None else ()
+    devices = [port.device for port in ports if port.device.startswith("disk@")]
+    return [*(disk.id for disk in domain.disks), *(int(device.partition("@")[2]) for device in devices)]
+
+
+def _check_guest_domain(domain: Domain) -> None:
+    if domain.is_control:
+        raise RequestError(
+            "LDom primary is the host itself: it has its devices from the host, not from virtual services",
+            code="control-domain",
+        )

@@ -87,6 +87,8 @@ class RunningGuest:
 OnEnd = Callable[[RunningGuest], Awaitable[None]]
 """Called when a guest has ended."""
 OnEvent = Callable[[RunningGuest], None]
+OnDeviceGone = Callable[[str, str], None]
+"""Called with a domain's UUID and ``disk@ID`` or ``network@ID`` when the guest has let that go."""
 
 
 class GuestBook:
@@ -99,6 +101,7 @@ class GuestBook:
         self.on_reset: OnEvent = lambda running: None
         self.on_panic: OnEvent = lambda running: None
         self.on_resume: Callable[[], None] = lambda: None
+        self.on_device_gone: OnDeviceGone = lambda uuid, device: None
 
     def get(self, uuid: str) -> RunningGuest | None:
         """The guest of a domain, or None if there is none."""
@@ -150,6 +153,8 @@ class GuestBook:
                     self.on_panic(running)
                 elif event.kind is GuestEventKind.RESUMED:
                     self.on_resume()
+                elif event.kind is GuestEventKind.DEVICE_GONE:
+                    self.on_device_gone(guest.uuid, event.data["device"])
         if self._guests.get(guest.uuid) is running:
             del self._guests[guest.uuid]
             if self.on_end is not None:

@@ -11,14 +11,14 @@ from typing import Any
 
 import structlog
 
-from ldoms.hypervisor.engine import DiskSpec, Guest, GuestSpec, NetworkSpec
+from ldoms.hypervisor.engine import Guest, GuestSpec, NetworkSpec
+from ldoms.manager.back_ends import BackEnds, lost_disk
 from ldoms.manager.consoles import Consoles
-from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
-from ldoms.manager.ports import pick_ports, port_of, root_ports
+from ldoms.manager.ports import dead_disks, pick_ports, port_of, root_ports, without_dead_disks
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
 from ldoms.manager.taps import Taps
@@ -44,13 +44,13 @@ class LifeVerbs:
     def __init__(
         self,
         host: Host,
-        disk_services: DiskServiceVerbs,
+        back_ends: BackEnds,
         consoles: Consoles,
         vcons: ConsoleVerbs,
         failures: FailurePolicies,
     ) -> None:
         self._host = host
-        self._disk_services = disk_services
+        self._back_ends = back_ends
         self._vcons = vcons
         self._consoles = consoles
         self._stopping = Stopping(host, self.start_now)
@@ -170,6 +170,7 @@ class LifeVerbs:
         Raises:
             HostError: QEMU or the kernel refuse; nothing is left behind.
         """
+        domain = without_dead_disks(domain)
         async with AsyncExitStack() as undo:
             guest = await self.start_guest(domain, undo, incoming=False)
             await guest.resume()
@@ -186,7 +187,8 @@ class LifeVerbs:
         """
         assert domain.bindings is not None
         networks = [await self._make_tap(domain, network.name, undo) for network in domain.networks]
-        disks = [await self._disk_spec(domain, disk.name) for disk in domain.disks]
+        disks = [await self._back_ends.spec(domain, disk) for disk in domain.disks]
+        disks += [lost_disk(domain, device) for device in dead_disks(domain)]
         spec = GuestSpec(
             uuid=domain.uuid,
             name=domain.name,
@@ -247,10 +249,7 @@ class LifeVerbs:
     async def settle_formats(self, domain: Domain) -> None:
         """Make sure that each disk has its volume, and each volume a known format."""
         for disk in domain.disks:
-            volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
-            if not volume.format:
-                found = await self._host.storage.detect_format(volume.backend)
-                self._disk_services.set_volume_format(disk.service, disk.volume, found)
+            await self._back_ends.settle(disk)
 
     # Inside
 
@@ -315,22 +314,6 @@ class LifeVerbs:
         tap = await self._taps.put(domain, network)
         device = f"network@{network.id}"
         return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
-
-    async def _disk_spec(self, domain: Domain, name: str) -> DiskSpec:
-        disk = domain.disk(name)
-        volume = self._host.store.services().disk_service(disk.service).volume(disk.volume)
-        back_end = await self._host.storage.open(volume)
-        device = f"disk@{disk.id}"
-        return DiskSpec(
-            device=device,
-            path=back_end.path,
-            is_device=back_end.is_device,
-            format=back_end.format,
-            read_only=volume.is_read_only,
-            direct=back_end.direct,
-            port=port_of(domain, device),
-            boot_index=disk.id + 1,  # QEMU takes 0 for itself when it boots a kernel directly
-        )
 
 
 def most_vcpus(constraints: Constraints, strands: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.concentrators import ConcentratorVerbs
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
@@ -14,6 +15,7 @@ from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.host import Host
+from ldoms.manager.hotplug import HotPlug
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.listing import Listing
@@ -54,7 +56,6 @@ class Manager:
         self.host = host
         self.consoles = consoles
         self.domains = DomainVerbs(host)
-        self.disks = DiskVerbs(host)
         self.links = GuestLinks(host)
         self.networks = NetworkVerbs(host, self.links)
         self.vcpus = VcpuVerbs(host)
@@ -62,11 +63,14 @@ class Manager:
         self.crypto = CryptoVerbs(host)
         book = ServiceBook(host)
         self.disk_services = DiskServiceVerbs(host, book)
+        back_ends = BackEnds(host, self.disk_services)
+        self.disks = DiskVerbs(host, back_ends)
+        self.hot_plug = HotPlug(host)
         self.switches = SwitchVerbs(host, book, self.links)
         self.concentrators = ConcentratorVerbs(host, book)
         self.failures = FailurePolicies(host)
         self.vcons = ConsoleVerbs(host, consoles)
-        self.life = LifeVerbs(host, self.disk_services, consoles, self.vcons, self.failures)
+        self.life = LifeVerbs(host, back_ends, consoles, self.vcons, self.failures)
         self.panics = PanicVerbs(host)
         self.configurations = ConfigurationVerbs(host)
         self.reconfiguration = Reconfiguration(host, self.vcpus, self.memory)
@@ -101,6 +105,7 @@ class Manager:
         await self.migrations.close()
         await self.target.close()
         await self.failures.close()
+        await self.hot_plug.close()
         await self.consoles.close()
         await self.links.close()
         await self.host.guests.close()

@@ -65,6 +65,28 @@ def without_port(domain: Domain, device: str) -> Domain:
     return replace(domain, bindings=replace(domain.bindings, ports=ports))
 
 
+def without_device(domain: Domain, device: str) -> Domain:
+    """A domain without a device, and without its root port."""
+    disks = tuple(disk for disk in domain.disks if f"disk@{disk.id}" != device)
+    networks = tuple(network for network in domain.networks if f"network@{network.id}" != device)
+    return without_port(replace(domain, disks=disks, networks=networks), device)
+
+
+def dead_disks(domain: Domain) -> tuple[str, ...]:
+    """Disks that were removed by force, and that the guest still has because it did not let them go."""
+    if domain.bindings is None:
+        return ()
+    devices = [port.device for port in domain.bindings.ports]
+    return tuple(device for device in devices if device.startswith("disk@") and device not in devices_of(domain))
+
+
+def without_dead_disks(domain: Domain) -> Domain:
+    """A domain whose guest starts afresh: what was removed is not there any more."""
+    for device in dead_disks(domain):
+        domain = without_port(domain, device)
+    return domain
+
+
 def _there(bindings: Bindings) -> int:
     spare = bindings.machine.root_ports if bindings.machine is not None else 0
     return max(spare, *(port.number + 1 for port in bindings.ports), 0)

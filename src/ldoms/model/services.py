@@ -35,6 +35,11 @@ class Volume:
         """Whether guests may only read it."""
         return "ro" in self.options
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether nothing else may have the same back end, and no second disk may be on it."""
+        return "excl" in self.options
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualDiskService:

@@ -33,7 +33,7 @@ async def furnish(manager: Manager) -> None:
     await manager.domains.add("ldg1", {})
     await manager.vcpus.set("ldg1", 1)
     await manager.memory.set("ldg1", 1024)
-    manager.disks.add("ldg1", "vdisk0", "a", "primary-vds0", 0, None)
+    await manager.disks.add("ldg1", "vdisk0", "a", "primary-vds0", 0, None)
     await manager.networks.add("ldg1", "vnet0", "primary-vsw0", {})
 
 

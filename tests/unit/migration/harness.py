@@ -191,7 +191,7 @@ class Pair:
         await manager.domains.add(DOMAIN, {})
         await manager.vcpus.set(DOMAIN, 2)
         await manager.memory.set(DOMAIN, 1024)
-        manager.disks.add(DOMAIN, "vdisk0", "root", "primary-vds0", 0, None)
+        await manager.disks.add(DOMAIN, "vdisk0", "root", "primary-vds0", 0, None)
         await manager.networks.add(DOMAIN, "vnet0", "primary-vsw0", {})
         if state != "inactive":
             await manager.life.bind(DOMAIN)

@@ -1,0 +1,67 @@
+"""What the guest lets go of when nobody waits any more: the record of its domain follows."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from ldoms.manager.host import Host
+from ldoms.manager.ports import without_device
+from ldoms.model.domain import Domain
+from ldoms.model.errors import HostError, RequestError
+from ldoms.net.network import tap_name
+
+LET_GO_S = 10.0
+"""How long a guest may take to let go of a device. An idle one takes less than a second."""
+RETRY_S = 0.5
+"""Between looks at a domain that something else holds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HotPlug:
+    """Keeps records right when devices go by themselves.
+
+    QEMU cannot take the wish to unplug back, so that a guest that did not let go in time may do it much later: what
+    was asked for is then done after all.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._tasks: set[asyncio.Task[None]] = set()
+        host.guests.on_device_gone = self._device_gone
+
+    async def close(self) -> None:
+        """Stop following; what goes meanwhile is found out when the guest is found again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _device_gone(self, uuid: str, device: str) -> None:
+        task = asyncio.create_task(self._follow(uuid, device), name=f"device-gone-{uuid}-{device}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, uuid: str, device: str) -> None:
+        # Whoever has asked for it holds the domain, and writes the record himself; so does a migration.
+        while (domain := self._host.store.domain_by_uuid(uuid)) is not None and domain.is_bound:
+            with suppress(RequestError), self._host.changing(domain.name, "device-gone") as held:
+                await self._forget(held, device)
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def _forget(self, domain: Domain, device: str) -> None:
+        running = self._host.guests.get(domain.uuid)
+        left = without_device(domain, device)
+        if running is None or left == domain:
+            return
+        with suppress(HostError):
+            if device in await running.guest.devices():
+                return  # it has been given again
+            for network in domain.networks:
+                if device == f"network@{network.id}":
+                    await self._host.network.remove_tap(tap_name(domain.order, network.id))
+            _log.info("device-let-go-late", domain=domain.name, device=device)
+            self._host.save(left)
