@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ldoms.lab import images
 from ldoms.lab import lab as labs
-from support import SOURCE, TARGET, Hosts, kill_command, wait_until
+from support import SOURCE, TARGET, Hosts, wait_until
+from terminals import Terminal, telnet
 
 BOOT_SECTOR = (
     # 7c00: ax, ds = 0; cld          7c05: wait for a tick of the clock, then si = text
@@ -29,7 +28,6 @@ BOOT_SECTOR = (
     + b"Hello from the boot sector\r\n\0"
 )
 """Says hello at the serial port 18 times a second."""
-TELNET_S = 20.0
 
 
 def boot_disk(path: Path, image_format: str) -> Path:
@@ -41,48 +39,6 @@ def boot_disk(path: Path, image_format: str) -> Path:
         raw.unlink()
         return path
     return raw
-
-
-@dataclass
-class Telnet:
-    """A telnet client at a console, as a person has one."""
-
-    process: subprocess.Popen[bytes]
-    seen: bytes = b""
-
-    def expect(self, text: str) -> str:
-        """Read until some text comes; all that came since the last time."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + TELNET_S
-        os.set_blocking(self.process.stdout.fileno(), False)
-        while text.encode() not in self.seen:
-            assert time.monotonic() < deadline, f"{text!r} does not come; there was {self.seen!r}"
-            self.seen += self.process.stdout.read() or b""
-            time.sleep(0.02)
-        before, _, self.seen = self.seen.partition(text.encode())
-        return (before + text.encode()).decode(errors="replace")
-
-    def type(self, text: str) -> None:
-        """Type some text."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(text.encode())
-        self.process.stdin.flush()
-
-
-@contextlib.contextmanager
-def telnet(hosts: Hosts, port: str) -> Iterator[Telnet]:
-    """The telnet program on t4-1, connected to a console."""
-    process = subprocess.Popen(
-        hosts.command(SOURCE, "telnet", "127.0.0.1", port),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield Telnet(process)
-    finally:
-        kill_command(process)
-        process.wait()
 
 
 def row(hosts: Hosts, name: str) -> list[str]:
@@ -143,7 +99,7 @@ def test_a_domain_by_hand(hosts: Hosts, domain: str) -> None:
 
 
 @contextlib.contextmanager
-def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Telnet]:
+def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Terminal]:
     """Let a domain boot from a disk until it says hello; a person at its console."""
     volume = f"{domain}-root@primary-vds0"
     hosts.ldm(SOURCE, "add-vdsdev", back_end, volume)
@@ -276,26 +232,6 @@ def test_a_guest_that_panics_starts_anew_as_it_wishes(hosts: Hosts) -> None:
         console.expect("pulse count=1 ")
     assert row(hosts, name)[1:3] == ["active", "-n----"]
     assert list(hosts.qemus(view["domain"]["uuid"]).values()) == [before]
-
-
-def test_two_at_a_console(hosts: Hosts) -> None:
-    """Both read; the first writes, and the second does when the first has left by its own wish."""
-    name = hosts.standing_guest()
-    port = row(hosts, name)[3]
-    with contextlib.ExitStack() as both:
-        first = both.enter_context(telnet(hosts, port))
-        first.expect("control options")  # before the other one comes, or that may be the first
-        second = both.enter_context(telnet(hosts, port))
-        second.expect("control options")
-        first.type("echo for both\r\n")
-        first.expect("for both")
-        second.expect("for both")
-        second.type("echo from the second\r\n")
-        second.expect("You do not have write access")
-        first.type("\r~.")
-        first.process.wait(TELNET_S)
-        second.type("\r\necho still the second\r\n")
-        assert "from the second" not in second.expect("still the second")
 
 
 def test_bind_refuses_what_has_been_given_away(hosts: Hosts, domain: str) -> None:

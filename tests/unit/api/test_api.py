@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ldoms.api.client import error_from
 from ldoms.api.errors import STATUS, body_of, status_of
-from ldoms.api.wire import COMMAND_HEADER, NOTICE_HEADER
+from ldoms.api.wire import COMMAND_HEADER, CONSOLE_HEADER, NOTICE_HEADER
 from ldoms.manager.manager import Manager
 from ldoms.manager.power_on import NOTICE
 from ldoms.model import errors
@@ -349,5 +350,30 @@ def test_configurations_over_the_api(tmp_path: Path) -> None:
             assert (await caller.post("/configurations", json=body)).status_code == 204
             assert (await caller.delete("/configurations/mine")).status_code == 204
             assert (await caller.delete("/configurations/mine")).status_code == 404
+
+    with_api(tmp_path, work)
+
+
+def test_a_console_over_the_api(tmp_path: Path) -> None:
+    """What the guest says streams in, what is typed goes out, and both ends can leave."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        await manager.life.bind("ldg1")
+        async with Caller(app) as caller:
+            unknown = await caller.post("/consoles/nobody", content=b"x")
+            assert (unknown.status_code, error_of(unknown)["code"]) == (404, "not-found")
+            following = asyncio.create_task(caller.post("/domains/ldg1/console", json={}))
+            while not (clients := manager.consoles._attachments):
+                await asyncio.sleep(0)
+            (identity,) = clients
+            typed = await caller.post(f"/consoles/{identity}", content=b"~?~.")
+            assert typed.status_code == 204
+            answer = await following
+            assert answer.headers[CONSOLE_HEADER] == identity
+            assert 'Connecting to console "ldg1" in group "ldg1" ....' in answer.text
+            assert "VNTSD commands" in answer.text
+            assert not clients, "who has left is forgotten"
+            inactive = await caller.post("/domains/primary/console", json={})
+            assert (inactive.status_code, error_of(inactive)["code"]) == (400, "control-domain")
 
     with_api(tmp_path, work)

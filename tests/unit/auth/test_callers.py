@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller, role_of
+from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller, may_use_console, role_of
 from ldoms.auth.tokens import digest, make_token, matches
 from ldoms.model.errors import NotAuthorized
 
@@ -38,6 +38,7 @@ def _users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", by_uid)
     groups = {
         "ldoms": SimpleNamespace(gr_mem=["tracy"], gr_gid=500),
+        "ldoms-console-web": SimpleNamespace(gr_mem=["plain"], gr_gid=502),
         "ldoms-review": SimpleNamespace(gr_mem=["rita", "tracy"], gr_gid=501),
     }
     monkeypatch.setattr(grp, "getgrnam", groups.__getitem__)
@@ -80,6 +81,16 @@ def test_what_a_role_lacks_is_refused_with_the_way_to_get_it() -> None:
         Caller("plain", Role.NOBODY, "local", groups).require(Role.REVIEW, "look")
     with pytest.raises(NotAuthorized):
         ANYBODY.require(Role.REVIEW, "look")
+
+
+@pytest.mark.parametrize(
+    ("uid", "group", "allowed"),
+    [(0, "db", True), (1000, "db", True), (1003, "web", False), (1002, "web", True), (1002, "db", False),
+     (4711, "web", False), (None, "web", False)],
+)  # fmt: skip
+def test_who_may_use_the_port_of_a_console(uid: int | None, group: str, allowed: bool) -> None:
+    """Who may manage, and the members of a group for these consoles alone; nobody whom the kernel does not name."""
+    assert may_use_console(uid, group, GROUPS) is allowed
 
 
 def test_tokens_are_known_by_their_digests() -> None:
