@@ -167,6 +167,7 @@ class Hosts:
         """Start a domain, and wait until its guest answers."""
         self.ldm(host, "start-domain", domain)
         wait_until(lambda: self.answers(domain), 60, f"guest {domain} does not answer")
+        wait_until(lambda: self.flags(host, domain)[1] == "n", 10, f"the host does not see that {domain} has booted")
 
     def answers(self, domain: str) -> bool:
         """Whether a tiny guest answers over the network."""
@@ -335,6 +336,7 @@ def make_hosts(count: int = 2, plan: HostPlan | None = None) -> Iterator[Hosts]:
     need_root_and_qemu()
     images.build("tiny")
     directory = Path(tempfile.mkdtemp(prefix="ldt-", dir="/tmp"))
+    directory.chmod(0o711)  # users of a host pass through it on their way to its socket
     gates = directory / "gates"
     gates.mkdir()
     before = {key: os.environ.get(key) for key in ("LDOMS_LABS", "LDOMS_GATES")}

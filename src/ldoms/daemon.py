@@ -32,6 +32,7 @@ from ldoms.manager.host import Host
 from ldoms.manager.logs import LogControl
 from ldoms.manager.manager import Manager
 from ldoms.manager.operations import Operations
+from ldoms.manager.softstate import watch
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.host import PROTOCOL_VERSION, HostFacts
 from ldoms.net.linux import LinuxNetwork
@@ -160,7 +161,7 @@ def _make_manager(
         storage=FileStorage(),
         events=EventHub(store),
         operations=Operations(store),
-        guests=GuestBook(),
+        guests=GuestBook(watch),
         neighbours=neighbours,
         logs=logs,
         boot_id=_boot_id(places),
@@ -179,7 +180,10 @@ def _prepare_places(places: Places, stack: AsyncExitStack) -> None:
     """Make the directories, and make sure that no other ldmd works on them."""
     try:
         for directory, mode in ((places.state, 0o700), (places.run, 0o755), (places.run / "domains", 0o700)):
-            directory.mkdir(parents=True, exist_ok=True)
+            for missing in [parent for parent in reversed(directory.parents) if not parent.exists()]:
+                missing.mkdir()
+                missing.chmod(0o755)  # users of this host pass through it on their way to the socket
+            directory.mkdir(exist_ok=True)
             directory.chmod(mode)
         pid_file = stack.enter_context(places.pid_file.open("a+"))
     except OSError as error:

@@ -66,7 +66,7 @@ class EngineBench(Protocol):
         """The first host's engine after a restart of its manager."""
 
     async def booted(self, guest: Guest) -> None:
-        """Let a guest run, and wait until it is up."""
+        """Let a guest run, and wait until it is up. It has no agent."""
 
     def core(self) -> Path:
         """A file that is not there, for a guest's memory."""
@@ -243,6 +243,13 @@ async def check_a_break_is_sent(bench: EngineBench) -> None:
     await guest.quit()
     with pytest.raises(HostError):
         await guest.send_break()
+
+
+async def check_a_guest_without_an_agent_is_known(bench: EngineBench) -> None:
+    """Without waiting for an answer that does not come."""
+    guest = await bench.engine.start(bench.spec())
+    await bench.booted(guest)
+    assert not await guest.has_agent()
 
 
 async def check_the_power_button_switches_off(bench: EngineBench) -> None:

@@ -87,7 +87,7 @@ def test_a_domain_by_hand(hosts: Hosts, domain: str) -> None:
         console.expect(f'Connecting to console "{domain}" in group "{domain}" ....')
         console.expect("Press ~? for control options ..")
         assert hosts.ldm(SOURCE, "start-domain", domain) == f"LDom {domain} started\n"
-        assert row(hosts, domain)[1:3] == ["active", "-n----"]
+        assert row(hosts, domain)[1:3] == ["active", "-t----"]
         console.expect("pulse")
         console.type("echo knock knock\r\n")
         console.expect("knock knock")
@@ -123,7 +123,7 @@ def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Terminal]:
 def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, tmp_path: Path, image_format: str) -> None:
     """Without a boot-file: the first disk's own boot sector runs."""
     with booted_from(hosts, domain, str(boot_disk(tmp_path / "disk.qcow2", image_format))):
-        assert row(hosts, domain)[1:3] == ["active", "-n----"]
+        assert row(hosts, domain)[1:3] == ["active", "-t----"]
 
 
 def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> 
         pytest.skip(f"no loop device can be had here: {made.stderr.strip()}")
     try:
         with booted_from(hosts, domain, made.stdout.strip()):
-            assert row(hosts, domain)[1:3] == ["active", "-n----"]
+            assert row(hosts, domain)[1:3] == ["active", "-t----"]
     finally:
         subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
@@ -197,7 +197,7 @@ def test_a_restart_of_the_manager_leaves_guests_alone(hosts: Hosts, kill: bool) 
     assert between[0] >= before[0], "the guest was started anew"
     assert "ldmd does not answer" in hosts.run(SOURCE, "ldm", "list").stderr
     hosts.start_manager(SOURCE)
-    assert row(hosts, name)[1:3] == ["active", "-n----"]
+    assert row(hosts, name)[1:3] == ["active", "-n----"], "a guest that is found has booted, as far as is known"
     with telnet(hosts, row(hosts, name)[3]) as console:
         console.type("echo still there\r\n")
         console.expect("still there")
@@ -230,7 +230,7 @@ def test_a_guest_that_panics_starts_anew_as_it_wishes(hosts: Hosts) -> None:
         console.type("crash\r\n")
         console.expect("Kernel panic")
         console.expect("pulse count=1 ")
-    assert row(hosts, name)[1:3] == ["active", "-n----"]
+    wait_until(lambda: row(hosts, name)[1:3] == ["active", "-n----"], 10, "it is still booting")
     assert list(hosts.qemus(view["domain"]["uuid"]).values()) == [before]
 
 

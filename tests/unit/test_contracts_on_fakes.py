@@ -55,6 +55,7 @@ class FakeEngines:
         return self.engine
 
     async def booted(self, guest: FakeGuest) -> None:
+        guest.agent.is_there = False
         await guest.resume()
 
     def core(self) -> Path:

@@ -311,6 +311,9 @@ class Guest(Protocol):
             HostError: the file cannot be written; what there is of it is the caller's to remove.
         """
 
+    async def has_agent(self) -> bool:
+        """Whether something in the guest, its agent, has opened the agent's channel. The agent itself is not asked."""
+
     async def has_driver(self) -> bool:
         """Whether a driver of the guest has taken over one of its virtual devices: it is past its firmware.
 

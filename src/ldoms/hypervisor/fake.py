@@ -275,6 +275,11 @@ class FakeGuest:
         except OSError as error:
             raise HostError(f"the core cannot be written to {path}", code="no-core") from error
 
+    async def has_agent(self) -> bool:
+        """As it is told."""
+        await self._answer()
+        return self.agent.is_there and self.has_booted
+
     async def has_driver(self) -> bool:
         """As it is told."""
         await self._answer()

@@ -178,6 +178,11 @@ class QemuGuest:
         if answer["status"] != "completed":
             raise HostError(f"the memory of LDom {self.name} cannot be written to {path}", code="no-core")
 
+    async def has_agent(self) -> bool:
+        """Whether something in the guest has opened the agent's channel."""
+        answer = await self._monitor.execute("query-chardev")
+        return any(entry["label"] == "agent" and entry["frontend-open"] for entry in answer)
+
     async def has_driver(self) -> bool:
         """Whether a driver of the guest has taken over one of its virtual devices."""
         for device in ("balloon", "rng"):

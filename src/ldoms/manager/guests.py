@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -47,6 +48,10 @@ class RunningGuest:
         panicked: its kernel has said that it has panicked, and it has not started anew since.
         failed: its failure has been dealt with; for those that depend on it, it does not fail again before it starts
             anew.
+        booting: it has started here, and no driver of its own was seen since: it is in its firmware, or its kernel
+            is only just coming up.
+        system: the name of its operating system, as its agent says it; empty where that is not known.
+        changed: set by whatever may make a difference to the last two; `is_fresh` if it has started anew.
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -57,6 +62,10 @@ class RunningGuest:
         self.meter = Meter(guest)
         self.panicked = False
         self.failed = False
+        self.booting = False
+        self.system = ""
+        self.changed = asyncio.Event()
+        self.is_fresh = True
         self._shut_down = False
 
     def note(self, event: GuestEvent) -> None:
@@ -64,14 +73,21 @@ class RunningGuest:
         match event.kind:
             case GuestEventKind.RESUMED:
                 self.run_state = RunState.RUNNING
+                self.changed.set()
             case GuestEventKind.STOPPED:
                 self.run_state = RunState.PAUSED
             case GuestEventKind.PANICKED:
                 self.panicked = True
             case GuestEventKind.RESET:
                 self.panicked = self.failed = False
+                self.note_start()
             case GuestEventKind.SHUT_DOWN:
                 self._shut_down = True
+
+    def note_start(self) -> None:
+        """It begins anew, in its firmware."""
+        self.booting, self.system, self.is_fresh = True, "", True
+        self.changed.set()
 
     @property
     def is_dead(self) -> bool:
@@ -89,12 +105,15 @@ OnEnd = Callable[[RunningGuest], Awaitable[None]]
 OnEvent = Callable[[RunningGuest], None]
 OnDeviceGone = Callable[[str, str], None]
 """Called with a domain's UUID and ``disk@ID`` or ``network@ID`` when the guest has let that go."""
+Watch = Callable[[RunningGuest], Coroutine[Any, Any, None]]
 
 
 class GuestBook:
     """Every guest that runs here, by its domain's UUID."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None) -> None:
+        """Have `watch` look after each guest, as long as it is followed."""
+        self._watch = watch
         self._guests: dict[str, RunningGuest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_end: OnEnd | None = None
@@ -140,6 +159,14 @@ class GuestBook:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, running: RunningGuest, started: asyncio.Event) -> None:
+        watching = asyncio.create_task(self._watch(running)) if self._watch is not None else None
+        try:
+            await self._follow_events(running, started)
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    async def _follow_events(self, running: RunningGuest, started: asyncio.Event) -> None:
         guest = running.guest
         with guest.events() as events:
             with suppress(HostError):

@@ -173,6 +173,7 @@ class LifeVerbs:
         domain = without_dead_disks(domain)
         async with AsyncExitStack() as undo:
             guest = await self.start_guest(domain, undo, incoming=False)
+            self._host.guests.require(domain.uuid, domain.name).note_start()
             await guest.resume()
             undo.pop_all()
         return self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_STARTED)

@@ -11,6 +11,7 @@ from ldoms.hypervisor.engine import RunState
 from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host
 from ldoms.manager.migrations import MigrationVerbs
+from ldoms.manager.softstate import describe
 from ldoms.manager.speed import Speedometer
 from ldoms.model.domain import Domain, DomainState, DomainStatus, DomainView, MigrationStatus
 from ldoms.model.host import FAULT, OK, HostView, MemoryView, StrandView
@@ -95,10 +96,11 @@ class Listing:
         migration = self._migrations.status(domain)
         state = self._state(domain, migration)
         delayed = domain.is_control and self._host.is_reconfiguring
-        flags = _flags(domain, state, migration, serves=serves, delayed=delayed)
+        running = self._host.guests.get(domain.uuid)
+        booting = running is not None and running.booting
+        flags = _flags(domain, state, migration, serves=serves, delayed=delayed, booting=booting)
         if domain.is_control:
             return self._control_status(domain, state, flags)
-        running = self._host.guests.get(domain.uuid)
         if running is None or not self._host.is_owner(domain.uuid):
             return DomainStatus(state, flags, migration=migration)
         # A strand may be less than a CPU: what counts is the share of what the guest was given.
@@ -114,6 +116,7 @@ class Listing:
             norm_utilisation=_mean(norms),
             norm_vcpu_utilisation=norms,
             uptime_s=max(0.0, time.time() - domain.started_at) if domain.started_at else 0.0,
+            softstate=describe(running),
             migration=migration,
         )
 
@@ -168,16 +171,23 @@ def _is_arriving(migration: MigrationStatus | None) -> bool:
 
 
 def _flags(
-    domain: Domain, state: DomainState, migration: MigrationStatus | None, *, serves: bool, delayed: bool
+    domain: Domain,
+    state: DomainState,
+    migration: MigrationStatus | None,
+    *,
+    serves: bool,
+    delayed: bool,
+    booting: bool,
 ) -> str:
     """The six letters of the FLAGS column."""
     migrating = "-"
     if migration is not None:
         migrating = "e" if migration.error else migration.role[0]
+    running = "t" if booting else "n"
     return "".join(
         (
             "s" if state in (DomainState.STARTING, DomainState.STOPPING) else "-",
-            "n" if state in (DomainState.ACTIVE, DomainState.SUSPENDED) else "-",
+            running if state in (DomainState.ACTIVE, DomainState.SUSPENDED) else "-",
             "d" if delayed else "-",
             "c" if domain.is_control else "-",
             "v" if serves else "-",

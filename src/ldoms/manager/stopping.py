@@ -102,7 +102,7 @@ class Stopping:
         if await _wait(guest.wait_gone(), limit_s, name, "shutting down", follower):
             return
         # As LDoms does when it was given a time: what did not end in it is switched off.
-        quick = options.limit_s is not None and options.mode is StopMode.SHUT_DOWN and await guest.agent.ping()
+        quick = options.limit_s is not None and options.mode is StopMode.SHUT_DOWN and await guest.has_agent()
         if not quick:
             raise _late(name, limit_s)
         _log.info("stop-quickly", domain=name, after_s=limit_s)
@@ -120,7 +120,7 @@ class Stopping:
     async def _reboot(self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
         name, guest = domain.name, running.guest
         limit_s = STOP_S if options.limit_s is None else options.limit_s
-        if await guest.agent.ping():
+        if await guest.has_agent():
             async with _next(guest, GuestEventKind.RESET) as restarted:
                 await _ask(guest, PowerWish.RESTART)
                 if not await _wait(restarted(), limit_s, name, "restarting", follower):
@@ -144,15 +144,18 @@ class Stopping:
         if not message:
             return ()
         try:
-            await guest.agent.tell(message)
+            if await guest.has_agent():
+                await guest.agent.tell(message)
+                return ()
+            reason = "it has no guest agent"
         except HostError as error:
-            return (f"the message was not shown to the users of LDom {name}: {error.message}",)
-        return ()
+            reason = error.message
+        return (f"the message was not shown to the users of LDom {name}: {reason}",)
 
 
 async def _ask(guest: Guest, wish: PowerWish) -> None:
     """Through the agent if there is one, else by the power button."""
-    if await guest.agent.ping():
+    if await guest.has_agent() and await guest.agent.ping():
         with suppress(HostError):
             await guest.agent.shut_down(wish)
     else:

@@ -142,7 +142,7 @@ def test_users_are_told_before(tmp_path: Path) -> None:
         over, _ = await stop(manager, message="again")
         assert over.status is OperationStatus.SUCCESS
         assert list(over.result["notes"]) == [
-            "the message was not shown to the users of LDom ldg1: the guest agent does not answer"
+            "the message was not shown to the users of LDom ldg1: it has no guest agent"
         ]
 
     at_desk(tmp_path, work)

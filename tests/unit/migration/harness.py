@@ -21,6 +21,7 @@ from ldoms.manager.guests import GuestBook
 from ldoms.manager.host import Host
 from ldoms.manager.manager import Manager
 from ldoms.manager.operations import Operations
+from ldoms.manager.softstate import watch
 from ldoms.migration.fake import FakeConnector, FakeLink
 from ldoms.migration.peer import Credentials
 from ldoms.model.errors import LdomsError
@@ -93,7 +94,7 @@ class FakeHost:
             storage=FakeStorage(self.disks),
             events=EventHub(self.store),
             operations=Operations(self.store),
-            guests=GuestBook(),
+            guests=GuestBook(watch),
             neighbours=self.neighbours,
             random=random.Random(self.name),
             boot_id=self.boot_id,
