@@ -6,7 +6,7 @@ through what they were given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
@@ -340,8 +340,3 @@ class Client:
         if self._console is not None:
             self._console.clients.remove(self)
             self._console = None
-
-
-def find(consoles: Iterable[Console], name: str) -> Console | None:
-    """The console of that domain."""
-    return next((console for console in consoles if console.name == name), None)

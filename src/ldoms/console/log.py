@@ -49,10 +49,9 @@ class ConsoleLog:
         """The last bytes of the log; nothing if there is none."""
         found = b""
         for path in (self.path, self._old(0)):
-            with suppress(OSError):
-                found = path.read_bytes() + found
-            if len(found) >= size:
-                break
+            with suppress(OSError), path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - size + len(found)))
+                found = file.read() + found
         return found[-size:]
 
     def close(self) -> None:

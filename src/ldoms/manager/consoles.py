@@ -54,6 +54,7 @@ class Consoles:
         self._admits = admits
         self._ports = ports
         self._groups: dict[int, _Group] = {}
+        self._opening = asyncio.Lock()
         self._consoles: dict[str, _Console] = {}
         self._attachments: dict[str, Attachment] = {}
 
@@ -68,7 +69,22 @@ class Consoles:
             HostError: code ``port-taken``: another process, or another group, has the port.
         """
         assert domain.bindings is not None
-        group = await self._open_group(domain.console_group, domain.bindings.console_port, domain.name)
+        self._enter(domain, await self._open_group(domain.console_group, domain.bindings.console_port, domain.name))
+
+    async def reopen(self, domain: Domain) -> None:
+        """Open the console of a domain that was bound before; without its port, if another program has that now.
+
+        What the guest says is heard and kept all the same, and `ldm console` reaches it.
+        """
+        try:
+            await self.open(domain)
+        except HostError as error:
+            assert domain.bindings is not None
+            _log.error("console-port-unavailable", domain=domain.name, reason=error.message)
+            group = Group(domain.console_group, self._host)
+            self._enter(domain, _Group(domain.bindings.console_port, group, self._ports(group, self._admits)))
+
+    def _enter(self, domain: Domain, group: _Group) -> None:
         log = ConsoleLog(self._places.console_log(domain.name))
         history = self._history_file(domain.uuid)
         known = history.read_bytes() if history.exists() else b""
@@ -105,7 +121,8 @@ class Consoles:
         name, group = console.console.name, console.group
         group.group.remove(console.console, reason or f"The console of LDom {name} is closed.")
         if not group.group.consoles:
-            del self._groups[group.number]
+            if self._groups.get(group.number) is group:
+                del self._groups[group.number]
             await group.close()
 
     async def close(self) -> None:
@@ -115,7 +132,7 @@ class Consoles:
             await console.leave_guest()
             console.log.close()
             self._keep_history(uuid, console.console.history)
-        for group in self._groups.values():
+        for group in {id(console.group): console.group for console in self._consoles.values()}.values():
             await group.close()
         self._consoles, self._groups = {}, {}
 
@@ -174,24 +191,25 @@ class Consoles:
     # Inside
 
     async def _open_group(self, name: str, number: int, domain: str) -> _Group:
-        known = self._groups.get(number)
-        if known is not None:
-            if known.group.name != name:
+        async with self._opening:  # two domains of one group may be bound at once
+            known = self._groups.get(number)
+            if known is not None:
+                if known.group.name != name:
+                    raise HostError(
+                        f"console port {number} of LDom {domain} belongs to the console group {known.group.name}",
+                        code="port-taken",
+                    )
+                return known
+            group = Group(name, self._host)
+            made = _Group(number, group, self._ports(group, self._admits))
+            try:
+                await made.port.open(number)
+            except OSError as error:
                 raise HostError(
-                    f"console port {number} of LDom {domain} belongs to the console group {known.group.name}",
-                    code="port-taken",
-                )
-            return known
-        group = Group(name, self._host)
-        made = _Group(number, group, self._ports(group, self._admits))
-        try:
-            await made.port.open(number)
-        except OSError as error:
-            raise HostError(
-                f"console port {number} of LDom {domain} cannot be opened: {error.strerror}", code="port-taken"
-            ) from error
-        self._groups[number] = made
-        return made
+                    f"console port {number} of LDom {domain} cannot be opened: {error.strerror}", code="port-taken"
+                ) from error
+            self._groups[number] = made
+            return made
 
     def _history_file(self, uuid: str) -> Path:
         return self._places.domain(uuid) / HISTORY_FILE

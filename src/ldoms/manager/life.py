@@ -76,7 +76,12 @@ class LifeVerbs:
                 self._host.store.services().switch(network.switch)
             await self.settle_formats(domain)
             bound = replace(domain, bindings=self.make_bindings(domain))
-            await self._consoles.open(bound)  # may fail, and then nothing has been reserved
+            self._host.store.put_domain(bound)  # before the first wait: nobody else gets the same
+            try:
+                await self._consoles.open(bound)
+            except BaseException:
+                self._host.store.put_domain(domain)
+                raise
             return self._host.save(bound, EventKind.DOMAIN_BOUND)
 
     async def unbind(self, name: str) -> Domain:
@@ -222,10 +227,7 @@ class LifeVerbs:
             if domain.bindings is None or domain.is_control:
                 continue
             guest = None
-            try:
-                await self._consoles.open(domain)
-            except HostError as error:
-                _log.error("console-unavailable", domain=domain.name, reason=error.message)
+            await self._consoles.reopen(domain)
             try:
                 guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
             except HostError as error:

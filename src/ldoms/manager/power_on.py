@@ -206,12 +206,8 @@ class PowerOn:
 
     async def _open_console(self, uuid: str) -> None:
         domain = self._store.domain_by_uuid(uuid)
-        if domain is None or domain.bindings is None:
-            return
-        try:
-            await self._consoles.open(domain)
-        except HostError as error:
-            _log.error("console-unavailable", domain=domain.name, reason=error.message)
+        if domain is not None and domain.bindings is not None:
+            await self._consoles.reopen(domain)
 
     # Guests that start by themselves
 

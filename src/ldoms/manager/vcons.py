@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from ldoms.manager import console_ports
@@ -11,7 +10,7 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.host import Host
 from ldoms.manager.properties import choice_property, int_property, refuse_unknown
 from ldoms.model.domain import ConsoleConstraint, Domain
-from ldoms.model.errors import HostError, RequestError
+from ldoms.model.errors import RequestError
 from ldoms.model.identity import check_name
 
 
@@ -62,14 +61,15 @@ class ConsoleVerbs:
         assert changed.bindings is not None
         service, port = self.pick(changed)
         moved = replace(changed, bindings=replace(changed.bindings, console_service=service, console_port=port))
+        self._host.store.put_domain(moved)  # before the first wait: nobody else gets the same port
         await self._consoles.close_domain(
             domain.uuid, f"The console of LDom {domain.name} is now in group {moved.console_group}, port {port}."
         )
         try:
             await self._consoles.open(moved)
-        except HostError:
-            with suppress(HostError):
-                await self._consoles.open(domain)
+        except BaseException:
+            self._host.store.put_domain(domain)
+            await self._consoles.reopen(domain)
             raise
         return moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,54 @@ def test_a_concentrator_gets_other_ports(tmp_path: Path) -> None:
         assert manager.host.store.services().concentrator("primary-vcc0").port_min == 5005
 
     at_desk(tmp_path, work)
+
+
+def test_domains_that_are_bound_at_once_get_different_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strands and port; or the same port, if they share a group."""
+
+    async def slowly(self: object, port: int) -> None:
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr("unit.migration.harness.NoPort.open", slowly)
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await add_second(manager)
+        one, other = await asyncio.gather(manager.life.bind("ldg1"), manager.life.bind("ldg2"))
+        assert {console_of(one)[1], console_of(other)[1]} == {5000, 5001}
+        assert one.bindings is not None
+        assert other.bindings is not None
+        assert not set(one.bindings.strands) & set(other.bindings.strands)
+        for name in ("ldg1", "ldg2"):
+            await manager.life.unbind(name)
+            await manager.vcons.set(name, {"group": "web"})
+        one, other = await asyncio.gather(manager.life.bind("ldg1"), manager.life.bind("ldg2"))
+        assert console_of(one) == console_of(other) == ("primary-vcc0", 5000)
+
+    at_desk(tmp_path, work)
+
+
+def test_a_port_that_is_taken_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console does without: its guest is heard, logged, and reached with `ldm console`."""
+
+    async def taken(self: object, port: int) -> None:
+        raise OSError(98, "Address already in use")
+
+    async def main() -> None:
+        host = fake_host(tmp_path)
+        manager = await host.start()
+        await furnish(manager)
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        await host.stop()
+        with monkeypatch.context() as patch:
+            patch.setattr("unit.migration.harness.NoPort.open", taken)
+            manager = await host.start()
+        said(manager, "ldg1", "all is well")
+        assert attach(manager)._waiting.endswith(b"all is well")
+        assert manager.consoles._consoles[manager.host.store.domain("ldg1").uuid].log.tail(11) == b"all is well"
+        await manager.life.stop("ldg1", force=True)
+        await manager.life.unbind("ldg1")
+        await manager.life.bind("ldg1")
+        await host.stop()
+
+    run(main())

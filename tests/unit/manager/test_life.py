@@ -152,10 +152,10 @@ def test_a_restart_finds_everything_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert guest.run_state is RunState.RUNNING
         host.network.bridges.clear()
 
-        async def taken(self: object, domain: object) -> None:
-            raise HostError("console port 5000 cannot be opened", code="port-taken")
+        async def taken(self: object, port: int) -> None:
+            raise OSError(98, "Address already in use")
 
-        monkeypatch.setattr("ldoms.manager.consoles.Consoles.open", taken)
+        monkeypatch.setattr("unit.migration.harness.NoPort.open", taken)
         manager = await host.start()
         assert state(manager) is DomainState.ACTIVE
         assert list(host.network.bridges) == ["vsw0"]
