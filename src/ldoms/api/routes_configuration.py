@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from ldoms.api import wire
 from ldoms.api.access import Changer, Known, Reviewer
 from ldoms.api.routes_domain import answer
+from ldoms.manager.constraints import Made
 from ldoms.model.configuration import ConfigurationView
 
 router = APIRouter(prefix=wire.PREFIX, tags=["configurations"])
@@ -51,6 +52,24 @@ async def list_autosaves(known: Known, who: Reviewer, name: str = "") -> Any:
 async def remove_autosave(known: Known, who: Changer, name: str) -> None:
     """Forget changes that a power-on has replaced."""
     known.manager.configurations.remove(name, autosaved=True)
+
+
+@router.get("/constraints", response_model=wire.Constraints)
+async def show_constraints(
+    known: Known, who: Reviewer, name: Annotated[list[str] | None, Query()] = None
+) -> wire.Constraints:
+    """Domains as XML: those named, or all, with the services of the host."""
+    return wire.Constraints(xml=known.manager.constraints.describe(name or ()))
+
+
+@router.post("/constraints", response_model=Made)
+async def use_constraints(known: Known, who: Changer, body: wire.UseOfConstraints) -> Any:
+    """Make domains of XML, also bound or started; set properties of domains; or make all of the host."""
+    verbs = known.manager.constraints
+    if body.action == "init":
+        return answer(await verbs.init(body.xml, force=body.force, services_only=body.services_only))
+    use = {"add": verbs.add, "set": verbs.set, "bind": verbs.bind, "start": verbs.start}[body.action]
+    return answer(await use(body.xml))
 
 
 @router.post("/domains/{name}/reconfiguration", status_code=204)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+from ldoms.model.sizes import MAX_DESCRIPTION_BYTES
 from ldoms.model.stopping import MAX_STOP_S, StopMode
 
 PREFIX = "/v1"
@@ -183,3 +184,18 @@ class ConfigurationName(_Body):
     """A configuration that is there."""
 
     name: str
+
+
+class Constraints(_Body):
+    """Domains and services as XML."""
+
+    xml: str
+
+
+class UseOfConstraints(_Body):
+    """What is to be done with domains that are described as XML; `force` and `services_only` are of ``init``."""
+
+    action: Literal["add", "set", "bind", "start", "init"]
+    xml: str = Field(max_length=MAX_DESCRIPTION_BYTES)
+    force: bool = False
+    services_only: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.description import FROM_FILE, need_operand, use_file
 from ldoms.cli.options import JSON
 from ldoms.cli.output import complain, say, say_json
 from ldoms.model.codec import from_wire
@@ -27,6 +28,10 @@ def domains(client: Client, *names: str) -> tuple[DomainView, ...]:
 
 
 def _add(client: Client, words: Words) -> int:
+    if words.has("-i"):
+        use_file(client, "add", words)
+        return 0
+    need_operand(words, "add-domain")
     if len(words.operands) > 1 and words.properties:
         raise UsageError("add-domain: properties can be given for one domain at a time")
     for name in words.operands:
@@ -35,6 +40,10 @@ def _add(client: Client, words: Words) -> int:
 
 
 def _set(client: Client, words: Words) -> int:
+    if words.has("-i"):
+        use_file(client, "set", words)
+        return 0
+    need_operand(words, "set-domain")
     if not words.properties:
         raise UsageError("set-domain: give at least one property")
     client.patch(f"/domains/{part(words.operands[0])}", {"properties": dict(words.properties)})
@@ -46,6 +55,10 @@ def _remove(client: Client, words: Words) -> int:
 
 
 def _bind(client: Client, words: Words) -> int:
+    if words.has("-i"):
+        use_file(client, "bind", words)
+        return 0
+    need_operand(words, "bind-domain")
     client.post(f"/domains/{part(words.operands[0])}/bind")
     return 0
 
@@ -56,6 +69,11 @@ def _unbind(client: Client, words: Words) -> int:
 
 
 def _start(client: Client, words: Words) -> int:
+    if words.has("-i"):
+        for name in use_file(client, "start", words):
+            say(f"LDom {name} started")
+        return 0
+
     def start(name: str) -> None:
         client.post(f"/domains/{part(name)}/start", {"force": words.has("-f")})
         say(f"LDom {name} started")
@@ -134,9 +152,10 @@ COMMANDS = (
     Command(
         "add-domain",
         "domain",
-        "DOM...",
+        "[DOM...]",
         "make an inactive domain",
         _add,
+        options=(FROM_FILE,),
         properties=(*PROPERTIES, "uuid"),
         details="The domain has a UUID, a MAC address and a host id from the beginning, and nothing else."
         " cpu-arch=native gives it the best CPU of the host, generic one that any host of the last decade has."
@@ -147,11 +166,13 @@ COMMANDS = (
     Command(
         "set-domain",
         "domain",
-        "DOM",
+        "[DOM]",
         "change properties of a domain",
         _set,
+        options=(FROM_FILE,),
         properties=PROPERTIES,
-        details="They are those of add-domain. An empty value clears one. cpu-arch can only be changed while the"
+        details="They are those of add-domain; of a file, only the properties in ldom_info count. An empty value clears"
+        " one. cpu-arch can only be changed while the"
         " domain is not bound.",
     ),
     Command(
@@ -166,10 +187,12 @@ COMMANDS = (
     Command(
         "bind-domain",
         "domain",
-        "DOM",
+        "[DOM]",
         "reserve what a domain asks for",
         _bind,
-        details="CPUs and memory are taken out of what is free, the console gets a port, and the machine that the"
+        options=(FROM_FILE,),
+        details="With -i, the domains of the file are made first."
+        " CPUs and memory are taken out of what is free, the console gets a port, and the machine that the"
         " guest will see is fixed: its type, its CPU, and the place of each device.",
     ),
     Command(
@@ -189,10 +212,12 @@ COMMANDS = (
         _start,
         options=(
             ALL,
+            FROM_FILE,
             Option("-f", "let a complete copy run here whose source host is lost for good (ours)"),
             Option("-m", "accepted for scripts of LDoms; it changes nothing here"),
         ),
-        details="Several domains are started one after the other: masters before their slaves, lower shutdown groups"
+        details="With -i, the domains of the file are made and bound first."
+        " Several domains are started one after the other: masters before their slaves, lower shutdown groups"
         " before higher ones. One that cannot be started does not stop the others. auto-boot?=false does not keep a"
         " domain from being started by this command. With -f, a domain that has arrived completely but was never"
         " handed over runs on this host. Use it only when the source is lost for good: otherwise the guest may run"

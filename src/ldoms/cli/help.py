@@ -25,6 +25,7 @@ GROUPS = {
     "vnet": "networks of domains",
     "vcc": "console concentrators",
     "vcons": "consoles of domains",
+    "constraints": "what domains ask for",
     "spconfig": "configurations of the host (config)",
     "reconf": "delayed reconfiguration",
     "migration": "migration",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ldoms.cli import (
     configuration,
     console,
+    constraints,
     crypto,
     dependencies,
     disk,
@@ -41,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     *logctl.COMMANDS,
     *platform.COMMANDS,
     *configuration.COMMANDS,
+    *constraints.COMMANDS,
 )
 
 VERBS: Mapping[str, str] = {"ls": "list", "rm": "remove"}

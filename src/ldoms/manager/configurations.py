@@ -176,6 +176,10 @@ class ConfigurationVerbs:
         saved = self._store.configuration(autosave.name)
         return saved is not None and autosave.saved_at > saved.saved_at and not autosave.is_same_layout(saved)
 
+    def is_factory_default(self) -> bool:
+        """Whether nothing was ever made of the host, or all of it was taken back."""
+        return self._is_factory(self.snapshot(FACTORY_DEFAULT))
+
     # Inside
 
     def _save_as(self, name: str) -> None:

@@ -8,6 +8,7 @@ from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.concentrators import ConcentratorVerbs
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.constraints import ConstraintVerbs
 from ldoms.manager.control_domain import factory_default, fit
 from ldoms.manager.crypto import CryptoVerbs
 from ldoms.manager.disk_services import DiskServiceVerbs
@@ -45,7 +46,7 @@ class Manager:
 
     Attributes:
         domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, vcons, life,
-            migrations, configurations, reconfiguration: the verbs, by what they act on.
+            migrations, configurations, constraints, reconfiguration: the verbs, by what they act on.
         power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
         logs: what `ldmd` writes into its log.
@@ -73,6 +74,17 @@ class Manager:
         self.life = LifeVerbs(host, back_ends, consoles, self.vcons, self.failures)
         self.panics = PanicVerbs(host)
         self.configurations = ConfigurationVerbs(host)
+        self.constraints = ConstraintVerbs(
+            host,
+            self.domains,
+            self.vcpus,
+            self.memory,
+            self.disk_services,
+            self.switches,
+            self.concentrators,
+            self.life,
+            self.configurations,
+        )
         self.reconfiguration = Reconfiguration(host, self.vcpus, self.memory)
         self.power_on = PowerOn(
             host, self.configurations, self.reconfiguration, self.life, self.switches, self.consoles

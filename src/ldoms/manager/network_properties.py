@@ -101,6 +101,35 @@ def changed_switch(switch: VirtualSwitch, given: Mapping[str, str]) -> VirtualSw
     return replace(switch, **changes)
 
 
+def network_properties(network: VirtualNetwork) -> dict[str, str]:
+    """What `changed_network` makes such a virtual network of."""
+    return {
+        "pvid": str(network.pvid),
+        "vid": ",".join(map(str, network.vids)),
+        "pvlan": str(network.pvlan or ""),
+        "mtu": str(network.mtu or ""),
+        "linkprop": network.linkprop,
+        "maxbw": f"{network.maxbw_bits_s // 1000}K" if network.maxbw_bits_s else "",
+        "allowed-ips": ",".join(network.allowed_ips),
+        "protection": ",".join(network.protection),
+        **dict(network.kept),
+    }
+
+
+def switch_properties(switch: VirtualSwitch) -> dict[str, str]:
+    """What `changed_switch` makes such a virtual switch of."""
+    return {
+        "net-dev": switch.net_dev,
+        "default-vlan-id": str(switch.default_vlan_id),
+        "pvid": str(switch.pvid),
+        "vid": ",".join(map(str, switch.vids)),
+        "mtu": str(switch.mtu),
+        "linkprop": switch.linkprop,
+        "mode": switch.mode,
+        "inter-vnet-link": switch.inter_vnet_link,
+    }
+
+
 # Values
 
 

@@ -10,6 +10,8 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+MAX_DESCRIPTION_BYTES = 4 * MIB
+"""Of an XML file that describes domains."""
 BOUND_ALIGNMENT_MIB = 4
 """A bound domain's memory is a multiple of this, rounded up (LDoms administration guide, memory alignment)."""
 ACTIVE_ALIGNMENT_MIB = 256

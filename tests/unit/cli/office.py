@@ -264,6 +264,7 @@ class Office(Client):
             "/configurations": CONFIGURATIONS,
             "/autosaves": AUTOSAVES,
             "/network-devices": NETWORK_DEVICES,
+            "/constraints": {"xml": "<LDM_interface>\n</LDM_interface>\n"},
             "/trust": [{"host": "t4-2", "fingerprint": "SHA256:11aa"}],
         }
         if path not in known:

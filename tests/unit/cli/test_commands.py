@@ -81,7 +81,8 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("", "Usage:"),
     ("frobnicate", "there is no command frobnicate; 'ldm --help' lists them"),
     ("--help frobnicate", "there is no command frobnicate"),
-    ("bind-domain", "bind-domain: too few operands"),
+    ("unbind-domain", "unbind-domain: too few operands"),
+    ("bind-domain", "bind-domain: name a domain, or give a file with -i"),
     ("bind-domain a b", "bind-domain: too many operands"),
     ("stop-domain", "name a domain, or use -a"),
     ("stop-domain -x ldg1", "stop-domain: option -x is not known"),
@@ -104,6 +105,13 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
     ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
     ("cancel-operation memdr ldg1", "'memdr' cannot be cancelled"),
+    ("add-domain", "add-domain: name a domain, or give a file with -i"),
+    ("set-domain mac-addr=1", "set-domain: name a domain, or give a file with -i"),
+    ("add-domain -i file ldg1", "with -i FILE the file says everything"),
+    ("start-domain -i file ldg1", "with -i FILE the file says everything"),
+    ("init-system", "init-system: give the file with -i"),
+    ("init-system ldg1", "init-system: too many operands"),
+    ("list-constraints -x -p", "list-constraints: -x stands alone"),
     ("add-spconfig", "add-spconfig: give the configuration a name"),
     ("list-spconfig mine", "list-spconfig: a name can be given with -r only"),
 )  # fmt: skip
@@ -405,3 +413,50 @@ def test_errors_come_back_as_what_they_were(office: Office) -> None:
     assert missing.details == {"a": 1}
     assert isinstance(error_from({"family": "CheckFailed", "code": "c", "message": "m", "findings": []}), CheckFailed)
     assert error_from({"family": "os.system", "code": "c", "message": "m"}).code == "c"
+
+
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        ("add-domain -i", {"action": "add"}),
+        ("set-dom -i", {"action": "set"}),
+        ("bind -i", {"action": "bind"}),
+        ("start -i", {"action": "start"}),
+        ("init-system -i", {"action": "init", "force": False, "services_only": False}),
+        ("init-system -frs -i", {"action": "init", "force": True, "services_only": True}),
+    ],
+)
+def test_a_description_is_sent_as_it_is(
+    line: str, more: dict[str, Any], office: Office, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what is left out of it is told on standard error."""
+    file = tmp_path / "ldg1.xml"
+    file.write_text("\ufeff<LDM_interface/>")
+    office.answers["POST", "/constraints"] = {"domains": ["ldg1"], "warnings": ["mau is left out"]}
+    assert run([*line.split(), str(file)]) == 0
+    assert office.sent == [("POST", "/constraints", {"xml": "<LDM_interface/>", **more})]
+    printed = capsys.readouterr()
+    assert printed.err.startswith("Notice: mau is left out\n")
+    assert printed.out == ("LDom ldg1 started\n" if line.startswith("start") else "")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\xff\xfe<", "it is not text in UTF-8"),
+        (b"x" * (4 << 20 | 1), "it is larger than 4 MiB"),
+    ],
+)
+def test_a_file_that_is_no_description_is_named(
+    content: bytes | None, words: str, office: Office, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one sentence, and nothing is sent."""
+    file = tmp_path / "ldg1.xml"
+    if content is not None:
+        file.write_bytes(content)
+    assert run(["add-domain", "-i", str(file)]) == 1
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert str(file) in printed
+    assert office.sent == []
