@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ldoms.api.client import Client
+from ldoms.cli.words import is_optional
 from ldoms.model.errors import LdomsError
 
 _PROPERTY = re.compile(r"(?P<name>[a-z][a-z0-9/-]*)=(?P<value>.*)", re.DOTALL)
@@ -106,13 +107,16 @@ class Command:
         """Sort the words that were typed after the command.
 
         Raises:
-            UsageError: an option or property is not known, lacks its value, or the operands are too few or too many.
+            UsageError: an option or property is not known, or lacks its value; or the operands are too few, too many
+                or empty.
         """
         rest = list(words)
         if self.support is Support.REFUSES:
             return Words({}, {}, rest)
         options = self._read_options(rest)
         properties = self._read_properties(rest)
+        if "" in rest:
+            raise UsageError(f"{self.name}: an operand is empty")
         least, most = self._count_operands()
         if not least <= len(rest) <= most:
             problem = "too few" if len(rest) < least else "too many"
@@ -158,5 +162,5 @@ class Command:
 
     def _count_operands(self) -> tuple[int, float]:
         names = self.operands.split()
-        least = sum(1 for name in names if not name.startswith("["))
+        least = sum(1 for name in names if not is_optional(name))
         return least, float("inf") if "..." in self.operands else len(names)

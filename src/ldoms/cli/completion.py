@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ldoms.api.client import Client
 from ldoms.cli.command import Command, Support, UsageError
 from ldoms.cli.table import COMMANDS, aliases, find
-from ldoms.cli.words import OPERANDS, PROPERTIES, Kind, Offer, plain
+from ldoms.cli.words import OPERANDS, PROPERTIES, Kind, Offer, is_optional, plain
 from ldoms.model.codec import from_wire
 from ldoms.model.domain import DomainView
 from ldoms.model.errors import LdomsError
@@ -180,7 +180,7 @@ def _operands_at(command: Command, position: int) -> Iterator[Offer]:
             # What is to be made has a name that does not exist yet.
             if not (command.name.startswith("add-") and offer == command.group):
                 yield offer
-        least += 0 if word.startswith("[") else 1
+        least += 0 if is_optional(word) else 1
         most += 1
 
 

@@ -11,7 +11,7 @@ from ldoms.cli.options import FORCE
 
 def _crypto(action: str, client: Client, words: Words) -> int:
     number, name = words.operands
-    if not (number.isascii() and number.isdigit()):
+    if not number.isdecimal():
         raise UsageError(f"'{number}' is not a number of cryptographic units")
     client.put(f"/domains/{part(name)}/crypto", {"action": action, "amount": int(number)})
     return 0

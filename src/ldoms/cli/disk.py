@@ -19,7 +19,7 @@ def _volume_and_service(text: str) -> tuple[str, str]:
 
 def _number(words: Words, name: str) -> int | None:
     value = words.properties.get(name, "")
-    if value and not value.isdigit():
+    if value and not value.isdecimal():
         raise UsageError(f"{name}={value} is not a number")
     return int(value) if value else None
 

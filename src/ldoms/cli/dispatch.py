@@ -22,6 +22,7 @@ def dispatch(words: Sequence[str]) -> int:
         The exit status: 0, 1 for a failure, 2 for a command line that makes no sense.
     """
     try:
+        _check_text(words)
         return _run(list(words))
     except UsageError as error:
         complain(error.message)
@@ -54,6 +55,14 @@ def _run(words: list[str]) -> int:
     for notice in client.notices:
         complain(notice)
     return status
+
+
+def _check_text(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!a} is not text in UTF-8") from None
 
 
 def _complete(what: str, words: list[str]) -> int:

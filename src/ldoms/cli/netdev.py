@@ -198,7 +198,7 @@ def _amount(number: int, unit: str) -> str:
 
 def _number(words: Words, flag: str, default: int) -> int:
     value = words.options.get(flag, "")
-    if value and not (value.isdigit() and int(value)):
+    if value and not (value.isdecimal() and int(value)):
         raise UsageError(f"list-netstat: {flag} {value} is not a number above 0")
     return int(value) if value else default
 

@@ -10,7 +10,7 @@ from ldoms.cli.command import Command, UsageError, Words
 
 def _vcpu(action: str, client: Client, words: Words) -> int:
     number, name = words.operands
-    if not number.isdigit():
+    if not number.isdecimal():
         raise UsageError(f"'{number}' is not a number of virtual CPUs")
     client.put(f"/domains/{part(name)}/vcpus", {"action": action, "amount": int(number)})
     return 0

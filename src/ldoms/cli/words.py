@@ -87,3 +87,8 @@ PROPERTIES: Mapping[str, Offer] = {
 def plain(word: str) -> str:
     """A word of a synopsis without brackets and dots: ``DOM`` for ``[DOM...]``."""
     return re.sub(r"[][().]", "", word)
+
+
+def is_optional(word: str) -> bool:
+    """Whether a word of a synopsis may be left out: ``[DOM...]``, but not ``[USER@]HOST``."""
+    return re.fullmatch(r"\[[^][]*\]", word) is not None

@@ -81,7 +81,7 @@ def _port_of(domain: Domain, concentrator: ConsoleConcentrator) -> int:
 
 def _port_range(text: str) -> tuple[int, int]:
     low, separator, high = text.partition("-")
-    if not (separator and low.isdigit() and high.isdigit() and 1024 <= int(low) <= int(high) <= 65535):
+    if not (separator and low.isdecimal() and high.isdecimal() and 1024 <= int(low) <= int(high) <= 65535):
         raise RequestError(
             f"port-range={text} has no meaning: give the first and the last port, such as 5000-5100",
             code="bad-property",

@@ -11,6 +11,9 @@ from ldoms.model.errors import AlreadyExists, RequestError
 MAX_DEVICES = 64
 """Disks, and network interfaces, of one domain."""
 
+MAX_DIGITS = 18
+"""A number that anything can have is shorter."""
+
 E = TypeVar("E")
 
 
@@ -20,7 +23,7 @@ def int_property(name: str, value: str) -> int:
     Raises:
         RequestError: it is not one.
     """
-    if not value.isdigit():
+    if not value.isdecimal() or len(value) > MAX_DIGITS:
         raise RequestError(f"{name}={value} is not a number", code="bad-property")
     return int(value)
 

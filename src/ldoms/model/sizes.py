@@ -17,7 +17,7 @@ BOUND_ALIGNMENT_MIB = 4
 ACTIVE_ALIGNMENT_MIB = 256
 """A change to an active domain's memory must be a multiple of this (same source)."""
 
-_SIZE = re.compile(r"(?P<number>[0-9]+)(?P<unit>[KkMmGg]?)[Bb]?")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>[KkMmGg]?)[Bb]?")
 _UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB}
 
 
