@@ -515,6 +515,17 @@ async def check_devices_come_and_go(bench: EngineBench) -> None:
         await guest.unplug("disk@0", LIMIT_S)
 
 
+async def check_a_cable_is_pulled_and_plugged(bench: EngineBench) -> None:
+    """Of an interface that the guest has, and of no other."""
+    guest = await bench.engine.start(with_ports(bench.spec()))
+    _, network = bench.devices()
+    await guest.plug(network)
+    for up in (False, True):
+        await guest.set_link("network@0", up=up)
+    with pytest.raises(HostError):
+        await guest.set_link("network@1", up=False)
+
+
 async def check_a_device_without_a_root_port_is_refused(bench: EngineBench) -> None:
     """And nothing of it is left: it can be given behind a port that is there."""
     guest = await bench.engine.start(with_ports(bench.spec(), 1))

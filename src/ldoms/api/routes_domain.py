@@ -158,8 +158,8 @@ async def set_network(known: Known, who: Changer, name: str, network: str, body:
 
 @router.delete("/{name}/networks/{network}", response_model=Domain)
 async def remove_network(known: Known, who: Changer, name: str, network: str) -> Any:
-    """Disconnect a network interface."""
-    return answer(known.manager.networks.remove(name, network))
+    """Disconnect a network interface; a guest that runs is asked to let it go."""
+    return answer(await known.manager.networks.remove(name, network))
 
 
 @router.put("/{name}/console", response_model=Domain)

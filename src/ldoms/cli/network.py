@@ -92,7 +92,7 @@ COMMANDS = (
         "connect a domain to a virtual switch",
         _add_vnet,
         properties=(*NETWORK_PROPERTIES, "id"),
-        details="The domain must not be bound. The guest sees a virtio network interface. Its MAC address is picked"
+        details="The guest sees a virtio network interface, one that runs at once. Its MAC address is picked"
         " from the automatic range of LDoms (00:14:4f:f8 to fb) unless mac-addr= gives one, and moves along."
         " Managers of the same subnet are asked first whether it is free. alt-mac-addrs= (auto = pick one) and"
         " auto-alt-mac-addrs=NUMBER give the guest more. pvid= and vid= are VLANs; pvlan=ID,isolated and"
@@ -112,5 +112,14 @@ COMMANDS = (
         " switch. vid=+LIST adds VLANs, vid=-LIST removes them. A running guest is changed at once, without noticing;"
         " only mac-addr= and mtu= cannot change while it runs.",
     ),
-    Command("remove-vnet", "vnet", "IF-NAME DOM", "disconnect a domain", _remove_vnet, options=(FORCE,)),
+    Command(
+        "remove-vnet",
+        "vnet",
+        "IF-NAME DOM",
+        "disconnect a domain",
+        _remove_vnet,
+        options=(FORCE,),
+        details="A guest that runs is asked to let the interface go. If it has not done so within 10 seconds it keeps"
+        " it, and the command fails; once it does so after all, or is reset, the interface is removed.",
+    ),
 )

@@ -23,6 +23,7 @@ from ldoms.hypervisor.engine import (
     GuestSpec,
     MigrationEnd,
     MigrationStatus,
+    NetworkSpec,
     Placement,
     PowerWish,
     RunState,
@@ -306,7 +307,7 @@ class FakeGuest:
     async def set_link(self, device: str, *, up: bool) -> None:
         """Note it."""
         await self._answer()
-        if device not in {network.device for network in self.spec.networks}:
+        if not isinstance(self.plugged.get(device), NetworkSpec):
             raise HostError(f"set_link on LDom {self.spec.name}: QEMU says: no {device}", code="qemu-refused")
         self.links[device] = up
 

@@ -314,9 +314,7 @@ class LifeVerbs:
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
         network = domain.network(name)
         undo.push_async_callback(self._taps.remove, domain, network)
-        tap = await self._taps.put(domain, network)
-        device = f"network@{network.id}"
-        return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
+        return await self._taps.connect(domain, network)
 
 
 def most_vcpus(constraints: Constraints, strands: int) -> int:

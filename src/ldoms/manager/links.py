@@ -9,6 +9,7 @@ from contextlib import suppress
 import structlog
 
 from ldoms.hypervisor.engine import RunState
+from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.model.domain import VirtualNetwork
 from ldoms.model.errors import HostError
@@ -27,8 +28,8 @@ class GuestLinks:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._told: dict[tuple[int, str], bool] = {}
-        """What each interface was told, by its guest object and device; what was told nothing is up."""
+        self._told: dict[tuple[RunningGuest, str], bool] = {}
+        """What each interface was told, by its guest and name; what was told nothing is up."""
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -67,7 +68,7 @@ class GuestLinks:
             if running is None or running.run_state is RunState.INCOMING or not self._host.is_owner(domain.uuid):
                 continue
             for network in domain.networks:
-                key, device = (id(running), network.name), f"network@{network.id}"
+                key, device = (running, network.name), f"network@{network.id}"
                 wanted = self._is_up(network, carriers)
                 now[key] = self._told.get(key, True if not self._follows(network) else None)
                 if now[key] != wanted:

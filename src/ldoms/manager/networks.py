@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
+from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.network_properties import MAX_ALT_MACS, changed_network
-from ldoms.manager.properties import check_unbound, free_number, int_property, without
+from ldoms.manager.ports import with_port, without_port
+from ldoms.manager.properties import free_number, int_property, without
 from ldoms.manager.taps import Taps
 from ldoms.model.domain import Domain, VirtualNetwork
-from ldoms.model.errors import AlreadyExists, HostError, LdomsError, RequestError
+from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.identity import check_name
 
 FIXED = ("mac-addr", "mtu")
 """What a guest is told once, when it sees the interface first."""
+LET_GO_S = 10.0
+"""How long a guest may take to let go of an interface. An idle one takes less than a second."""
 _PICK = "auto"
 
 
@@ -29,7 +33,7 @@ class NetworkVerbs:
         self._taps = Taps(host)
 
     async def add(self, name: str, network: str, switch: str, properties: Mapping[str, str]) -> Domain:
-        """Connect a domain to a virtual switch.
+        """Connect a domain to a virtual switch; a guest that runs sees the interface at once.
 
         Args:
             name: of the domain.
@@ -37,22 +41,32 @@ class NetworkVerbs:
             switch: to connect it to.
             properties: ``mac-addr``, ``alt-mac-addrs``, ``auto-alt-mac-addrs``, ``id``, and those of
                 `changed_network`.
+
+        Raises:
+            NoResources: the running guest has no root port left.
+            HostError: the kernel or QEMU refuses; the domain is as before.
         """
         given = dict(properties)
         mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         alternatives = await self._alternatives(given, (), {mac})
         with self._host.changing(name, "add-vnet") as domain:
-            check_unbound(domain, "a network can be added")
+            _check_guest_domain(domain)
             check_name(network, "virtual network")
             if any(known.name == network for known in domain.networks):
                 raise AlreadyExists(f"virtual network {network} already exists in LDom {name}")
             known_switch = self._host.store.services().switch(switch)
             wished = int_property("id", given.pop("id")) if given.get("id") else None
             given.pop("id", None)
-            number = free_number(wished, [known.id for known in domain.networks], f"network of LDom {name}")
+            number = free_number(wished, _numbers(domain), f"network of LDom {name}")
             bare = VirtualNetwork(network, switch, number, mac, alt_macs=alternatives)
             added = changed_network(bare, given, known_switch)
-            return self._host.save(replace(domain, networks=(*domain.networks, added)))
+            changed = replace(domain, networks=(*domain.networks, added))
+            if domain.is_bound:
+                changed = with_port(changed, f"network@{number}")
+            await self._plug(changed, added)
+        await self._taps.count_again(switch)
+        self._links.look()
+        return changed
 
     async def set(self, name: str, network: str, properties: Mapping[str, str]) -> Domain:
         """Change an interface of a domain; that of a running guest at once.
@@ -92,15 +106,49 @@ class NetworkVerbs:
         self._links.look()
         return saved
 
-    def remove(self, name: str, network: str) -> Domain:
-        """Disconnect an interface of a domain, and remove it."""
+    async def remove(self, name: str, network: str) -> Domain:
+        """Disconnect an interface of a domain, and remove it; a guest that runs is asked to let it go.
+
+        Raises:
+            HostError: code ``device-held``: the guest has not let it go, and has it as before.
+        """
         with self._host.changing(name, "remove-vnet") as domain:
-            check_unbound(domain, "a network can be removed")
-            domain.network(network)
+            found = domain.network(network)
+            device = f"network@{found.id}"
+            running = self._host.guests.get(domain.uuid)
+            if running is not None and device in await running.guest.devices():
+                await self._let_go(domain, found, running.guest)
+            with suppress(HostError):
+                await self._taps.remove(domain, found)
             left = without(domain.networks, network, lambda known: known.name)
-            return self._host.save(replace(domain, networks=left))
+            saved = self._host.save(without_port(replace(domain, networks=left), device))
+        with suppress(NotFound):
+            await self._taps.count_again(found.switch)
+        return saved
 
     # Inside
+
+    async def _plug(self, domain: Domain, network: VirtualNetwork) -> None:
+        """Give a guest that runs an interface, and write the domain down; or leave nothing behind."""
+        running = self._host.guests.get(domain.uuid)
+        async with AsyncExitStack() as undo:
+            if running is not None:
+                undo.push_async_callback(self._taps.remove, domain, network)
+                await running.guest.plug(await self._taps.connect(domain, network))
+            self._host.save(domain)
+            undo.pop_all()
+
+    async def _let_go(self, domain: Domain, network: VirtualNetwork, guest: Guest) -> None:
+        try:
+            await guest.unplug(f"network@{network.id}", LET_GO_S)
+        except HostError as error:
+            if error.code != "device-held":
+                raise
+            raise HostError(
+                f"network {network.name} is in use: the guest of LDom {domain.name} has not let it go within"
+                f" {LET_GO_S:g} s, and has it as before. If it does so later, or is reset, the network is removed then",
+                code="device-held",
+            ) from error
 
     async def _put(self, domain: Domain, new: VirtualNetwork, old: VirtualNetwork) -> None:
         """Change the tap of a running guest; if that fails, back to what it was."""
@@ -139,3 +187,18 @@ class NetworkVerbs:
                 raise AlreadyExists(f"MAC address {mac} is given twice", code="mac-in-use")
             found.append(mac)
         return tuple(found)
+
+
+def _numbers(domain: Domain) -> list[int]:
+    """The ids that are taken, those among them that the guest has not let go of."""
+    ports = domain.bindings.ports if domain.bindings is not None else ()
+    devices = [port.device for port in ports if port.device.startswith("network@")]
+    return [*(network.id for network in domain.networks), *(int(device.partition("@")[2]) for device in devices)]
+
+
+def _check_guest_domain(domain: Domain) -> None:
+    if domain.is_control:
+        raise RequestError(
+            "LDom primary is the host itself: it has its devices from the host, not from virtual services",
+            code="control-domain",
+        )

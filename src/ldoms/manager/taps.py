@@ -6,7 +6,9 @@ from contextlib import suppress
 
 import structlog
 
+from ldoms.hypervisor.engine import NetworkSpec
 from ldoms.manager.host import Host
+from ldoms.manager.ports import port_of
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.services import DEFAULT_VLAN, VirtualSwitch
@@ -44,6 +46,11 @@ class Taps:
         tap = self.spec(domain, network)
         await self._host.network.put_tap(tap, self._host.store.services().switch(network.switch))
         return tap
+
+    async def connect(self, domain: Domain, network: VirtualNetwork) -> NetworkSpec:
+        """Make the tap of an interface of a bound domain; what the guest is to be given."""
+        tap, device = await self.put(domain, network), f"network@{network.id}"
+        return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
 
     async def remove(self, domain: Domain, network: VirtualNetwork) -> None:
         """Remove the tap of an interface."""
@@ -83,6 +90,12 @@ class Taps:
             for network in domain.networks:
                 if network.switch == name:
                     await self.put(domain, network)
+
+    async def count_again(self, name: str) -> None:
+        """After a vnet has come to a switch, or has gone: isolate the others, or do so no more, where that depends."""
+        switch = self._host.store.services().switch(name)
+        if self._host.config.network.isolate_vnets and switch.inter_vnet_link == "auto":
+            await self.follow_switch(name)
 
     async def restore(self) -> None:
         """After a restart of the manager: every guest's taps as they should be, and no others.

@@ -291,6 +291,72 @@ def test_a_bandwidth_is_in_megabits(typed: str, bits_s: int, tmp_path: Path) -> 
     at_desk(tmp_path, work)
 
 
+def test_a_running_guest_gets_a_network_and_gives_it_back(tmp_path: Path) -> None:
+    """With tap and root port, protected before it is plugged; nothing of it is left afterwards."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        before = await started(manager)
+        await manager.networks.add("ldg1", "vnet1", "primary-vsw0", {"protection": "mac-nospoof", "maxbw": "10"})
+        assert await guest(host).devices() == {"disk@0", "network@0", "network@1"}
+        assert tap(host, "vnet1.1").guard.macs == (vnet(manager, "vnet1").mac,)
+        domain = manager.host.store.domain("ldg1")
+        assert domain.bindings is not None
+        assert [port.device for port in domain.bindings.ports] == ["disk@0", "network@0", "network@1"]
+        await manager.networks.remove("ldg1", "vnet1")
+        assert manager.host.store.domain("ldg1") == before
+        assert await guest(host).devices() == {"disk@0", "network@0"}
+        assert set(host.network.taps) == {"vnet1.0"}
+
+    at_desk(tmp_path, work)
+
+
+def test_a_network_that_cannot_be_plugged_leaves_nothing(tmp_path: Path) -> None:
+    """Neither tap nor port nor record."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        before = await started(manager)
+        host.network.able = ()
+        with pytest.raises(LdomsError, match="cannot guard"):
+            await manager.networks.add("ldg1", "vnet1", "primary-vsw0", {"protection": "mac-nospoof"})
+        guest(host).hangs = True
+        with pytest.raises(LdomsError, match="did not answer"):
+            await manager.networks.add("ldg1", "vnet1", "primary-vsw0", {})
+        guest(host).hangs = False
+        assert manager.host.store.domain("ldg1") == before
+        assert set(host.network.taps) == {"vnet1.0"}
+
+    at_desk(tmp_path, work)
+
+
+def test_a_guest_that_does_not_let_go_keeps_its_network(tmp_path: Path) -> None:
+    """One that stands still cannot; the answer says so, and everything is as before."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        before = await started(manager)
+        await guest(host).pause()
+        with pytest.raises(LdomsError, match=r"network vnet0 is in use: .* has it as before") as caught:
+            await manager.networks.remove("ldg1", "vnet0")
+        assert caught.value.code == "device-held"
+        assert manager.host.store.domain("ldg1") == before
+        assert set(host.network.taps) == {"vnet1.0"}
+
+    at_desk(tmp_path, work)
+
+
+def test_a_bound_domain_gets_and_loses_networks(tmp_path: Path) -> None:
+    """It starts with what it has then."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await manager.life.bind("ldg1")
+        await manager.networks.remove("ldg1", "vnet0")
+        await manager.networks.add("ldg1", "vnet7", "primary-vsw0", {"id": "7"})
+        await manager.life.start("ldg1")
+        assert await guest(host).devices() == {"disk@0", "network@7"}
+        assert set(host.network.taps) == {"vnet1.7"}
+
+    at_desk(tmp_path, work)
+
+
 def test_devices_are_seen_from_their_owners(tmp_path: Path) -> None:
     """A guest has received what its tap has sent; the host's list has its uplinks with their switches, and no taps."""
 

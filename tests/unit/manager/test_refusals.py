@@ -94,7 +94,6 @@ ACTIVE: tuple[tuple[str, Verb, str, str], ...] = (
     ("set-vcpu", lambda m: m.vcpus.set("ldg1", 2), "domain-active", "of a running guest cannot be changed"),
     ("set-memory", lambda m: m.memory.set("ldg1", 512), "domain-active", "of a running guest cannot be changed"),
     ("set-domain cpu-arch", lambda m: m.domains.set("ldg1", {"cpu-arch": "generic"}), "domain-bound", "cannot be changed while it is bound"),
-    ("remove-vnet", lambda m: m.networks.remove("ldg1", "vnet0"), "domain-bound", "before a network can be removed"),
     ("set-vcons", lambda m: m.vcons.set("ldg1", {"port": "5001"}), "domain-active", "only log= can be changed while it runs"),
     ("remove-vdsdev -f", lambda m: m.disk_services.remove_volume("primary-vds0", "a", force=True), "service-in-use", "which is bound: unbind it first"),
     ("remove-vsw -f", lambda m: m.switches.remove("primary-vsw0", force=True), "service-in-use", "which is bound: unbind it first"),
