@@ -257,6 +257,9 @@ class Hosts:
             assert not [name for name in programs if name.startswith("qemu")], f"QEMU is left on {host}: {programs}"
             links = self.lab.space(host).run(["ip", "-o", "link"])
             assert "vnet" not in links, f"taps are left on {host}: {links}"
+            assert "vifb" not in links, f"limits of taps are left on {host}: {links}"
+            tables = self.lab.space(host).run(["nft", "list", "tables"])
+            assert "ldoms" not in tables, f"rules are left on {host}: {tables}"
             view = self.lab.client(host).get("/host")
             held = {strand["holder"] for strand in view["strands"]} | {block["holder"] for block in view["memory"]}
             assert held <= {"primary", ""}, f"{host} has reservations left: {held}"
