@@ -12,8 +12,8 @@ from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.disk_paths import DiskPath, paths_of
 from ldoms.manager.host import Host
 from ldoms.manager.hotplug import LET_GO_S
-from ldoms.manager.ports import with_port, without_device
-from ldoms.manager.properties import free_number, without
+from ldoms.manager.ports import taken_ids, with_port, without_device
+from ldoms.manager.properties import check_guest_domain, free_number, without
 from ldoms.model.domain import Domain, VirtualDisk
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.identity import check_name
@@ -37,12 +37,12 @@ class DiskVerbs:
             HostError: the back end cannot be opened, or QEMU refuses; the domain is as before.
         """
         with self._host.changing(name, "add-vdisk") as domain:
-            _check_guest_domain(domain)
+            check_guest_domain(domain)
             check_name(disk, "disk")
             if any(known.name == disk for known in domain.disks):
                 raise AlreadyExists(f"disk {disk} already exists in LDom {name}")
             self._check_free(self._path(volume, service))
-            number = free_number(number, _numbers(domain), f"disk of LDom {name}")
+            number = free_number(number, taken_ids(domain, "disk"), f"disk of LDom {name}")
             added = VirtualDisk(disk, volume, service, number, timeout_s)
             changed = replace(domain, disks=(*domain.disks, added))
             if domain.is_bound:
@@ -155,18 +155,3 @@ class DiskVerbs:
                     raise RequestError(
                         f"volume {path} is in use by disk {disk.name} of LDom {domain.name}", code="volume-in-use"
                     )
-
-
-def _numbers(domain: Domain) -> list[int]:
-    """The ids of disks that are taken, those among them that the guest has not let go of."""
-    ports = domain.bindings.ports if domain.bindings is not None else ()
-    devices = [port.device for port in ports if port.device.startswith("disk@")]
-    return [*(disk.id for disk in domain.disks), *(int(device.partition("@")[2]) for device in devices)]
-
-
-def _check_guest_domain(domain: Domain) -> None:
-    if domain.is_control:
-        raise RequestError(
-            "LDom primary is the host itself: it has its devices from the host, not from virtual services",
-            code="control-domain",
-        )

@@ -18,7 +18,7 @@ from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
-from ldoms.manager.ports import dead_disks, pick_ports, port_of, root_ports, without_dead_disks
+from ldoms.manager.ports import dead_disks, pick_ports, root_ports, without_dead_disks
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
 from ldoms.manager.taps import Taps

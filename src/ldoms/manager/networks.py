@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
+from ldoms.manager.hotplug import LET_GO_S
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.network_properties import MAX_ALT_MACS, changed_network
-from ldoms.manager.ports import with_port, without_port
-from ldoms.manager.properties import free_number, int_property, without
+from ldoms.manager.ports import taken_ids, with_port, without_device
+from ldoms.manager.properties import check_guest_domain, free_number, int_property
 from ldoms.manager.taps import Taps
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
@@ -19,8 +20,6 @@ from ldoms.model.identity import check_name
 
 FIXED = ("mac-addr", "mtu")
 """What a guest is told once, when it sees the interface first."""
-LET_GO_S = 10.0
-"""How long a guest may take to let go of an interface. An idle one takes less than a second."""
 _PICK = "auto"
 
 
@@ -50,14 +49,14 @@ class NetworkVerbs:
         mac = await self._host.pick_mac(given.pop("mac-addr", ""))
         alternatives = await self._alternatives(given, (), {mac})
         with self._host.changing(name, "add-vnet") as domain:
-            _check_guest_domain(domain)
+            check_guest_domain(domain)
             check_name(network, "virtual network")
             if any(known.name == network for known in domain.networks):
                 raise AlreadyExists(f"virtual network {network} already exists in LDom {name}")
             known_switch = self._host.store.services().switch(switch)
             wished = int_property("id", given.pop("id")) if given.get("id") else None
             given.pop("id", None)
-            number = free_number(wished, _numbers(domain), f"network of LDom {name}")
+            number = free_number(wished, taken_ids(domain, "network"), f"network of LDom {name}")
             bare = VirtualNetwork(network, switch, number, mac, alt_macs=alternatives)
             added = changed_network(bare, given, known_switch)
             changed = replace(domain, networks=(*domain.networks, added))
@@ -120,8 +119,7 @@ class NetworkVerbs:
                 await self._let_go(domain, found, running.guest)
             with suppress(HostError):
                 await self._taps.remove(domain, found)
-            left = without(domain.networks, network, lambda known: known.name)
-            saved = self._host.save(without_port(replace(domain, networks=left), device))
+            saved = self._host.save(without_device(domain, device))
         with suppress(NotFound):
             await self._taps.count_again(found.switch)
         return saved
@@ -187,18 +185,3 @@ class NetworkVerbs:
                 raise AlreadyExists(f"MAC address {mac} is given twice", code="mac-in-use")
             found.append(mac)
         return tuple(found)
-
-
-def _numbers(domain: Domain) -> list[int]:
-    """The ids that are taken, those among them that the guest has not let go of."""
-    ports = domain.bindings.ports if domain.bindings is not None else ()
-    devices = [port.device for port in ports if port.device.startswith("network@")]
-    return [*(network.id for network in domain.networks), *(int(device.partition("@")[2]) for device in devices)]
-
-
-def _check_guest_domain(domain: Domain) -> None:
-    if domain.is_control:
-        raise RequestError(
-            "LDom primary is the host itself: it has its devices from the host, not from virtual services",
-            code="control-domain",
-        )

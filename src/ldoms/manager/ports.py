@@ -37,6 +37,13 @@ def port_of(domain: Domain, device: str) -> int:
     return next(port.number for port in domain.bindings.ports if port.device == device)
 
 
+def taken_ids(domain: Domain, kind: str) -> list[int]:
+    """The ids of a domain's disks or networks (`kind`), those among them that its guest has not let go of."""
+    ports = domain.bindings.ports if domain.bindings is not None else ()
+    devices = [*devices_of(domain), *(port.device for port in ports)]
+    return [int(number) for one, _, number in (device.partition("@") for device in devices) if one == kind]
+
+
 def with_port(domain: Domain, device: str) -> Domain:
     """A bound domain, with the lowest free root port for a device that it did not have.
 

@@ -74,16 +74,14 @@ def without(entries: tuple[E, ...], name: str, name_of: Callable[[E], str]) -> t
     return tuple(entry for entry in entries if name_of(entry) != name)
 
 
-def check_unbound(domain: Domain, what: str) -> None:
-    """Make sure that a domain is inactive, and a guest domain.
+def check_guest_domain(domain: Domain) -> None:
+    """Make sure that a domain is a guest domain.
 
     Raises:
-        RequestError: it is not; `what` says what cannot be done.
+        RequestError: it is the control domain.
     """
     if domain.is_control:
         raise RequestError(
             "LDom primary is the host itself: it has its devices from the host, not from virtual services",
             code="control-domain",
         )
-    if domain.is_bound:
-        raise RequestError(f"LDom {domain.name} is bound: stop and unbind it before {what}", code="domain-bound")
