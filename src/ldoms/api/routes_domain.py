@@ -59,15 +59,22 @@ async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount)
     return answer(await change(name, body.amount))
 
 
-@router.put("/{name}/memory", response_model=Domain)
-async def change_memory(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
-    """Change the amount of memory, in MiB."""
+@router.put("/{name}/memory", response_model=Domain, responses={202: {"model": Operation}})
+async def change_memory(known: Known, who: Changer, name: str, body: wire.MemoryAmount) -> Any:
+    """Change the amount of memory, in MiB; while a guest runs that is an operation, which is returned."""
     if known.manager.reconfiguration.delays(name):
         known.manager.reconfiguration.change_memory(body.action, body.amount)
         return answer(known.manager.host.store.domain(name))
     verbs = known.manager.memory
     change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
-    return answer(await change(name, body.amount))
+    done = await change(name, body.amount, adjusted=body.adjusted, user=who.user)
+    return answer(done, 202 if isinstance(done, Operation) else 200)
+
+
+@router.post("/{name}/cancel-memory", status_code=204)
+async def cancel_memory(known: Known, who: Changer, name: str) -> None:
+    """Stop a change of a running guest's memory; what was changed stays. The answer comes when it is over."""
+    await known.manager.memory.cancel(name)
 
 
 @router.put("/{name}/crypto", response_model=Domain)

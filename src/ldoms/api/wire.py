@@ -42,6 +42,12 @@ class Amount(_Body):
     amount: int = Field(ge=0, le=1 << 40)
 
 
+class MemoryAmount(Amount):
+    """A change of memory in MiB; `adjusted`: rounded to what is possible, not refused."""
+
+    adjusted: bool = False
+
+
 class Variables(_Body):
     """Boot variables and their values."""
 

@@ -283,7 +283,11 @@ def channels(view: DomainView) -> Iterable[Section]:
 
 
 def status(view: DomainView) -> Iterable[Section]:
-    """A migration that is under way."""
+    """A migration, or a change of memory, that is under way."""
+    if view.status.memory_progress is not None:
+        percent_done = view.status.memory_progress
+        lines = [columns((12,), ["OPERATION", "PROGRESS"]), columns((12,), ["memdr", f"{percent_done}%"])]
+        yield Section("STATUS", lines, ["STATUS", record("", op="memdr", progress=percent_done, error="no")])
     migration = view.status.migration
     if migration is None:
         return

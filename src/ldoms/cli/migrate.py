@@ -5,32 +5,25 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import signal
 import stat
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ldoms.api.client import Client, error_from, part
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.configuration import cancel_reconf
+from ldoms.cli.follow import CtrlC, follow
 from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.codec import from_wire
-from ldoms.model.errors import CheckFailed, HostError, LdomsError, RequestError
+from ldoms.model.errors import CheckFailed, LdomsError, RequestError
 from ldoms.model.findings import Severity, blocking
 from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.sizes import MIB, parse_size_mib
 
 _TARGET = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@]+)(?::(?P<name>[^:]+))?")
-LOST_S = 60.0
-"""How long a manager may be away, for a restart, before its migration is followed no more."""
-RETRY_S = 0.5
 
 
 def parse_target(text: str) -> tuple[str, str, str]:
@@ -98,10 +91,11 @@ def _migrate(client: Client, words: Words) -> int:
         client.get("/domains", name=name)
         _check_trust(client, host)
         body["password"] = "" if words.has("-c") else _password(words)
-        with _CtrlC(client, name) as ctrl_c:
+        path = f"/domains/{part(name)}/cancel-migration"
+        with CtrlC(client, "cancelling the migration ...", path, {"force": False}) as ctrl_c:
             operation = from_wire(Operation, client.post(f"/domains/{part(name)}/migrate", body))
             ctrl_c.has_begun()
-            operation = _follow(client, name, operation)
+            operation = follow(client, operation)
         if operation.status is not OperationStatus.SUCCESS:
             raise error_from({"family": "LdomsError", **operation.error})
     except LdomsError as error:
@@ -222,92 +216,18 @@ def _remove_trust(client: Client, words: Words) -> int:
     return 0
 
 
-# Following
-
-
-def _follow(client: Client, name: str, operation: Operation) -> Operation:
-    """Wait for the end of a migration; the manager may be restarted meanwhile."""
-    with _progress(name) as show:
-        deadline = time.monotonic() + LOST_S
-        while True:
-            try:
-                for data in client.stream(f"/operations/{operation.id}/events"):
-                    operation = from_wire(Operation, data)
-                    show(operation)
-                    deadline = time.monotonic() + LOST_S
-            except HostError:
-                if time.monotonic() > deadline:
-                    raise
-            if operation.is_over:
-                return operation
-            time.sleep(RETRY_S)
-
-
-class _CtrlC:
-    """Cancels the migration, which takes a moment; it is over when the operation says so.
-
-    Pressed before the manager has said that the migration has begun, it counts as soon as it has.
-    """
-
-    def __init__(self, client: Client, name: str) -> None:
-        self._client, self._name = client, name
-        self._begun = self._wanted = False
-
-    def __enter__(self) -> _CtrlC:
-        self._before = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def has_begun(self) -> None:
-        """There is something to cancel from now on."""
-        self._begun = True
-        if self._wanted:
-            self._cancel()
-
-    def _press(self, signal_number: int, frame: Any) -> None:
-        self._wanted = True
-        complain("cancelling the migration ...")
-        if self._begun:
-            self._cancel()
-
-    def _cancel(self) -> None:
-        try:
-            self._client.post(f"/domains/{part(self._name)}/cancel-migration", {"force": False})
-        except LdomsError as error:
-            complain(error.message)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Any]:
-    """Phase and progress on standard error, if a person watches; else nothing at all."""
-    if not on_terminal():
-        yield lambda operation: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn(name),
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("check", total=100)
-        yield lambda operation: bar.update(task, description=operation.phase, completed=operation.progress)
+# Cancelling
 
 
 def _cancel_operation(client: Client, words: Words) -> int:
     what, name = words.operands
     if what == "reconf":
         return cancel_reconf(client, name)
+    if what == "memdr":
+        client.post(f"/domains/{part(name)}/cancel-memory")
+        return 0
     if what != "migration":
-        raise UsageError(f"cancel-operation: '{what}' cannot be cancelled; there are migration and reconf")
+        raise UsageError(f"cancel-operation: '{what}' cannot be cancelled; there are migration, memdr and reconf")
     client.post(f"/domains/{part(name)}/cancel-migration", {"force": words.has("-f")})
     return 0
 
@@ -340,10 +260,11 @@ COMMANDS = (
         "cancel-operation",
         "migration",
         "OPERATION DOM",
-        "cancel a migration, on its source, or a delayed reconfiguration",
+        "cancel a migration, on its source, a change of memory, or a delayed reconfiguration",
         _cancel_operation,
         options=(Option("-f", "settle a migration whose other host is lost for good (ours)"),),
-        details="OPERATION is migration or reconf. Everything is as before when the command returns."
+        details="OPERATION is migration, memdr or reconf. Everything is as before when the command returns, except that"
+        " what was changed of the memory of a running domain (memdr) stays changed."
         " With -f, on the source, a domain whose target has"
         " not answered the hand-off runs on this host again. Use it only when the target is lost for good: otherwise"
         " the guest may run on both hosts and destroy its disks. With -f, on the target, a copy whose source is"

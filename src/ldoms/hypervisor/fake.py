@@ -488,7 +488,9 @@ class FakeGuest:
         if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
             await self._end_copy(MigrationStatus.FAILED)
             return
-        if receiver.layout != self.layout:  # QEMU says so at the end of the copy, when it loads the state of devices
+        sizes = {(guest.spec.memory_mib, guest.spec.memory_room_mib) for guest in (receiver, self)}
+        # QEMU says so at the end of the copy, when it loads the state of devices.
+        if receiver.layout != self.layout or len(sizes) != 1:
             await self._end_copy(MigrationStatus.FAILED)
             return
         self._receiver = receiver

@@ -26,6 +26,7 @@ from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, RequestError
 from ldoms.model.events import EventKind
+from ldoms.model.memory import as_before, at_start, memory_maximum_mib
 from ldoms.model.operation import Operation
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 from ldoms.model.stopping import StopMode, StopOptions
@@ -142,8 +143,8 @@ class LifeVerbs:
 
     # For others who start and end guests
 
-    def make_bindings(self, domain: Domain, machine: Machine | None = None) -> Bindings:
-        """What a domain is given when it is bound; with `machine` that of another host is kept.
+    def make_bindings(self, domain: Domain, moved: Bindings | None = None) -> Bindings:
+        """What a domain is given when it is bound; with `moved` its guest sees what it has seen on another host.
 
         Raises:
             RequestError: the domain asks for no CPU or no memory.
@@ -160,14 +161,16 @@ class LifeVerbs:
             )
         partition = self._host.partition()
         concentrator, port = self._vcons.pick(domain)
-        return Bindings(
+        memory_mib = moved.memory_mib if moved else align_up(constraints.memory_mib, BOUND_ALIGNMENT_MIB)
+        bindings = Bindings(
             vcpus=partition.bind_vcpus(partition.pick_strands(constraints.vcpus, name)),
-            memory=partition.pick_memory(align_up(constraints.memory_mib, BOUND_ALIGNMENT_MIB), name),
+            memory=partition.pick_memory(memory_mib, name),
             console_service=concentrator,
             console_port=port,
-            machine=machine or self._resolve_machine(domain),
-            ports=pick_ports(domain),
         )
+        if moved is None:
+            return replace(bindings, machine=self._resolve_machine(domain), ports=pick_ports(domain))
+        return as_before(replace(bindings, machine=moved.machine, ports=moved.ports), moved)
 
     async def start_now(self, domain: Domain) -> Domain:
         """Start the guest of a bound domain that is held already.
@@ -176,6 +179,8 @@ class LifeVerbs:
             HostError: QEMU or the kernel refuse; nothing is left behind.
         """
         domain = without_dead_disks(domain)
+        assert domain.bindings is not None
+        domain = replace(domain, bindings=at_start(domain.bindings))
         async with AsyncExitStack() as undo:
             guest = await self.start_guest(domain, undo, incoming=False)
             self._host.guests.require(domain.uuid, domain.name).note_start()
@@ -201,7 +206,8 @@ class LifeVerbs:
             directory=self._host.places.domain(domain.uuid),
             machine=_machine(domain),
             vcpus=len(domain.bindings.vcpus),
-            memory_mib=domain.bindings.memory_mib,
+            memory_mib=domain.bindings.first_memory_mib,
+            added_memory_mib=domain.bindings.added_memory_mib,
             placement=self._host.placement(domain.bindings),
             disks=tuple(disks),
             networks=tuple(networks),
@@ -307,6 +313,7 @@ class LifeVerbs:
             cpu=CpuModel(model, features),
             qemu_version=facts.version,
             max_vcpus=most_vcpus(domain.constraints, len(self._host.size.strands)),
+            memory_max_mib=memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib),
             root_ports=root_ports(domain),
             panic_device=True,
         )

@@ -10,6 +10,7 @@ import psutil
 from ldoms.hypervisor.engine import RunState
 from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host
+from ldoms.manager.memory_change import KIND as MEMORY_CHANGE
 from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.softstate import describe
 from ldoms.manager.speed import Speedometer
@@ -95,10 +96,11 @@ class Listing:
     def _status(self, domain: Domain, *, serves: bool) -> DomainStatus:
         migration = self._migrations.status(domain)
         state = self._state(domain, migration)
-        delayed = domain.is_control and self._host.is_reconfiguring
+        change = self._host.operations.on(domain.name, MEMORY_CHANGE)
+        third = "d" if domain.is_control and self._host.is_reconfiguring else "r" if change else "-"
         running = self._host.guests.get(domain.uuid)
         booting = running is not None and running.booting
-        flags = _flags(domain, state, migration, serves=serves, delayed=delayed, booting=booting)
+        flags = _flags(domain, state, migration, serves=serves, reconfiguration=third, booting=booting)
         if domain.is_control:
             return self._control_status(domain, state, flags)
         if running is None or not self._host.is_owner(domain.uuid):
@@ -118,6 +120,7 @@ class Listing:
             uptime_s=max(0.0, time.time() - domain.started_at) if domain.started_at else 0.0,
             softstate=describe(running),
             migration=migration,
+            memory_progress=change.progress if change else None,
         )
 
     def _control_status(self, domain: Domain, state: DomainState, flags: str) -> DomainStatus:
@@ -176,7 +179,7 @@ def _flags(
     migration: MigrationStatus | None,
     *,
     serves: bool,
-    delayed: bool,
+    reconfiguration: str,
     booting: bool,
 ) -> str:
     """The six letters of the FLAGS column."""
@@ -188,7 +191,7 @@ def _flags(
         (
             "s" if state in (DomainState.STARTING, DomainState.STOPPING) else "-",
             running if state in (DomainState.ACTIVE, DomainState.SUSPENDED) else "-",
-            "d" if delayed else "-",
+            reconfiguration,
             "c" if domain.is_control else "-",
             "v" if serves else "-",
             migrating,

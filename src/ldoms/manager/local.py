@@ -179,8 +179,7 @@ class LocalMigrationHost:
         if not preparation.active:
             return replace(domain, bindings=self._life.make_bindings(domain))
         # What the guest sees must be the same here: its machine, and the place of each device.
-        bindings = self._life.make_bindings(domain, moved.bindings.machine)
-        return replace(domain, bindings=replace(bindings, ports=moved.bindings.ports))
+        return replace(domain, bindings=self._life.make_bindings(domain, moved.bindings))
 
     async def start_incoming(self, domain: Domain) -> Guest:
         """Start the guest of a domain that waits for its memory."""

@@ -105,6 +105,7 @@ class Manager:
         is_any_alive = await self.life.find_guests()
         await Taps(self.host).restore()
         self.links.start()
+        await self.memory.recover()
         await self.power_on.look(is_any_alive=is_any_alive)
         await self.target.recover()
         await self.migrations.recover()

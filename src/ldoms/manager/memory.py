@@ -5,63 +5,159 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
+from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
+from ldoms.manager.memory_change import KIND, MemoryChange, give_back
 from ldoms.model.domain import Bindings, Domain
 from ldoms.model.errors import RequestError
+from ldoms.model.memory import adjust, check_step
+from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.partition import Partition, shrink_memory
-from ldoms.model.sizes import ACTIVE_ALIGNMENT_MIB, BOUND_ALIGNMENT_MIB, MIB, align_up, format_size
+from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 
 MIN_PRIMARY_MIB = 256
 
-Change = Callable[[int], int]
+Rule = Callable[[int], int]
 """From what a domain has to what it is to have."""
+
+_log = structlog.get_logger(__name__)
 
 
 class MemoryVerbs:
-    """``add-memory``, ``set-memory``, ``remove-memory``.
+    """``add-memory``, ``set-memory``, ``remove-memory``, ``cancel-operation memdr``.
 
     An inactive domain only remembers the wish; a bound one is given or gives back at once; for the control domain it
-    changes at once what the guests' QEMU processes may use.
+    changes at once what the guests' QEMU processes may use. The guest of an active domain takes and gives back in its
+    own time: that is an operation.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def add(self, name: str, size_mib: int) -> Domain:
-        """Give a domain `size_mib` more memory."""
-        return await self._set(name, "add-memory", lambda now: now + size_mib)
+    async def add(self, name: str, size_mib: int, *, adjusted: bool = False, user: str = "") -> Domain | Operation:
+        """Give a domain `size_mib` more memory; `adjusted` rounds it (``--auto-adj``)."""
+        return await self._change(name, "add-memory", lambda now: now + size_mib, adjusted, user)
 
-    async def remove(self, name: str, size_mib: int) -> Domain:
+    async def remove(self, name: str, size_mib: int, *, adjusted: bool = False, user: str = "") -> Domain | Operation:
         """Take `size_mib` memory from a domain."""
-        return await self._set(name, "remove-memory", lambda now: now - size_mib)
+        return await self._change(name, "remove-memory", lambda now: now - size_mib, adjusted, user)
 
-    async def set(self, name: str, size_mib: int) -> Domain:
+    async def set(self, name: str, size_mib: int, *, adjusted: bool = False, user: str = "") -> Domain | Operation:
         """Make it `size_mib` memory."""
-        return await self._set(name, "set-memory", lambda now: size_mib)
+        return await self._change(name, "set-memory", lambda now: size_mib, adjusted, user)
+
+    async def cancel(self, name: str) -> None:
+        """Stop a change of a running guest's memory; what was changed stays. Returns when it is over.
+
+        Raises:
+            RequestError: none is under way, or it was complete before.
+        """
+        self._host.store.domain(name)
+        operation = self._host.operations.on(name, KIND)
+        if operation is None:
+            raise RequestError(f"no change of the memory of LDom {name} is under way", code="no-memory-change")
+        self._host.operations.cancel(operation.id)
+        ended = await self._host.operations.wait(operation.id)
+        if ended.status is OperationStatus.SUCCESS:
+            raise RequestError(
+                f"the change of the memory of LDom {name} was complete before it could be cancelled", code="too-late"
+            )
+
+    async def recover(self) -> None:
+        """Go on with every change that a restart of the manager has interrupted."""
+        for operation in self._host.store.operations():
+            if operation.is_over or operation.kind != KIND:
+                continue
+            change = MemoryChange.of(self._host, operation)
+            running = self._host.guests.get(change.uuid)
+            if running is not None:
+                _log.info("memory-change-found", domain=operation.domain, wanted_mib=change.wanted_mib)
+                self._start(change, operation.domain, operation.user, identity=operation.id)
+                continue
+            domain = self._host.store.domain_by_uuid(change.uuid)
+            if domain is not None and not domain.started_at:  # else its QEMU is there, and does not answer
+                give_back(self._host, change.uuid, change.before_mib)
+            self._host.operations.abandon(operation)
 
     # Inside
 
-    async def _set(self, name: str, verb: str, change: Change) -> Domain:
+    async def _change(self, name: str, verb: str, rule: Rule, adjusted: bool, user: str) -> Domain | Operation:
         with self._host.changing(name, verb) as domain:
-            now = domain.constraints.memory_mib
-            wanted = change(now)
-            least = MIN_PRIMARY_MIB if domain.is_control else BOUND_ALIGNMENT_MIB
-            if wanted < least:
-                raise RequestError(
-                    f"LDom {name} has {now}M of memory and must keep at least {least}M",
-                    code="last-memory",
-                    now_mib=now,
-                )
-            self._host.check_not_active(domain, "memory")
-            if domain.is_control:
-                _check_alignment(name, verb, now, wanted)
-            partition = self._host.partition()
-            if wanted > partition.size.memory_mib:
-                partition.pick_memory(wanted - now, name)  # says what is free
-            changed = replace(domain, constraints=replace(domain.constraints, memory_mib=wanted))
-            if domain.bindings is not None:
-                changed = replace(changed, bindings=_with_memory(partition, domain, domain.bindings, wanted))
-            return self._host.save(changed)
+            running = self._host.guests.get(domain.uuid)
+            if running is None or domain.bindings is None:
+                return self._set(domain, verb, rule, adjusted)
+            now = domain.bindings.memory_mib
+            wanted = self._wanted(domain, verb, rule, now, adjusted=adjusted, active=True)
+            if wanted == now:
+                return domain
+            await self._reserve(domain, domain.bindings, running.guest, wanted)
+            change = MemoryChange(self._host, domain.uuid, name, now, wanted)
+        return self._start(change, name, user)
+
+    def _start(self, change: MemoryChange, name: str, user: str, identity: str = "") -> Operation:
+        return self._host.operations.start(
+            KIND, name, user, change.run, may_cancel=True, identity=identity, asked=change.asked
+        )
+
+    def _set(self, domain: Domain, verb: str, rule: Rule, adjusted: bool) -> Domain:
+        """The change of a domain that has no guest."""
+        name, now = domain.name, domain.constraints.memory_mib
+        wanted = self._wanted(domain, verb, rule, now, adjusted=adjusted, active=domain.is_control)
+        partition = self._host.partition()
+        if wanted > partition.size.memory_mib:
+            partition.pick_memory(wanted - now, name)  # says what is free
+        changed = replace(domain, constraints=replace(domain.constraints, memory_mib=wanted))
+        if domain.bindings is not None:
+            changed = replace(changed, bindings=_with_memory(partition, domain, domain.bindings, wanted))
+        return self._host.save(changed)
+
+    @staticmethod
+    def _wanted(domain: Domain, verb: str, rule: Rule, now_mib: int, *, adjusted: bool, active: bool) -> int:
+        name, wanted = domain.name, rule(now_mib)
+        least = MIN_PRIMARY_MIB if domain.is_control else BOUND_ALIGNMENT_MIB
+        if wanted < least:
+            raise RequestError(
+                f"LDom {name} has {now_mib}M of memory and must keep at least {least}M",
+                code="last-memory",
+                now_mib=now_mib,
+            )
+        if adjusted:
+            wanted = adjust(verb, name, now_mib, wanted, active=active)
+        elif active:
+            check_step(verb, name, now_mib, wanted)
+        return wanted
+
+    async def _reserve(self, domain: Domain, bindings: Bindings, guest: Guest, wanted_mib: int) -> None:
+        """Make sure that a guest can have so much, and that nobody else is given what it is to get."""
+        name, now = domain.name, bindings.memory_mib
+        added = await guest.added_memory()
+        if added is None:
+            raise RequestError(
+                f"the memory of LDom {name} cannot be changed while it runs: its machine has no room for more. Stop it"
+                f" ('ldm stop-domain {name}'), change it, and bind it anew to give its machine room",
+                code="no-memory-room",
+            )
+        boot = bindings.first_memory_mib
+        if wanted_mib < boot:
+            raise RequestError(
+                f"LDom {name} was started with {boot}M, which a running guest cannot give back: at most {now - boot}M"
+                f" of its {now}M can be removed; stop it first ('ldm stop-domain {name}') to remove more",
+                code="boot-memory",
+                removable_mib=now - boot,
+            )
+        if wanted_mib > boot + added.maximum_mib:
+            raise RequestError(
+                f"LDom {name} cannot have more than {boot + added.maximum_mib}M while it runs: its machine was made for"
+                f" so much when it was bound; stop it ('ldm stop-domain {name}') to give it more",
+                code="no-memory-room",
+                maximum_mib=boot + added.maximum_mib,
+            )
+        if wanted_mib > now:
+            more = self._host.partition().pick_memory(wanted_mib - now, name, added.address_mib + now - boot)
+            grown = replace(bindings, memory=(*bindings.memory, *more), boot_memory_mib=boot)
+            self._host.save(replace(domain, bindings=grown))
 
 
 def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wanted_mib: int) -> Bindings:
@@ -71,23 +167,3 @@ def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wante
     if have == wanted_mib:
         return replace(bindings, memory=kept)
     return replace(bindings, memory=(*kept, *partition.pick_memory(wanted_mib - have, domain.name, have)))
-
-
-def _check_alignment(name: str, verb: str, now_mib: int, wanted_mib: int) -> None:
-    """The rule for a domain that runs, and its words, as scripts know them."""
-    difference = abs(wanted_mib - now_mib)
-    if difference % ACTIVE_ALIGNMENT_MIB == 0:
-        return
-    aligned = now_mib + (wanted_mib - now_mib) // ACTIVE_ALIGNMENT_MIB * ACTIVE_ALIGNMENT_MIB
-    if wanted_mib < now_mib:
-        aligned = now_mib - difference // ACTIVE_ALIGNMENT_MIB * ACTIVE_ALIGNMENT_MIB
-    short = {"set-memory": "set-mem", "add-memory": "add-mem", "remove-memory": "rm-mem"}[verb]
-    asked = wanted_mib if verb == "set-memory" else difference
-    direction = "remove" if wanted_mib < now_mib else "add"
-    raise RequestError(
-        f"A ldm {short} {format_size(asked * MIB)} command would {direction} {difference}MB, which is not a\n"
-        f"multiple of {ACTIVE_ALIGNMENT_MIB}MB. Instead, run ldm set-mem {aligned}M {name}\n"
-        f"to ensure a {ACTIVE_ALIGNMENT_MIB}MB alignment.",
-        code="bad-alignment",
-        aligned_mib=aligned,
-    )

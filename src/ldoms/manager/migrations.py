@@ -168,7 +168,8 @@ class MigrationVerbs:
     async def recover(self) -> None:
         """Go on with, or take back, every migration that a restart of the manager has interrupted."""
         for operation in self._host.store.operations():
-            if operation.is_over:
+            current = self._host.operations.on(operation.domain)
+            if operation.is_over or (current is not None and current.id == operation.id):
                 continue
             record = self._host.store.migration(operation.id)
             if record is None or record.settled:

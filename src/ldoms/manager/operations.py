@@ -19,6 +19,8 @@ from ldoms.store import Store
 
 Work = Callable[["Handle"], Awaitable[Mapping[str, Any]]]
 
+_CANCELLED_AS = {"migrate-domain": "migration", "memdr": "memdr"}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -79,8 +81,8 @@ class Operations:
         operation = self.on(domain)
         if operation is not None:
             remedy = "wait for it to end"
-            if operation.kind == "migrate-domain" and operation.may_cancel:
-                remedy += f", or run 'ldm cancel-operation migration {domain}'"
+            if operation.kind in _CANCELLED_AS and operation.may_cancel:
+                remedy += f", or run 'ldm cancel-operation {_CANCELLED_AS[operation.kind]} {domain}'"
             raise Busy(
                 f"LDom {domain} is busy: operation {operation.kind} (phase {operation.phase or 'begin'}) is under"
                 f" way; {remedy}",
@@ -90,10 +92,10 @@ class Operations:
         if domain in self._held:
             raise Busy(f"LDom {domain} is busy: {self._held[domain]} is under way; try again", kind=self._held[domain])
 
-    def on(self, domain: str) -> Operation | None:
-        """The operation that is under way on a domain, or None."""
+    def on(self, domain: str, kind: str = "") -> Operation | None:
+        """The operation that is under way on a domain, or None; with `kind`, only one of that kind."""
         for handle in self._running.values():
-            if handle.operation.domain == domain:
+            if handle.operation.domain == domain and kind in ("", handle.operation.kind):
                 return handle.operation
         return None
 
@@ -104,7 +106,15 @@ class Operations:
     # Long work
 
     def start(
-        self, kind: str, domain: str, user: str, work: Work, *, may_cancel: bool, identity: str = ""
+        self,
+        kind: str,
+        domain: str,
+        user: str,
+        work: Work,
+        *,
+        may_cancel: bool,
+        identity: str = "",
+        asked: Mapping[str, Any] | None = None,
     ) -> Operation:
         """Begin an operation that goes on by itself.
 
@@ -115,6 +125,7 @@ class Operations:
             work: what it does; what it returns becomes `Operation.result`, what it raises `Operation.error`.
             may_cancel: whether it can be stopped from the beginning.
             identity: id of an earlier operation that this one continues; empty = a new one.
+            asked: becomes `Operation.asked`.
 
         Raises:
             Busy: another operation holds the domain.
@@ -127,6 +138,7 @@ class Operations:
             user=user,
             started_at=time.time(),
             may_cancel=may_cancel,
+            asked=asked or {},
         )
         handle = Handle(self, operation)
         self._running[operation.id] = handle

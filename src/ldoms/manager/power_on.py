@@ -197,12 +197,12 @@ class PowerOn:
             domain = self._store.domain_by_uuid(uuid)
             assert domain is not None
             try:
-                given = self._life.make_bindings(domain, bindings.machine)
+                # What the guest sees stays the same: its machine, and the place of each device.
+                given = self._life.make_bindings(domain, bindings)
             except LdomsError as error:
                 _log.error("domain-not-bound", domain=domain.name, reason=error.message)
                 continue
-            # What the guest sees stays the same: its machine, and the place of each device.
-            self._host.save(replace(domain, bindings=replace(given, ports=bindings.ports)), EventKind.DOMAIN_BOUND)
+            self._host.save(replace(domain, bindings=given), EventKind.DOMAIN_BOUND)
 
     async def _open_console(self, uuid: str) -> None:
         domain = self._store.domain_by_uuid(uuid)

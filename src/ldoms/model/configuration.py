@@ -9,6 +9,7 @@ from enum import IntEnum
 from ldoms.model.domain import Domain
 from ldoms.model.errors import RequestError
 from ldoms.model.identity import MAX_NAME, check_name
+from ldoms.model.memory import at_start
 from ldoms.model.services import Services
 
 FACTORY_DEFAULT = "factory-default"
@@ -101,5 +102,10 @@ def _layout(configuration: Configuration) -> tuple[object, ...]:
         replace(service, volumes=tuple(replace(volume, format="") for volume in service.volumes))
         for service in services.disk_services
     )
-    domains = sorted((replace(domain, started_at=0.0) for domain in configuration.domains), key=lambda one: one.uuid)
+    domains = sorted((_as_stopped(domain) for domain in configuration.domains), key=lambda one: one.uuid)
     return (tuple(domains), replace(services, disk_services=disk_services))
+
+
+def _as_stopped(domain: Domain) -> Domain:
+    """Without what only says that a guest runs, and for how long."""
+    return replace(domain, started_at=0.0, bindings=domain.bindings and at_start(domain.bindings))

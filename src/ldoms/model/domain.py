@@ -227,6 +227,16 @@ class Bindings:
         """All memory that the domain has."""
         return sum(block.size_mib for block in self.memory)
 
+    @property
+    def added_memory_mib(self) -> int:
+        """What was added to it while its guest ran."""
+        return self.memory_mib - self.first_memory_mib
+
+    @property
+    def first_memory_mib(self) -> int:
+        """What its guest was started with, or is when it is."""
+        return self.boot_memory_mib or self.memory_mib
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
@@ -330,6 +340,7 @@ class DomainStatus:
         softstate: what is known of the software in the guest, or empty.
         norm_utilisation: `utilisation` in percent of what its CPUs could do at full speed.
         norm_vcpu_utilisation: the same for each virtual CPU.
+        memory_progress: percent of a change of its memory that is under way; None if none is.
     """
 
     state: DomainState
@@ -341,6 +352,7 @@ class DomainStatus:
     migration: MigrationStatus | None = None
     norm_utilisation: float | None = None
     norm_vcpu_utilisation: tuple[float, ...] = ()
+    memory_progress: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

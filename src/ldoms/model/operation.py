@@ -29,6 +29,7 @@ class Operation:
         may_cancel: whether stopping it is still possible.
         error: ``code``, ``message`` and ``details`` of the error that ended it.
         result: what it made, such as the migration report.
+        asked: what was asked for, as far as it must be known to go on after a restart of the manager.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Operation:
     ended_at: float = 0.0
     error: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:

@@ -39,6 +39,8 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("add-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "add", "amount": 8}),
     ("rm-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "remove", "amount": 8}),
     ("set-mem 4G ldg1", "PUT", "/domains/ldg1/memory", {"action": "set", "amount": 4096}),
+    ("rm-mem --auto-adj 300M ldg1", "PUT", "/domains/ldg1/memory", {"action": "remove", "amount": 300, "adjusted": True}),
+    ("cancel-op memdr ldg1", "POST", "/domains/ldg1/cancel-memory", {}),
     ("add-vds primary-vds0 primary", "POST", "/disk-services", {"name": "primary-vds0", "domain": "primary"}),
     ("rm-vdiskserver -f primary-vds0", "DELETE", "/disk-services/primary-vds0", {"force": True}),
     ("add-vdsdev -f options={ro,slice} mpgroup=g /dev/sdb data@vds0", "POST", "/disk-services/vds0/volumes", {"name": "data", "backend": "/dev/sdb", "options": ["ro", "slice"], "mpgroup": "g", "force": True, "quick": False}),
@@ -107,7 +109,6 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("migrate ldg1 a@b@c", "'a@b@c' is not a target: write [USER@]HOST[:NEWNAME]"),
     ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
     ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
-    ("cancel-operation memdr ldg1", "'memdr' cannot be cancelled"),
     ("add-domain", "add-domain: name a domain, or give a file with -i"),
     ("set-domain mac-addr=1", "set-domain: name a domain, or give a file with -i"),
     ("add-domain -i file ldg1", "with -i FILE the file says everything"),
@@ -115,6 +116,9 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("init-system", "init-system: give the file with -i"),
     ("init-system ldg1", "init-system: too many operands"),
     ("list-constraints -x -p", "list-constraints: -x stands alone"),
+    ("cancel-operation lunch ldg1", "'lunch' cannot be cancelled; there are migration, memdr and reconf"),
+    ("add-memory 4G", "add-memory: too few operands"),
+    ("add-memory", "add-memory: too few operands"),
     ("add-spconfig", "add-spconfig: give the configuration a name"),
     ("list-spconfig mine", "list-spconfig: a name can be given with -r only"),
 )  # fmt: skip
@@ -316,7 +320,7 @@ def test_the_manager_may_be_restarted_meanwhile(
     office: Office, password_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream breaks, and is taken up again until the operation is over."""
-    monkeypatch.setattr("ldoms.cli.migrate.RETRY_S", 0.0)
+    monkeypatch.setattr("ldoms.cli.follow.RETRY_S", 0.0)
     ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
     (whole,) = office.streams
     office.streams = [whole[:1], [], whole]
