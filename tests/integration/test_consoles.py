@@ -7,7 +7,7 @@ import os
 import re
 import termios
 
-from support import SOURCE, TARGET, Hosts, interrupt, wait_until
+from support import SOURCE, TARGET, Hosts, interrupt, kill_command, wait_until
 from terminals import ANSWER_S, program, program_on_terminal, telnet
 
 IAC, BRK = b"\xff", b"\xf3"
@@ -162,3 +162,18 @@ def test_a_console_moves_with_its_domain(hosts: Hosts) -> None:
         console.expect("over here")
     path = hosts.lab.root(TARGET) / f"var/lib/ldoms/consoles/{name}/console-log"
     wait_until(lambda: "over here" in path.read_text(errors="replace"), 5, "it is not in the log of the target")
+
+
+def test_a_client_that_is_killed_writes_no_more(hosts: Hosts) -> None:
+    """The next one in line does, without asking."""
+    name = hosts.standing_guest()
+    with program(hosts, SOURCE, "ldm", "console", name) as first:
+        first.expect("control options")
+        with program(hosts, SOURCE, "ldm", "console", name) as second:
+            second.expect("Another user has write access to this console; ~w takes it.")
+            kill_command(first.process)
+            first.process.wait(ANSWER_S)
+            with program(hosts, SOURCE, "ldm", "console", name) as third:
+                third.expect("Another user has write access")  # by then the first is forgotten
+                second.type("echo anybody there\r")
+                second.expect("anybody there")

@@ -53,7 +53,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "pyroute2": {"net", "lab"},
     "telnetlib3": {"console"},
     "fastapi": SERVER - {"api.wire", "api.peer", "api.connections"},
-    "starlette": {"api.errors"},
+    "starlette": {"api.errors", "api.routes_console"},
     "uvicorn": {"api.server", "api.connections"},
     "pydantic": {"api.wire"},
     "httpx": {"api.peer"},

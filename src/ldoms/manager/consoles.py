@@ -69,31 +69,24 @@ class Consoles:
             HostError: code ``port-taken``: another process, or another group, has the port.
         """
         assert domain.bindings is not None
-        self._enter(domain, await self._open_group(domain.console_group, domain.bindings.console_port, domain.name))
+        group = await self._open_group(domain.console_group, domain.bindings.console_port, domain.name)
+        self._enter(domain, group, b"")
 
     async def reopen(self, domain: Domain) -> None:
-        """Open the console of a domain that was bound before; without its port, if another program has that now.
+        """Open the console of a domain that was bound before, with what was said there.
 
-        What the guest says is heard and kept all the same, and `ldm console` reaches it.
+        If another program has its port now, it does without: what the guest says is heard and kept all the same, and
+        clients of the API reach it.
         """
+        assert domain.bindings is not None
+        number = domain.bindings.console_port
         try:
-            await self.open(domain)
+            group = await self._open_group(domain.console_group, number, domain.name)
         except HostError as error:
-            assert domain.bindings is not None
             _log.error("console-port-unavailable", domain=domain.name, reason=error.message)
-            group = Group(domain.console_group, self._host)
-            self._enter(domain, _Group(domain.bindings.console_port, group, self._ports(group, self._admits)))
-
-    def _enter(self, domain: Domain, group: _Group) -> None:
-        log = ConsoleLog(self._places.console_log(domain.name))
-        history = self._history_file(domain.uuid)
-        known = history.read_bytes() if history.exists() else b""
-        if not known and domain.console.log:
-            known = log.tail(SIZE)
-        console = _Console(Console(domain.order, domain.name, History(known)), group, log)
-        console.set_log(on=domain.console.log)
-        group.group.consoles.append(console.console)
-        self._consoles[domain.uuid] = console
+            alone = Group(domain.console_group, self._host)
+            group = _Group(number, alone, self._ports(alone, self._admits))
+        self._enter(domain, group, self._kept(domain))
 
     async def connect(self, uuid: str, guest: Guest, *, afresh: bool = False) -> None:
         """Connect a domain's console to its guest; `afresh` forgets what an earlier one has said."""
@@ -179,14 +172,10 @@ class Consoles:
             raise NotFound(f"console client {identity} was not found: it has left")
         return self._attachments[identity]
 
-    async def follow(self, attachment: Attachment) -> AsyncIterator[bytes]:
-        """What a client is shown, until it is hung up on; then, or when nobody listens any more, it is forgotten."""
-        try:
-            while data := await attachment.next():
-                yield data
-        finally:
-            self._attachments.pop(attachment.id, None)
-            attachment.client.end()
+    def detach(self, attachment: Attachment) -> None:
+        """Forget a client that listens no more."""
+        self._attachments.pop(attachment.id, None)
+        attachment.client.end()
 
     # Inside
 
@@ -210,6 +199,19 @@ class Consoles:
                 ) from error
             self._groups[number] = made
             return made
+
+    def _enter(self, domain: Domain, group: _Group, known: bytes) -> None:
+        log = ConsoleLog(self._places.console_log(domain.name))
+        console = _Console(Console(domain.order, domain.name, History(known)), group, log)
+        console.set_log(on=domain.console.log)
+        group.group.consoles.append(console.console)
+        self._consoles[domain.uuid] = console
+
+    def _kept(self, domain: Domain) -> bytes:
+        """What was said on a console before a restart: as it was kept in the end, or what the log has of it."""
+        with suppress(OSError):
+            return self._history_file(domain.uuid).read_bytes()
+        return ConsoleLog(self._places.console_log(domain.name)).tail(SIZE) if domain.console.log else b""
 
     def _history_file(self, uuid: str) -> Path:
         return self._places.domain(uuid) / HISTORY_FILE
@@ -244,13 +246,15 @@ class Attachment:
         self._is_cut = True
         self._news.set()
 
-    async def next(self) -> bytes:
-        """What has come since the last time; empty at the end."""
-        while not self._waiting and not self._is_cut:
-            self._news.clear()
-            await self._news.wait()
-        data, self._waiting = bytes(self._waiting), bytearray()
-        return data
+    async def output(self) -> AsyncIterator[bytes]:
+        """What it is shown, until it is hung up on."""
+        while self._waiting or not self._is_cut:
+            data, self._waiting = bytes(self._waiting), bytearray()
+            if data:
+                yield data
+            else:
+                self._news.clear()
+                await self._news.wait()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def attach(manager: Manager, name: str = "ldg1", *, force: bool = False) -> Atta
 
 async def seen(manager: Manager, attachment: Attachment) -> str:
     """Everything that a client was shown until it was cut."""
-    return b"".join([data async for data in manager.consoles.follow(attachment)]).decode()
+    return b"".join([data async for data in attachment.output()]).decode()
 
 
 def said(manager: Manager, name: str, text: str) -> None:
@@ -184,9 +184,7 @@ def test_a_client_of_the_api(tmp_path: Path) -> None:
         assert third.client.has_write_access
         assert b"forced into read-only mode" in first._waiting
         assert manager.consoles.attachment(third.id) is third
-        listening = manager.consoles.follow(third)
-        assert await anext(listening)
-        await listening.aclose()
+        manager.consoles.detach(third)
         with pytest.raises(LdomsError, match="it has left"):
             manager.consoles.attachment(third.id)
         assert first.client.has_write_access
