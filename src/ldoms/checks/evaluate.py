@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     Rule("boot-files", BOUND, devices.boot_files),
     Rule("switches", BOUND, devices.switches),
     Rule("network-abilities", BOUND, networks.network_abilities),
+    Rule("default-vlans", BOUND, networks.default_vlans),
     Rule("console", BOUND, devices.console),
     Rule("guest-runs", ACTIVE, machine.guest_runs),
     Rule("accelerator", ACTIVE, machine.accelerator),

@@ -39,6 +39,22 @@ def network_abilities(facts: CheckFacts) -> Findings:
                 )
 
 
+def default_vlans(facts: CheckFacts) -> Findings:
+    """A network that names no VLAN is in the default one of its switch: it should be the same one there."""
+    theirs = {switch.name: switch.default_vlan_id for switch in facts.target.services.switches}
+    for network in facts.domain.domain.networks:
+        mine, other = facts.domain.default_vlans.get(network.switch), theirs.get(network.switch)
+        if network.pvid != DEFAULT_VLAN or mine is None or other is None or mine == other:
+            continue
+        yield Finding(
+            "default-vlans",
+            Severity.OVERRIDABLE,
+            f"network {network.name} is in the default VLAN of virtual switch {network.switch}, which is {mine} on"
+            f" {facts.source.name} and {other} on {facts.target.host.name}",
+            f"set it there: ldm set-vsw default-vlan-id={mine} {network.switch}",
+        )
+
+
 def _needs(network: VirtualNetwork, *, on_vlans: bool) -> Iterator[tuple[NetworkAbility, str]]:
     """What must be possible for a network, with the property that needs it."""
     if network.vids:

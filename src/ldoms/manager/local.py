@@ -63,24 +63,22 @@ class LocalMigrationHost:
 
     async def describe_domain(self, domain: Domain, beacon: str, content: str) -> DomainFacts:
         """What the target must know of a domain; leaves a beacon beside each of its images."""
-        services = self._host.store.services()
         volumes = self._volumes(domain)
         await self._host.storage.place_beacons(_paths(volumes), beacon, content)
         running = self._host.guests.get(domain.uuid)
-        switches = {switch.name: switch.mtu for switch in services.switches}
+        switches = _switches(domain, self._host.store)
         return DomainFacts(
             domain=domain,
             active=running is not None,
             images=await self._inspect(volumes, beacon),
             boot_files=await self._boot_files(domain),
-            mtus={
-                network.switch: switches[network.switch] for network in domain.networks if network.switch in switches
-            },
+            mtus={switch.name: switch.mtu for switch in switches},
             volumes=volumes,
             softstate=_soft_state(running) if running else "",
             dependants=tuple(
                 other.name for other in self._host.store.domains() if domain.name in other.constraints.masters
             ),
+            default_vlans={switch.name: switch.default_vlan_id for switch in switches},
         )
 
     async def take_beacons_back(self, domain: Domain, beacon: str) -> None:
@@ -270,6 +268,6 @@ def _paths(volumes: dict[str, Volume]) -> tuple[str, ...]:
 
 
 def _switches(domain: Domain, store: Store) -> tuple[VirtualSwitch, ...]:
-    """The switches of this host that a domain of another one will be connected to."""
+    """The switches of this host that a domain, of this host or of another one, is connected to."""
     wanted = {network.switch for network in domain.networks}
     return tuple(switch for switch in store.services().switches if switch.name in wanted)

@@ -104,10 +104,11 @@ class Taps:
         """
         kept = set()
         for domain in self._host.store.domains():
-            if self._host.guests.get(domain.uuid) is None:
-                continue
-            for network in domain.networks:
+            for network in domain.networks if domain.is_bound else ():
+                # Also of a guest that does not answer: it may be there, and needs its taps.
                 kept.add(tap_name(domain.order, network.id))
+                if self._host.guests.get(domain.uuid) is None:
+                    continue
                 try:
                     await self.put(domain, network)
                 except LdomsError as error:

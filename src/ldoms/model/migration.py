@@ -73,6 +73,7 @@ class DomainFacts:
         volumes: behind each disk, by ``volume@service``.
         softstate: what is known of the software in the guest.
         dependants: domains that name this one as master.
+        default_vlans: of each virtual switch that it is connected to, by name: the VLAN of a network that names none.
     """
 
     domain: Domain
@@ -83,6 +84,7 @@ class DomainFacts:
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     softstate: str = ""
     dependants: tuple[str, ...] = ()
+    default_vlans: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

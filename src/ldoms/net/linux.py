@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -209,7 +208,7 @@ def _abilities(switches: tuple[VirtualSwitch, ...]) -> tuple[NetworkAbility, ...
         able = [_can_tell_vlans_apart(ip, switch) for switch in switches]
     return (
         *([NetworkAbility.VLAN_FILTERING] if able and all(able) else []),
-        *([NetworkAbility.PACKET_FILTER] if _can_guard() else []),
+        *([NetworkAbility.PACKET_FILTER] if guard.is_possible() else []),
     )
 
 
@@ -219,11 +218,6 @@ def _can_tell_vlans_apart(ip: Any, switch: VirtualSwitch) -> bool:
         return vlans.filters_vlans(joined)
     bridge = _get(ip, switch_device(switch))
     return bridge is not None and vlans.can_filter_vlans(bridge)
-
-
-@cache
-def _can_guard() -> bool:
-    return guard.is_possible()
 
 
 def _has_carrier(device: str) -> bool:

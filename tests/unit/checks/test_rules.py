@@ -84,6 +84,7 @@ def good() -> CheckFacts:
             images=(image("/a/ldg1.qcow2"),),
             boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", "abc"),),
             mtus={"primary-vsw0": 1500},
+            default_vlans={"primary-vsw0": 1},
             volumes={VOLUME: Volume("root", "/a/ldg1.qcow2")},
         ),
         target=TargetFacts(
@@ -225,6 +226,7 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("vlan-filtering", together(network(pvid=10), target(network_abilities=("packet-filter",))), ERROR, "network vnet0 has pvid=10, and virtual switch primary-vsw0 on t4-2 cannot tell VLANs apart", "CONFIG_BRIDGE_VLAN_FILTERING"),
     ("vlan-filtering", together(network(vids=(10, 20)), target(network_abilities=())), ERROR, "network vnet0 has vid=10,20", "vlan_filtering on"),
     ("vlan-filtering", together(services(switches=(VirtualSwitch("primary-vsw0", 0, "", vids=(7,)),)), target(network_abilities=())), ERROR, "pvid=1, and virtual switch primary-vsw0", "kernel"),
+    ("default-vlans", domain(default_vlans={"primary-vsw0": 5}), OVERRIDABLE, "default VLAN of virtual switch primary-vsw0, which is 5 on t4-1 and 1 on t4-2", "ldm set-vsw default-vlan-id=5 primary-vsw0"),
     ("packet-filter", together(network(protection=(Protection.MAC_NOSPOOF,)), target(network_abilities=("vlan-filtering",))), ERROR, "network vnet0 has protection=mac-nospoof, which t4-2 cannot enforce", "nftables"),
     ("packet-filter", together(network(pvlan=Pvlan(5, PvlanType.ISOLATED)), target(network_abilities=())), ERROR, "pvlan=5,isolated", "nftables"),
     ("console", services(concentrators=()), ERROR, "t4-2 has no virtual console concentrator", "ldm add-vcc"),
