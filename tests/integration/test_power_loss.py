@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,28 @@ def test_a_moved_domain_stays_where_it_is(hosts: Hosts, guests: tuple[str, str])
     view = hosts.view(TARGET, slave)
     assert view is not None
     assert list(hosts.qemus(view["domain"]["uuid"])) == [TARGET]
+    back = hosts.migrate(slave, TARGET, "-s")
+    assert back.returncode == 0, back.stderr
+    for host in (SOURCE, TARGET):
+        wait_until(
+            lambda host=host: "@post-migration [current]" in hosts.ldm(host, "list-spconfig"),  # type: ignore[misc]
+            10,
+            f"{host} has not saved its configuration",
+        )
+
+
+def test_a_description_makes_the_guest_again(hosts: Hosts, tmp_path: Path) -> None:
+    """Written, the domain removed, and made, bound and started from the file: its guest answers at its old address."""
+    name, file = hosts.add_guest(), tmp_path / "domain.xml"
+    before = hosts.view(SOURCE, name)
+    file.write_text(hosts.ldm(SOURCE, "list-constraints", "-x", name))
+    hosts.ldm(SOURCE, "unbind-domain", name)
+    hosts.ldm(SOURCE, "remove-domain", name)
+    assert hosts.ldm(SOURCE, "start-domain", "-i", str(file)) == f"LDom {name} started\n"
+    wait_until(lambda: hosts.answers(name), 60, f"{name} does not answer")
+    after = hosts.view(SOURCE, name)
+    assert before is not None
+    assert after is not None
+    for field in ("uuid", "mac", "hostid", "constraints", "variables", "disks", "networks", "console"):
+        assert after["domain"][field] == before["domain"][field]
+    hosts.remove_guest(name)

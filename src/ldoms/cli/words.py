@@ -38,6 +38,7 @@ OPERANDS: Mapping[str, Offer] = {
     "IF-NAME": Kind.NETWORK,
     "VCC": Kind.CONCENTRATOR,
     "CONFIG": Kind.SPCONFIG,
+    "AUTOSAVE": Kind.SPCONFIG,
     "HOST": Kind.TRUSTED,
     "USER@HOST:NEWNAME": Kind.TRUSTED,
     "VARIABLE": Kind.VARIABLE,

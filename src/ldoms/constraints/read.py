@@ -154,7 +154,8 @@ def _parse(text: str) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise _bad(" ".join(str(error).split()) or "it is no XML") from error
+        said = " ".join(str(error).replace("(<string>, ", "(").split())
+        raise _bad(said or "it is no XML") from error
     if root is None:
         raise _bad("it is empty")
     if root.getroottree().docinfo.internalDTD is not None:

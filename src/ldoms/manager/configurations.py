@@ -20,7 +20,7 @@ from ldoms.model.configuration import (
     check_configuration_name,
     guests_of,
 )
-from ldoms.model.errors import AlreadyExists, NotFound
+from ldoms.model.errors import AlreadyExists, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.services import Services
@@ -115,7 +115,9 @@ class ConfigurationVerbs:
             self._store.delete_configuration(name, autosaved=True)
             return
         if name == FACTORY_DEFAULT:
-            check_configuration_name(name)
+            raise RequestError(
+                f"configuration {FACTORY_DEFAULT} is always there: it cannot be removed", code="bad-name"
+            )
         self._check_known(name)
         with self._store.transaction():
             self._store.delete_configuration(name)

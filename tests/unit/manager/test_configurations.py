@@ -119,7 +119,7 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path) -> None:
             (lambda: verbs.set("y"), "configuration y was not found"),
             (lambda: verbs.remove("y", autosaved=False), "configuration y was not found"),
             (lambda: verbs.remove("y", autosaved=True), "autosave of configuration y was not found"),
-            (lambda: verbs.remove(FACTORY_DEFAULT, autosaved=False), "factory-default cannot be changed"),
+            (lambda: verbs.remove(FACTORY_DEFAULT, autosaved=False), "it cannot be removed"),
             (lambda: verbs.list_autosaves("y"), "autosave y was not found"),
         ):
             with pytest.raises(LdomsError, match=match):
