@@ -287,9 +287,14 @@ def test_a_domain_that_came_back_is_restored(tmp_path: Path) -> None:
     migrating(tmp_path, work)
 
 
-@pytest.mark.parametrize("victim", ["source", "target"])
+@pytest.mark.parametrize("victim", ["source", "target", "both"])
 @pytest.mark.parametrize(
-    "gate", ["source-copy", "source-suspend", "source-handing-off", "source-peer-took", "target-taken"]
+    "gate",
+    [
+        *("source-check", "source-prepare", "target-prepare", "target-prepared", "source-copy", "source-suspend"),
+        *("source-hand-off", "source-sent-all", "source-handing-off", "target-take-over", "target-taken"),
+        *("target-running", "source-peer-took"),
+    ],
 )
 def test_a_migration_is_settled_before_its_domain_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str, victim: str
@@ -305,11 +310,13 @@ def test_a_migration_is_settled_before_its_domain_starts(
         gates.closed = gate
         pair.migrate()
         await gates.reached.wait()
-        host = pair.source if victim == "source" else pair.target
-        await host.lose_power()
-        gates.open(crashed=victim)
+        hosts = [host for host, name in ((pair.source, "source"), (pair.target, "target")) if victim in (name, "both")]
+        for host in hosts:
+            await host.lose_power()
+        gates.open(crashed=victim if victim != "both" else gate.partition("-")[0])
         await asyncio.sleep(5)
-        await host.start()
+        for host in hosts:
+            await host.start()
         await asyncio.sleep(3000)
         owners = [
             one.name
