@@ -20,13 +20,15 @@
  * ms is a pause. While nobody reads the console, lines are left out, but the heart goes on.
  *
  * The console takes: echo TEXT, check (verify all of pulse.fill now), reboot, poweroff, crash. TCP port 7 answers
- * every line with the line, the count and the errors. The power button switches off.
+ * every line with the line, the count and the errors. The power button switches off. A CPU that is plugged in is
+ * brought online.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/input.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -243,10 +245,10 @@ static void *dirty(void *argument)
     return NULL;
 }
 
-/* ---- Console, TCP and the power button ------------------------------------------------------------------------- */
+/* ---- Console, TCP, the power button and new CPUs ------------------------------------------------------------------------- */
 
 struct source {
-    enum { CONSOLE, LISTENER, CONNECTION, BUTTON } kind;
+    enum { CONSOLE, LISTENER, CONNECTION, BUTTON, KERNEL } kind;
     size_t used;
     char text[LINE_LIMIT];
 };
@@ -282,6 +284,15 @@ static void add_buttons(void)
     for (struct dirent *entry; directory && (entry = readdir(directory));)
         if (!strncmp(entry->d_name, "event", 5))
             add_source(BUTTON, openat(dirfd(directory), entry->d_name, O_RDONLY | O_NONBLOCK));
+}
+
+static int kernel_events(void)
+{
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK, .nl_groups = 1};
+    int descriptor = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+    if (bind(descriptor, (struct sockaddr *)&kernel, sizeof kernel) < 0)
+        fail("the kernel's events cannot be read");
+    return descriptor;
 }
 
 static int listener(void)
@@ -381,6 +392,23 @@ static void take_button(int descriptor)
             switch_off();
 }
 
+/* A CPU that is plugged in waits until somebody wants it: we do. */
+static void take_events(int descriptor)
+{
+    char event[LINE_LIMIT * 4], path[64];
+    for (ssize_t got; (got = recv(descriptor, event, sizeof event - 1, 0)) > 0;) {
+        unsigned cpu;
+        event[got] = '\0';
+        if (sscanf(event, "add@/devices/system/cpu/cpu%u", &cpu) != 1)
+            continue;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/online", cpu);
+        int file = open(path, O_WRONLY);
+        bool done = file >= 0 && write(file, "1", 1) == 1;
+        close(file);
+        say(done ? "pulse cpu %u is online" : "pulse cannot bring cpu %u online: %m", cpu);
+    }
+}
+
 static void *serve(void *unused)
 {
     (void)unused;
@@ -393,6 +421,8 @@ static void *serve(void *unused)
                 add_source(CONNECTION, accept_one(polled[i].fd));
             else if (sources[i].kind == BUTTON)
                 take_button(polled[i].fd);
+            else if (sources[i].kind == KERNEL)
+                take_events(polled[i].fd);
             else if (!take_lines(i))
                 drop_source(i);
         }
@@ -464,6 +494,7 @@ int main(void)
     add_source(CONSOLE, STDIN_FILENO);
     add_source(LISTENER, listener());
     add_buttons();
+    add_source(KERNEL, kernel_events());
     start(serve, NULL);
     if (parameter("disk", 0))
         disk = open("/dev/vda", O_WRONLY | O_DIRECT | O_SYNC);

@@ -29,6 +29,8 @@ from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationPlan
 
 LIMIT_S = 40.0
+MAX_VCPUS = 3
+"""Sockets of the machine of a bench's guests."""
 AES = "NORMAL:-CIPHER-ALL:+AES-128-GCM:-KX-ALL:+ECDHE-PSK:+PSK"
 PLAN = MigrationPlan(
     capabilities=("events", "multifd", "pause-before-switchover", "return-path"),
@@ -276,6 +278,41 @@ async def check_threads_are_where_they_belong(bench: EngineBench) -> None:
     assert bench.whereabouts(guest) == ([{b}, {a}], {a, b})
     assert len(guest.cpu_seconds()) == 2
     assert min(guest.cpu_seconds()) >= 0.0
+
+
+async def check_virtual_cpus_are_plugged_while_there_are_sockets(bench: EngineBench) -> None:
+    """Each has the next number, waits for the guest to start it, and has a place of its own."""
+    a, b = bench.cpus
+    await bench.engine.place_control(ControlPlacement(frozenset({b})))
+    guest = await bench.engine.start(bench.spec())
+    assert await guest.count_vcpus() == 1
+    for vid in range(1, MAX_VCPUS):
+        assert await guest.plug_vcpu() == vid
+        assert not await guest.has_started(vid), "a guest that is stopped has not started it"
+    with pytest.raises(HostError) as caught:
+        await guest.plug_vcpu()
+    assert caught.value.code == "no-socket"
+    assert (await guest.count_vcpus(), len(guest.cpu_seconds())) == (MAX_VCPUS, MAX_VCPUS)
+    places = [frozenset({a}), frozenset({a, b}), frozenset({b})]
+    await guest.place(Placement(tuple(places)))
+    assert bench.whereabouts(guest) == ([set(cpus) for cpus in places], {b})
+    found = await (await bench.restarted()).attach(guest.uuid, "ldg", guest.console.parent)
+    assert found is not None
+    assert await found.count_vcpus() == MAX_VCPUS
+    await found.quit()
+
+
+async def check_a_virtual_cpu_is_used_and_given_back(bench: EngineBench) -> None:
+    """By a guest that does so by itself; what is unplugged can be plugged again."""
+    guest = await bench.engine.start(bench.spec())
+    await bench.booted(guest)
+    for _ in range(2):
+        assert await guest.plug_vcpu() == 1
+        async with asyncio.timeout(LIMIT_S):
+            while not await guest.has_started(1):
+                await asyncio.sleep(0.02)
+        assert await guest.unplug_vcpu(LIMIT_S)
+        assert (await guest.count_vcpus(), len(guest.cpu_seconds())) == (1, 1)
 
 
 async def check_a_guest_can_be_ended_by_several_at_once(bench: EngineBench) -> None:

@@ -85,12 +85,13 @@ class QemuBench:
         uuid = str(uuid4())
         facts = self._probed.facts
         model, *features = self._probed.cpus["native"]
+        cpu = CpuModel(model, tuple(features))
         spec = GuestSpec(
             uuid=uuid,
             name=f"ldg{next(self._numbers)}",
             directory=self._directory / "a" / uuid[:8],
             machine=Machine(
-                *(facts.default_machine_type, "tcg", CpuModel(model, tuple(features)), facts.version), panic_device=True
+                *(facts.default_machine_type, "tcg", cpu, facts.version, engine.MAX_VCPUS), panic_device=True
             ),
             vcpus=1,
             memory_mib=128,

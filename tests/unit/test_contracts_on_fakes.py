@@ -37,7 +37,7 @@ class FakeEngines:
 
     def spec(self) -> GuestSpec:
         number = next(self._numbers)
-        machine = Machine("pc-q35-10.0", "tcg", CpuModel("qemu64-v1"), "10.0.2")
+        machine = Machine("pc-q35-10.0", "tcg", CpuModel("qemu64-v1"), "10.0.2", engine.MAX_VCPUS)
         placement = Placement((frozenset({0}),))
         return GuestSpec(f"uuid-{number}", f"ldg{number}", self._directory, machine, 1, 64, placement)
 
@@ -56,6 +56,7 @@ class FakeEngines:
 
     async def booted(self, guest: FakeGuest) -> None:
         guest.agent.is_there = False
+        guest.wakes_vcpus = True  # as the tiny guest does
         await guest.resume()
 
     def core(self) -> Path:

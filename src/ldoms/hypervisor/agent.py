@@ -6,15 +6,17 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ldoms.hypervisor.engine import PowerWish
+from ldoms.hypervisor.engine import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
 
 ANSWER_S = 3.0
+VCPUS_S = 10.0
+"""A busy guest takes its time to empty a CPU."""
 TELL_TRIES = 10
 TELL_POLL_S = 0.2
 # Linux's own switch: u makes file systems read-only, o switches off (admin-guide/sysrq).
@@ -55,6 +57,27 @@ class QemuAgent:
         """
         await self._call("guest-set-time", {"time": int(at * 1e9)})
 
+    async def vcpus(self) -> tuple[GuestVcpu, ...]:
+        """The virtual CPUs that the guest knows of, by number.
+
+        Raises:
+            HostError: it does not answer, or cannot.
+        """
+        known = [
+            GuestVcpu(cpu["logical-id"], cpu["online"], fixed=not cpu.get("can-offline", False))
+            for cpu in await self._call("guest-get-vcpus")
+        ]
+        return tuple(sorted(known, key=lambda cpu: cpu.vid))
+
+    async def set_vcpus(self, vids: Sequence[int], *, online: bool) -> None:
+        """Bring virtual CPUs online or take them offline.
+
+        Raises:
+            HostError: it does not answer, or refuses the first one.
+        """
+        wanted = [{"logical-id": vid, "online": online} for vid in vids]
+        await self._call("guest-set-vcpus", {"vcpus": wanted}, limit_s=VCPUS_S)
+
     async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
         """Ask the guest to shut down, or to restart. The agent does not answer this one."""
         async with self._connection() as (reader, writer):
@@ -90,8 +113,10 @@ class QemuAgent:
             raise HostError(f"the guest agent of LDom {self._name} does not know its system", code="agent-refused")
         return str(name)
 
-    async def _call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        async with self._connection() as (reader, writer):
+    async def _call(
+        self, command: str, arguments: Mapping[str, object] | None = None, limit_s: float = ANSWER_S
+    ) -> Any:
+        async with self._connection(limit_s) as (reader, writer):
             await self._synchronize(reader, writer)
             await _write(writer, {"execute": command, "arguments": arguments or {}})
             answer = json.loads(await reader.readline())
@@ -113,10 +138,12 @@ class QemuAgent:
                 return
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def _connection(
+        self, limit_s: float = ANSWER_S
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         async with self._lock:
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(limit_s):
                     reader, writer = await asyncio.open_unix_connection(self._socket)
                     try:
                         yield reader, writer
@@ -124,7 +151,7 @@ class QemuAgent:
                         writer.close()
             except TimeoutError as error:
                 raise HostError(
-                    f"the guest agent of LDom {self._name} does not answer within {ANSWER_S:g} s", code="no-agent"
+                    f"the guest agent of LDom {self._name} does not answer within {limit_s:g} s", code="no-agent"
                 ) from error
             except (OSError, EOFError, ValueError) as error:
                 raise HostError(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,7 +62,7 @@ class Placement:
     """Where the threads of a guest run.
 
     Attributes:
-        vcpus: for each virtual CPU, the host CPUs that it may run on.
+        vcpus: for each virtual CPU of the machine, the host CPUs that it may run on.
         vcpu_quota: of CPU time that all virtual CPUs together get, in CPUs; None = no limit.
     """
 
@@ -204,6 +204,20 @@ class PowerWish(StrEnum):
     RESTART = "reboot"
 
 
+@dataclass(frozen=True, slots=True)
+class GuestVcpu:
+    """A virtual CPU as the system in the guest sees it.
+
+    Attributes:
+        vid: the guest's own number. It is ours, too, as long as the CPUs of a machine have no gaps.
+        fixed: the guest cannot do without it.
+    """
+
+    vid: int
+    online: bool
+    fixed: bool = False
+
+
 class Agent(Protocol):
     """The guest agent, if there is one in the guest."""
 
@@ -222,6 +236,20 @@ class Agent(Protocol):
 
         Raises:
             HostError: it does not answer, or cannot.
+        """
+
+    async def vcpus(self) -> tuple[GuestVcpu, ...]:
+        """The virtual CPUs that the guest knows of, by number.
+
+        Raises:
+            HostError: it does not answer, or cannot.
+        """
+
+    async def set_vcpus(self, vids: Sequence[int], *, online: bool) -> None:
+        """Bring virtual CPUs online or take them offline, one after the other; look at `vcpus` for what came of it.
+
+        Raises:
+            HostError: it does not answer, or refuses the first one.
         """
 
     async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
@@ -333,7 +361,28 @@ class Guest(Protocol):
         """Move its virtual CPUs to the given host CPUs."""
 
     def cpu_seconds(self) -> tuple[float, ...]:
-        """CPU time that each virtual CPU has used so far."""
+        """CPU time that each virtual CPU of its machine has used so far."""
+
+    # Virtual CPUs: they have no gaps, so that their number says it all
+
+    async def count_vcpus(self) -> int:
+        """How many virtual CPUs its machine has, whether the guest uses them or not."""
+
+    async def plug_vcpu(self) -> int:
+        """Give its machine the next virtual CPU; its number. Until it is placed it runs with the control domain.
+
+        Raises:
+            HostError: code ``no-socket``: the machine has no place for another one.
+        """
+
+    async def unplug_vcpu(self, limit_s: float) -> bool:
+        """Take the last virtual CPU out of its machine; False if the guest has not let go of it in time.
+
+        The guest may still do so later. Not under TCG, unless the guest is never to be moved: QEMU 10.0 hangs.
+        """
+
+    async def has_started(self, vid: int) -> bool:
+        """Whether the guest has begun to use a virtual CPU since it was plugged or the machine was reset."""
 
     # Devices
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from ldoms.hypervisor.engine import (
     GuestEvent,
     GuestEventKind,
     GuestSpec,
+    GuestVcpu,
     MigrationEnd,
     MigrationStatus,
     NetworkSpec,
@@ -109,6 +110,7 @@ class FakeAgent:
         is_there: it answers.
         obeys: the guest does what it is asked to.
         told: what its users have been told.
+        busy: virtual CPUs that cannot be taken offline now.
     """
 
     def __init__(self, guest: FakeGuest) -> None:
@@ -116,6 +118,7 @@ class FakeAgent:
         self.is_there = True
         self.obeys = False
         self.told: list[str] = []
+        self.busy: set[int] = set()
         self._guest = guest
 
     async def clock(self) -> float:
@@ -125,6 +128,27 @@ class FakeAgent:
     async def set_clock(self, at: float) -> None:
         """Set the guest's clock."""
         self.error_s = at - time.time()
+
+    async def vcpus(self) -> tuple[GuestVcpu, ...]:
+        """The virtual CPUs of the guest; the first one is fixed."""
+        self._check()
+        return tuple(
+            GuestVcpu(vid, online=vid not in self._guest.offline, fixed=vid == 0) for vid in range(self._guest.vcpus)
+        )
+
+    async def set_vcpus(self, vids: Sequence[int], *, online: bool) -> None:
+        """Bring virtual CPUs online or take them offline, up to the first one that cannot be."""
+        self._check()
+        for number, vid in enumerate(vids):
+            if not 0 <= vid < self._guest.vcpus or (not online and (vid == 0 or vid in self.busy)):
+                if number == 0:
+                    raise HostError(f"guest-set-vcpus: the guest agent says: CPU {vid}", code="agent-refused")
+                return
+            if online:
+                self._guest.offline.discard(vid)
+                self._guest.started.add(vid)
+            else:
+                self._guest.offline.add(vid)
 
     async def ping(self) -> bool:
         """Whether it answers."""
@@ -159,13 +183,26 @@ class FakeAgent:
 
 
 class FakeGuest:
-    """A guest that is only an object. See `ldoms.hypervisor.engine.Guest`."""
+    """A guest that is only an object. See `ldoms.hypervisor.engine.Guest`.
+
+    Attributes:
+        vcpus: plugged into its machine.
+        offline: those that the guest does not use.
+        started: those that it has begun to use.
+        wakes_vcpus: it brings new ones online by itself.
+        keeps_vcpus: it does not let go of one.
+    """
 
     def __init__(self, spec: GuestSpec, world: FakeWorld) -> None:
         self.uuid = spec.uuid
         self.spec = spec
         self.console = spec.directory / "console.sock"
         self.agent = FakeAgent(self)
+        self.vcpus = spec.vcpus
+        self.offline: set[int] = set()
+        self.started = set(range(spec.vcpus))
+        self.wakes_vcpus = False
+        self.keeps_vcpus = False
         self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
         self.status: str = MigrationStatus.NONE
         self.plan: MigrationPlan | None = None
@@ -252,6 +289,8 @@ class FakeGuest:
         """Restart it."""
         await self._answer()
         self.added.size_mib = 0
+        self.offline.clear()
+        self.started = set(range(self.vcpus))
         self._emit(GuestEventKind.RESET)
 
     async def inject_nmi(self) -> None:
@@ -302,6 +341,7 @@ class FakeGuest:
     async def place(self, placement: Placement) -> None:
         """Note where it should run."""
         await self._answer()
+        assert len(placement.vcpus) == self.vcpus, "every virtual CPU has a place"
         self.placement = placement
 
     async def set_link(self, device: str, *, up: bool) -> None:
@@ -313,7 +353,48 @@ class FakeGuest:
 
     def cpu_seconds(self) -> tuple[float, ...]:
         """Nothing is used."""
-        return (0.0,) * self.spec.vcpus
+        return (0.0,) * self.vcpus
+
+    # Virtual CPUs
+
+    async def count_vcpus(self) -> int:
+        """How many are plugged."""
+        await self._answer()
+        return self.vcpus
+
+    async def plug_vcpu(self) -> int:
+        """Plug the next one."""
+        await self._answer()
+        if self.vcpus >= self.spec.machine.max_vcpus:
+            raise HostError(
+                f"the machine of LDom {self.spec.name} has no place for another virtual CPU", code="no-socket"
+            )
+        vid = self.vcpus
+        self.vcpus += 1
+        if self.wakes_vcpus:
+            self.started.add(vid)
+        else:
+            self.offline.add(vid)
+        everywhere = frozenset[int]().union(*self.placement.vcpus)
+        self.placement = replace(self.placement, vcpus=(*self.placement.vcpus, everywhere))
+        return vid
+
+    async def unplug_vcpu(self, limit_s: float) -> bool:
+        """Unplug the last one."""
+        await self._answer()
+        if self.keeps_vcpus:
+            await asyncio.sleep(limit_s)
+            return False
+        self.vcpus -= 1
+        self.offline.discard(self.vcpus)
+        self.started.discard(self.vcpus)
+        self.placement = replace(self.placement, vcpus=self.placement.vcpus[: self.vcpus])
+        return True
+
+    async def has_started(self, vid: int) -> bool:
+        """Whether it was ever online."""
+        await self._answer()
+        return vid in self.started
 
     # Devices
 
@@ -488,9 +569,11 @@ class FakeGuest:
         if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
             await self._end_copy(MigrationStatus.FAILED)
             return
-        sizes = {(guest.spec.memory_mib, guest.spec.memory_room_mib) for guest in (receiver, self)}
-        # QEMU says so at the end of the copy, when it loads the state of devices.
-        if receiver.layout != self.layout or len(sizes) != 1:
+        mine, theirs = (
+            (one.layout, one.vcpus, one.spec.machine.max_vcpus, one.spec.memory_mib, one.spec.memory_room_mib)
+            for one in (self, receiver)
+        )
+        if mine != theirs:  # QEMU says so at the end of the copy, when it loads the state of devices
             await self._end_copy(MigrationStatus.FAILED)
             return
         self._receiver = receiver
@@ -513,6 +596,7 @@ class FakeGuest:
             return
         receiver.memory = self.memory
         receiver.added.size_mib, receiver.added.requested_mib = self.added.size_mib, self.added.requested_mib
+        receiver.offline, receiver.started = set(self.offline), set(self.started)
         receiver.run_state = RunState.PAUSED
         receiver._set_status(MigrationStatus.COMPLETED)
         self._set_status(MigrationStatus.COMPLETED)

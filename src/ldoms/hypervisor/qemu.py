@@ -58,6 +58,9 @@ HANDSHAKE_POLL_S = 0.01
 DUMP_POLL_S = 0.2
 # Those that crash(8) reads as they are, the small one first; the plain "kdump-zlib" needs to be taken apart before.
 _CORE_FORMATS = ("kdump-raw-zlib", "elf")
+UNPLUG_POLL_S = 0.02
+PAGING = 1 << 31
+"""Bit of the register CR0 (Intel SDM 3A, 2.5): set by every operating system, not by firmware that waits."""
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 KEYS_DIRECTORY = "keys"
@@ -119,8 +122,7 @@ class QemuGuest:
         """
         if not await self._monitor.connect(self.directory / QMP_SOCKET, self._process.gone, limit_s):
             raise HostError(f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused")
-        cpus = await self._monitor.execute("query-cpus-fast")
-        self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))
+        await self._learn_threads()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")
 
     @property
@@ -242,6 +244,50 @@ class QemuGuest:
         """CPU time that each virtual CPU has used so far."""
         times = self._process.thread_times()
         return tuple(times.get(thread, 0.0) for thread in self._vcpu_threads)
+
+    # Virtual CPUs
+
+    async def count_vcpus(self) -> int:
+        """How many virtual CPUs its machine has."""
+        return len(await self._monitor.execute("query-cpus-fast"))
+
+    async def plug_vcpu(self) -> int:
+        """Give its machine the next virtual CPU; its number."""
+        free = [socket for socket in await self._sockets() if "qom-path" not in socket]
+        if not free:
+            raise HostError(f"the machine of LDom {self.name} has no place for another virtual CPU", code="no-socket")
+        vid = _vid(free[0])
+        await self._monitor.execute("device_add", {"driver": free[0]["type"], "id": f"vcpu{vid}", **free[0]["props"]})
+        await self._learn_threads()
+        return vid
+
+    async def unplug_vcpu(self, limit_s: float) -> bool:
+        """Take the last virtual CPU out of its machine; False if the guest has not let go of it in time."""
+        # DEVICE_DELETED does not say which virtual CPU has gone: the sockets do.
+        vid = await self.count_vcpus() - 1
+        (path,) = [socket["qom-path"] for socket in await self._sockets() if _vid(socket) == vid]
+        try:
+            await self._monitor.execute("device_del", {"id": path})
+        except HostError as error:
+            if "already in the process of unplug" not in error.message:
+                raise
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + limit_s
+        while clock() < deadline:
+            if any(_vid(socket) == vid and "qom-path" not in socket for socket in await self._sockets()):
+                await self._learn_threads()
+                return True
+            await asyncio.sleep(UNPLUG_POLL_S)
+        return False
+
+    async def has_started(self, vid: int) -> bool:
+        """Whether the guest has begun to use a virtual CPU."""
+        # No command of QMP tells it. A CPU begins in real mode, and only an operating system leaves that for good.
+        registers = await self._monitor.execute(
+            "human-monitor-command", {"command-line": "info registers", "cpu-index": vid}
+        )
+        found = re.search(r"\bCR0=([0-9a-f]+)", registers)
+        return found is not None and bool(int(found[1], 16) & PAGING)
 
     # Devices
 
@@ -368,6 +414,14 @@ class QemuGuest:
                     "the target has taken the connection for the memory and says nothing on it", code="target-mute"
                 ) from error
             raise
+
+    async def _learn_threads(self) -> None:
+        cpus = await self._monitor.execute("query-cpus-fast")
+        self._vcpu_threads = tuple(cpu["thread-id"] for cpu in sorted(cpus, key=lambda cpu: cpu["cpu-index"]))
+
+    async def _sockets(self) -> list[dict[str, Any]]:
+        """Places for virtual CPUs, by number; those that are taken have a ``qom-path``."""
+        return sorted(await self._monitor.execute("query-hotpluggable-cpus"), key=_vid)
 
     def _last_words(self) -> str:
         with suppress(OSError):
@@ -539,6 +593,10 @@ def _prepare_directory(spec: GuestSpec) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (QMP_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET, PID_FILE, LOG_FILE):
         (directory / name).unlink(missing_ok=True)
+
+
+def _vid(socket: Mapping[str, Any]) -> int:
+    return int(socket["props"]["core-id"])
 
 
 def _channels(host: str, port: int) -> list[dict[str, Any]]:

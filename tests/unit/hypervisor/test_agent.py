@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
-from ldoms.hypervisor.engine import PowerWish
+from ldoms.hypervisor.engine import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
 from unit.clock import run
 
@@ -91,6 +91,20 @@ def test_the_clock_is_set_in_nanoseconds(monkeypatch: pytest.MonkeyPatch) -> Non
     """As an integer, which the agent insists on."""
     _, socket = ask(monkeypatch, lambda agent: agent.set_clock(1_700_000_000.5), lambda request: {"return": {}})
     assert socket.asked == [{"execute": "guest-set-time", "arguments": {"time": 1_700_000_000_500_000_000}}]
+
+
+def test_virtual_cpus_are_asked_for_and_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the guest cannot take offline, or of which the agent does not say so, is fixed."""
+    told = [
+        {"logical-id": 1, "online": False, "can-offline": True},
+        {"logical-id": 0, "online": True, "can-offline": False},
+        {"logical-id": 2, "online": True},
+    ]
+    answer, _ = ask(monkeypatch, lambda agent: agent.vcpus(), lambda request: {"return": told})
+    assert answer == (GuestVcpu(0, True, True), GuestVcpu(1, False, False), GuestVcpu(2, True, True))
+    _, socket = ask(monkeypatch, lambda agent: agent.set_vcpus([1, 2], online=False), lambda request: {"return": 2})
+    wanted = [{"logical-id": 1, "online": False}, {"logical-id": 2, "online": False}]
+    assert socket.asked == [{"execute": "guest-set-vcpus", "arguments": {"vcpus": wanted}}]
 
 
 @pytest.mark.parametrize(
