@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldoms.checks.rule import Findings
+from ldoms.model.cores import cores_of
 from ldoms.model.domain import Machine
 from ldoms.model.findings import Finding, Severity
 from ldoms.model.migration import CheckFacts
@@ -102,7 +103,10 @@ def cpu_features(facts: CheckFacts) -> Findings:
 
 
 def cpu_count(facts: CheckFacts) -> Findings:
-    """The target needs a free strand for each virtual CPU."""
+    """The target needs a free strand for each virtual CPU, or whole cores."""
+    if facts.domain.domain.constraints.whole_core:
+        yield from _whole_cores(facts)
+        return
     wanted, free = facts.domain.domain.constraints.vcpus, facts.target.free_strands
     if wanted > free:
         yield Finding(
@@ -111,6 +115,27 @@ def cpu_count(facts: CheckFacts) -> Findings:
             f"LDom {facts.domain.domain.name} has {wanted} virtual CPUs, and {free} strands are free on"
             f" {facts.target.host.name}",
             f"free some there, for example with 'ldm remove-vcpu {wanted - free} primary'",
+        )
+
+
+def _whole_cores(facts: CheckFacts) -> Findings:
+    target, constraints = facts.target, facts.domain.domain.constraints
+    wanted = cores_of(constraints, target.host.size.strands_per_cpu)
+    if constraints.max_cores and wanted > constraints.max_cores:
+        yield Finding(
+            "max-cores",
+            Severity.ERROR,
+            f"LDom {facts.domain.domain.name} may have at most {constraints.max_cores} cores, and needs {wanted} of"
+            f" {target.host.name}",
+            f"allow it more: ldm set-domain max-cores={wanted} {facts.domain.domain.name}",
+        )
+    if target.free_cores is not None and wanted > target.free_cores:
+        yield Finding(
+            "cpu-count",
+            Severity.ERROR,
+            f"LDom {facts.domain.domain.name} needs {wanted} whole core{'' if wanted == 1 else 's'}, and"
+            f" {target.free_cores} are free on {target.host.name}",
+            "free some there, for example with 'ldm set-core' on primary; 'ldm list-devices -a core' shows them",
         )
 
 

@@ -32,6 +32,7 @@ def fit(control: Domain, size: HostSize) -> Domain:
     assert control.bindings is not None
     partition = Partition(size, {})
     kept = [strand for strand in control.bindings.strands if strand in size.strands] or [0]
+    idle = tuple(strand for strand in control.bindings.idle if strand in size.strands)
     inside = tuple(
         block for block in control.bindings.memory if block.physical_address_mib + block.size_mib <= size.memory_mib
     ) or shrink_memory(control.bindings.memory, size.memory_mib)
@@ -39,5 +40,5 @@ def fit(control: Domain, size: HostSize) -> Domain:
     return replace(
         control,
         constraints=replace(control.constraints, vcpus=len(kept), memory_mib=memory_mib),
-        bindings=replace(control.bindings, vcpus=partition.bind_vcpus(kept), memory=inside),
+        bindings=replace(control.bindings, vcpus=partition.bind_vcpus(kept), memory=inside, idle=idle),
     )

@@ -31,8 +31,8 @@ class Meter:
         """Percent for each virtual CPU, since the last reading that is at least a second old; empty before that."""
         now, seconds = time.monotonic(), self._guest.cpu_seconds()
         elapsed = now - self._last[0]
-        if elapsed >= MIN_WINDOW_S and len(seconds) == len(self._last[1]):
-            used = zip(seconds, self._last[1], strict=True)
+        if elapsed >= MIN_WINDOW_S:
+            used = zip(seconds, (*self._last[1], *(0.0,) * len(seconds)), strict=False)  # a new one began at nothing
             self._shares = tuple(min(100.0, max(0.0, 100 * (after - before) / elapsed)) for after, before in used)
             self._last = (now, seconds)
         return self._shares
@@ -121,6 +121,7 @@ class GuestBook:
         self.on_panic: OnEvent = lambda running: None
         self.on_resume: Callable[[], None] = lambda: None
         self.on_device_gone: OnDeviceGone = lambda uuid, device: None
+        self.on_running: Callable[[str], None] = lambda uuid: None
 
     def get(self, uuid: str) -> RunningGuest | None:
         """The guest of a domain, or None if there is none."""
@@ -182,6 +183,8 @@ class GuestBook:
                     self.on_resume()
                 elif event.kind is GuestEventKind.DEVICE_GONE:
                     self.on_device_gone(guest.uuid, event.data["device"])
+                if event.kind in (GuestEventKind.RESET, GuestEventKind.RESUMED):
+                    self.on_running(guest.uuid)
         if self._guests.get(guest.uuid) is running:
             del self._guests[guest.uuid]
             if self.on_end is not None:

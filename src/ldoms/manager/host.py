@@ -75,7 +75,10 @@ class Host:
         """Where the virtual CPUs of a bound domain run."""
         everywhere = frozenset(self.size.cpus)
         confine = self.config.host.confine
-        vcpus = tuple(frozenset({self.size.cpu_of(strand)}) if confine else everywhere for strand in bindings.strands)
+        cpus = {vcpu.vid: frozenset({self.size.cpu_of(vcpu.strand)}) for vcpu in bindings.vcpus}
+        # A parked one that is woken all the same takes nothing from other domains.
+        shared = self.size.cpus_of(bindings.held)
+        vcpus = tuple(cpus.get(vid, shared) if confine else everywhere for vid in bindings.plugged)
         return Placement(vcpus, self._quota(bindings))
 
     def control_placement(self) -> ControlPlacement:
@@ -83,7 +86,7 @@ class Host:
         bindings = self.store.domain(CONTROL_DOMAIN).bindings
         assert bindings is not None, "the control domain is always bound"
         confine = self.config.host.confine
-        cpus = self.size.cpus_of(bindings.strands) if confine else frozenset(self.size.cpus)
+        cpus = self.size.cpus_of(bindings.held) if confine else frozenset(self.size.cpus)
         return ControlPlacement(cpus, self._quota(bindings))
 
     def save(self, domain: Domain, kind: EventKind = EventKind.DOMAIN_CHANGED) -> Domain:
@@ -199,4 +202,4 @@ class Host:
     def _quota(self, bindings: Bindings) -> float | None:
         if self.size.strands_per_cpu == 1 or not self.config.host.confine:
             return None  # where the threads may run says it all
-        return len(bindings.vcpus) / self.size.strands_per_cpu
+        return len(bindings.held) / self.size.strands_per_cpu

@@ -23,6 +23,7 @@ from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
 from ldoms.manager.taps import Taps
 from ldoms.manager.vcons import ConsoleVerbs
+from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, RequestError
 from ldoms.model.events import EventKind
@@ -160,17 +161,20 @@ class LifeVerbs:
                 f"LDom {name} has no memory: give it some ('ldm set-memory 1G {name}')", code="no-memory-asked"
             )
         partition = self._host.partition()
+        vids = [vcpu.vid for vcpu in moved.vcpus] if moved else range(constraints.vcpus)
+        layout = lay_out(partition, name, constraints, vids)
         concentrator, port = self._vcons.pick(domain)
         memory_mib = moved.memory_mib if moved else align_up(constraints.memory_mib, BOUND_ALIGNMENT_MIB)
         bindings = Bindings(
-            vcpus=partition.bind_vcpus(partition.pick_strands(constraints.vcpus, name)),
+            vcpus=layout.vcpus,
             memory=partition.pick_memory(memory_mib, name),
             console_service=concentrator,
             console_port=port,
+            idle=layout.idle,
         )
         if moved is None:
             return replace(bindings, machine=self._resolve_machine(domain), ports=pick_ports(domain))
-        return as_before(replace(bindings, machine=moved.machine, ports=moved.ports), moved)
+        return as_before(replace(bindings, machine=moved.machine, ports=moved.ports, parked=moved.parked), moved)
 
     async def start_now(self, domain: Domain) -> Domain:
         """Start the guest of a bound domain that is held already.
@@ -180,7 +184,7 @@ class LifeVerbs:
         """
         domain = without_dead_disks(domain)
         assert domain.bindings is not None
-        domain = replace(domain, bindings=at_start(domain.bindings))
+        domain = replace(domain, bindings=fresh(at_start(domain.bindings)))
         async with AsyncExitStack() as undo:
             guest = await self.start_guest(domain, undo, incoming=False)
             self._host.guests.require(domain.uuid, domain.name).note_start()
@@ -205,7 +209,7 @@ class LifeVerbs:
             name=domain.name,
             directory=self._host.places.domain(domain.uuid),
             machine=_machine(domain),
-            vcpus=len(domain.bindings.vcpus),
+            vcpus=len(domain.bindings.plugged),
             memory_mib=domain.bindings.first_memory_mib,
             added_memory_mib=domain.bindings.added_memory_mib,
             placement=self._host.placement(domain.bindings),

@@ -74,7 +74,7 @@ class Listing:
         """The host, and who holds which part of it."""
         partition = self._host.partition()
         online, health = online_cpus(), memory_health()
-        holders = {strand: name for name, bindings in partition.bindings.items() for strand in bindings.strands}
+        holders = {strand: name for name, bindings in partition.bindings.items() for strand in bindings.held}
         strands = tuple(
             StrandView(
                 strand,
@@ -107,8 +107,9 @@ class Listing:
             return DomainStatus(state, flags, migration=migration)
         # A strand may be less than a CPU: what counts is the share of what the guest was given.
         scale = self._host.size.strands_per_cpu
-        shares = tuple(min(100.0, share * scale) for share in running.meter.read())
-        shares = shares or (0.0,) * len(domain.bindings.vcpus if domain.bindings else ())
+        read = dict(enumerate(running.meter.read()))
+        vcpus = domain.bindings.vcpus if domain.bindings else ()
+        shares = tuple(min(100.0, read.get(vcpu.vid, 0.0) * scale) for vcpu in vcpus)
         norms = self._at_full_speed(domain, shares)
         return DomainStatus(
             state=state,

@@ -125,6 +125,7 @@ class LocalMigrationHost:
             names={known.name: known.uuid for known in domains},
             macs=host.macs(),
             free_strands=len(partition.free_strands),
+            free_cores=len(partition.whole_cores()),
             free_memory_mib=partition.free_memory_mib,
             available_memory_mib=psutil.virtual_memory().available // MIB,
             free_console_ports=free_ports,
@@ -176,7 +177,7 @@ class LocalMigrationHost:
             store.services().switch(network.switch)
         if not preparation.active:
             return replace(domain, bindings=self._life.make_bindings(domain))
-        # What the guest sees must be the same here: its machine, and the place of each device.
+        # What the guest sees must be the same here: its machine, its CPUs, and the place of each device.
         return replace(domain, bindings=self._life.make_bindings(domain, moved.bindings))
 
     async def start_incoming(self, domain: Domain) -> Guest:

@@ -103,6 +103,7 @@ class Manager:
         await self.host.engine.place_control(self.host.control_placement())
         await self.switches.restore()
         is_any_alive = await self.life.find_guests()
+        await self.vcpus.start()
         await Taps(self.host).restore()
         self.links.start()
         await self.memory.recover()
@@ -115,6 +116,7 @@ class Manager:
         """Let go of everything. Guests go on running, and migrations go on after the next start."""
         await self.power_on.close()
         await self.host.operations.close()
+        await self.vcpus.close()
         await self.migrations.close()
         await self.target.close()
         await self.failures.close()

@@ -97,6 +97,7 @@ def _control(wanted: Configuration, now: Situation, held: Sequence[Domain]) -> D
     partition = Partition.of(now.size, held)
     free = set(partition.free_strands)
     strands = [strand for strand in model.bindings.strands if strand in free] or sorted(free)[:1] or [0]
+    idle = tuple(strand for strand in model.bindings.idle if strand in free)
     memory = model.bindings.memory
     if not all(_is_free(block, now.size, held) for block in memory):
         memory = partition.pick_memory(min(model.bindings.memory_mib, partition.free_memory_mib), mine.name)
@@ -107,7 +108,7 @@ def _control(wanted: Configuration, now: Situation, held: Sequence[Domain]) -> D
         hostid=mine.hostid,
         order=mine.order,
         constraints=replace(model.constraints, vcpus=len(strands), memory_mib=sum(block.size_mib for block in memory)),
-        bindings=replace(model.bindings, vcpus=partition.bind_vcpus(strands), memory=memory),
+        bindings=replace(model.bindings, vcpus=partition.bind_vcpus(strands), memory=memory, idle=idle),
     )
 
 
@@ -115,7 +116,7 @@ def _fits(bindings: Bindings, size: HostSize, others: Sequence[Domain]) -> bool:
     free = set(Partition.of(size, others).free_strands)
     ports = {other.bindings.console_port for other in guests_of(others) if other.bindings}
     return (
-        set(bindings.strands) <= free
+        bindings.held <= free
         and all(_is_free(block, size, others) for block in bindings.memory)
         and bindings.console_port not in ports
     )

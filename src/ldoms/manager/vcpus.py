@@ -1,65 +1,88 @@
-"""Virtual CPUs: asked for, given, and taken back."""
+"""Virtual CPUs and cores: asked for, given, and taken back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from ldoms.manager.host import Host
-from ldoms.model.domain import Bindings, Domain
-from ldoms.model.errors import RequestError
-from ldoms.model.partition import Partition
-
-Change = Callable[[int], int]
-"""From what a domain has to what it is to have."""
+from ldoms.manager.live_cpus import LiveCpus
+from ldoms.model.cores import CpuChange, Unit, asked, lay_out
+from ldoms.model.domain import Bindings, Constraints, Domain
+from ldoms.model.errors import NoResources
 
 
 class VcpuVerbs:
-    """``add-vcpu``, ``set-vcpu``, ``remove-vcpu``.
+    """``add-vcpu``, ``set-vcpu``, ``remove-vcpu``, and the same for cores.
 
-    An inactive domain only remembers the wish; a bound one is given or gives back at once; for the control domain it
-    changes at once what the guests' QEMU processes may use.
+    An inactive domain only remembers the wish; a bound one is given or gives back at once; of an active one the guest
+    has its say, see `LiveCpus`; for the control domain it changes at once what the guests' QEMU processes may use.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._live = LiveCpus(host)
+
+    async def start(self) -> None:
+        """Compare what is written down with the guests that were found."""
+        for domain in self._host.store.domains():
+            running = self._host.guests.get(domain.uuid)
+            if running is not None and self._host.is_owner(domain.uuid):
+                await self._live.compare(domain, running.guest)
+        self._live.start()
+
+    async def close(self) -> None:
+        """Let go of what goes on by itself."""
+        await self._live.close()
 
     async def add(self, name: str, count: int) -> Domain:
         """Give a domain `count` more virtual CPUs."""
-        return await self._set(name, "add-vcpu", lambda now: now + count)
+        return await self.change(name, CpuChange("add", Unit.VCPUS, count))
 
     async def remove(self, name: str, count: int) -> Domain:
         """Take `count` virtual CPUs from a domain."""
-        return await self._set(name, "remove-vcpu", lambda now: now - count)
+        return await self.change(name, CpuChange("remove", Unit.VCPUS, count))
 
     async def set(self, name: str, count: int) -> Domain:
         """Make it `count` virtual CPUs."""
-        return await self._set(name, "set-vcpu", lambda now: count)
+        return await self.change(name, CpuChange("set", Unit.VCPUS, count))
 
-    # Inside
+    async def change(self, name: str, change: CpuChange) -> Domain:
+        """Change the number of virtual CPUs or cores of a domain.
 
-    async def _set(self, name: str, verb: str, change: Change) -> Domain:
-        with self._host.changing(name, verb) as domain:
-            now = domain.constraints.vcpus
-            wanted = change(now)
-            if wanted < 1:
-                raise RequestError(
-                    f"LDom {name} has {now} virtual CPUs and must keep at least one", code="last-vcpu", now=now
-                )
-            self._host.check_not_active(domain, "virtual CPUs")
-            partition = self._host.partition()
-            if wanted > len(partition.size.strands):
-                partition.pick_strands(wanted - now, name, already=now)  # says what is free
-            changed = replace(domain, constraints=replace(domain.constraints, vcpus=wanted))
-            if domain.bindings is not None:
-                changed = replace(changed, bindings=_with_vcpus(partition, domain, domain.bindings, wanted))
-            self._host.save(changed)
+        Raises:
+            RequestError: see `asked`; nothing is changed.
+            NoResources: more is asked for than is free, or than the machine of the guest has sockets for; nothing is
+                changed.
+            HostError: code ``partial-success``: the guest has not done all of it; what it has done stays.
+        """
+        with self._host.changing(name, change.command) as domain:
+            is_bound = domain.is_bound
+            wanted = asked(name, domain.constraints, change, self._host.size.strands_per_cpu, bound=is_bound)
+            if domain.bindings is None:
+                self._check_size(name, domain.constraints, wanted)
+                return self._host.save(replace(domain, constraints=wanted))
+            running = self._host.guests.get(domain.uuid)
+            if running is not None:
+                return await self._live.change(domain, wanted, running.guest)
+            bindings = self._given(name, domain.bindings, wanted)
+            changed = self._host.save(replace(domain, constraints=wanted, bindings=bindings))
             if changed.is_control:
                 await self._host.engine.place_control(self._host.control_placement())
             return changed
 
+    # Inside
 
-def _with_vcpus(partition: Partition, domain: Domain, bindings: Bindings, wanted: int) -> Bindings:
-    kept = bindings.vcpus[:wanted]
-    added = partition.pick_strands(wanted - len(kept), domain.name, already=len(kept))
-    return replace(bindings, vcpus=(*kept, *partition.bind_vcpus(added, first_vid=len(kept))))
+    def _check_size(self, name: str, now: Constraints, wanted: Constraints) -> None:
+        """An inactive domain may ask for what others have, but not for more than the host has."""
+        partition, most = self._host.partition(), len(self._host.size.strands)
+        if wanted.vcpus > most:
+            partition.pick_strands(wanted.vcpus - now.vcpus, name, already=now.vcpus)  # says what is free
+            raise NoResources(f"LDom {name} cannot have more than the {most} strands of this host", code="no-strands")
+
+    def _given(self, name: str, now: Bindings, wanted: Constraints) -> Bindings:
+        """What a domain is given that has no guest."""
+        layout = lay_out(self._host.partition(), name, wanted, range(wanted.vcpus), now)
+        machine = now.machine
+        if machine is not None:
+            machine = replace(machine, max_vcpus=max(wanted.vcpus, machine.max_vcpus))
+        return replace(now, vcpus=layout.vcpus, idle=layout.idle, parked=(), machine=machine)

@@ -33,6 +33,14 @@ class CpuArch(StrEnum):
     """A CPU that any host of the last decade can give."""
 
 
+class Threading(StrEnum):
+    """How many of a core's strands a domain uses."""
+
+    MAX_THROUGHPUT = "max-throughput"
+    MAX_IPC = "max-ipc"
+    """One of each core: a virtual CPU has a core for itself."""
+
+
 class FailurePolicy(StrEnum):
     """What happens to the slaves of a domain when it fails."""
 
@@ -120,6 +128,8 @@ class Constraints:
         shutdown_group: 0 to 15; higher ones are stopped first.
         platform: properties that mean something on SPARC only, as they were set; kept and shown.
         crypto_units: cryptographic units, which only SPARC has; kept and shown.
+        whole_core: it shares no core with another domain.
+        max_cores: on how many cores its virtual CPUs may be at most; 0 = no limit.
     """
 
     vcpus: int = 0
@@ -130,6 +140,9 @@ class Constraints:
     shutdown_group: int = 15
     platform: tuple[tuple[str, str], ...] = ()
     crypto_units: int = 0
+    whole_core: bool = False
+    max_cores: int = 0
+    threading: Threading = Threading.MAX_THROUGHPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +220,10 @@ class Bindings:
 
     Attributes:
         boot_memory_mib: of its memory, what the guest was started with; the rest was added while it ran. 0 = all of it.
+        vcpus: the virtual CPUs that it uses, by number.
+        parked: virtual CPUs that its running guest's machine has and that were taken from it: the guest keeps them
+            offline. They have no strand of their own: should the guest wake one, it shares those of the domain.
+        idle: strands of its whole cores that no virtual CPU runs on.
     """
 
     vcpus: tuple[VcpuBinding, ...]
@@ -216,6 +233,18 @@ class Bindings:
     machine: Machine | None = None
     ports: tuple[Port, ...] = ()
     boot_memory_mib: int = 0
+    parked: tuple[int, ...] = ()
+    idle: tuple[int, ...] = ()
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Every host strand that nobody else may have."""
+        return frozenset((*self.strands, *self.idle))
+
+    @property
+    def plugged(self) -> tuple[int, ...]:
+        """Numbers of the virtual CPUs of its guest's machine, in order."""
+        return tuple(sorted((*(vcpu.vid for vcpu in self.vcpus), *self.parked)))
 
     @property
     def strands(self) -> tuple[int, ...]:

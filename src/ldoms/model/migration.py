@@ -100,6 +100,7 @@ class TargetFacts:
         free_data_port: whether a port for migration data can be had.
         busy: operations under way that would be in the way, in words.
         network_abilities: what can be enforced on the switches that the domain needs; see `ldoms.model.vnet`.
+        free_cores: how many are free as a whole; None: the manager there is too old to say.
     """
 
     host: HostFacts
@@ -118,6 +119,7 @@ class TargetFacts:
     busy: tuple[str, ...] = ()
     masters: tuple[str, ...] = ()
     network_abilities: tuple[str, ...] = ()
+    free_cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ All of it is pure: a `Partition` is computed from the bindings of the domains, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ldoms.model.domain import Bindings, Domain, MemoryBlock, VcpuBinding
@@ -61,7 +61,7 @@ class Partition:
     @property
     def free_strands(self) -> tuple[int, ...]:
         """Strands that nobody holds, ascending."""
-        held = {strand for bindings in self.bindings.values() for strand in bindings.strands}
+        held = {strand for bindings in self.bindings.values() for strand in bindings.held}
         return tuple(strand for strand in self.size.strands if strand not in held)
 
     @property
@@ -86,13 +86,29 @@ class Partition:
         """All memory that nobody holds."""
         return sum(size for _, size in self.free_memory)
 
-    def pick_strands(self, count: int, name: str, already: int = 0) -> tuple[int, ...]:
+    def core_of(self, strand: int) -> int:
+        """The core that a strand is part of; cores have numbers of their own, without gaps."""
+        return strand // self.size.strands_per_cpu
+
+    def strands_of(self, core: int) -> range:
+        """The strands of a core."""
+        per_core = self.size.strands_per_cpu
+        return range(core * per_core, (core + 1) * per_core)
+
+    def whole_cores(self, name: str = "") -> tuple[int, ...]:
+        """Cores that nobody but domain `name` holds a strand of."""
+        own = self.bindings[name].held if name in self.bindings else frozenset[int]()
+        usable = own | set(self.free_strands)
+        return tuple(core for core in range(len(self.size.cpus)) if usable.issuperset(self.strands_of(core)))
+
+    def pick_strands(self, count: int, name: str, already: int = 0, preferred: Collection[int] = ()) -> tuple[int, ...]:
         """Choose `count` free strands for domain `name`, whole CPUs first.
 
         Args:
             count: how many more it gets.
             name: for the message.
             already: how many it holds; for the message.
+            preferred: cores whose strands are taken before those of others.
 
         Raises:
             NoResources: there are not so many.
@@ -110,7 +126,9 @@ class Partition:
             )
         per_cpu = self.size.strands_per_cpu
         free_on = Counter(strand // per_cpu for strand in free)
-        by_preference = sorted(free, key=lambda strand: (free_on[strand // per_cpu] < per_cpu, strand))
+        by_preference = sorted(
+            free, key=lambda strand: (strand // per_cpu not in preferred, free_on[strand // per_cpu] < per_cpu, strand)
+        )
         return tuple(sorted(by_preference[:count]))
 
     def bind_vcpus(self, strands: Iterable[int], first_vid: int = 0) -> tuple[VcpuBinding, ...]:

@@ -153,6 +153,16 @@ def of_domain(**changes: Any) -> Facts:
     return lambda facts: domain(domain=replace(facts.domain.domain, **changes))(facts)
 
 
+def whole_cores(free: int | None, strands_per_core: int = 8, max_cores: int = 0) -> Facts:
+    constraints = Constraints(vcpus=8, memory_mib=1024, whole_core=True, max_cores=max_cores)
+    size = HostSize(tuple(range(8)), strands_per_core, 32768)
+
+    def apply(facts: CheckFacts) -> CheckFacts:
+        return target_host(size=size)(target(free_cores=free)(of_domain(constraints=constraints)(facts)))
+
+    return apply
+
+
 def constraints(**changes: Any) -> Facts:
     return lambda facts: of_domain(constraints=replace(facts.domain.domain.constraints, **changes))(facts)
 
@@ -206,6 +216,8 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("macs", target(macs={NET_MAC: "ldg9"}), ERROR, f"MAC address {NET_MAC} of LDom ldg1 is in use", "another address"),
     ("masters", constraints(masters=("ldg0",)), OVERRIDABLE, "LDom ldg0, the master of LDom ldg1, does not exist on t4-2", "master= ldg1"),
     ("masters", domain(dependants=("ldg2",)), OVERRIDABLE, "LDom ldg2 on t4-1 has LDom ldg1 as its master", "master= ldg2"),
+    ("cpu-count", whole_cores(free=0), ERROR, "LDom ldg1 needs 1 whole core, and 0 are free on t4-2", "ldm set-core"),
+    ("max-cores", whole_cores(free=8, strands_per_core=2, max_cores=3), ERROR, "at most 3 cores, and needs 4 of t4-2", "ldm set-domain max-cores=4 ldg1"),
     ("cpu-count", target(free_strands=5), ERROR, "8 virtual CPUs, and 5 strands are free on t4-2", "ldm remove-vcpu 3 primary"),
     ("memory-amount", target(free_memory_mib=1023), ERROR, "1024M of memory, and 1023M are free on t4-2", "free some there"),
     ("memory-available", target(available_memory_mib=1000), OVERRIDABLE, "has only 1000M available", "control domain"),
@@ -269,6 +281,7 @@ def test_nothing_is_found_where_nothing_is_wrong(state: Facts) -> None:
 
 
 ALSO = {
+    "max-cores": "cpu-count",
     "uuid-free": "name-free",
     "memory-available": "memory-amount",
     "switch-mtu": "switches",

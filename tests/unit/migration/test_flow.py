@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.engine import RunState
-from ldoms.model.errors import RequestError
+from ldoms.model.errors import Busy, RequestError
 from ldoms.model.migration import Outcome
 from ldoms.model.operation import OperationStatus
 from unit.migration.harness import DOMAIN, Gates, Pair, migrating
@@ -58,6 +58,59 @@ def test_there_and_back_ten_times(tmp_path: Path) -> None:
             assert ownership.epoch == number
             pair.source, pair.target = pair.target, pair.source
             pair.link.targets = {"t4-2": pair.target.manager.target}  # type: ignore[union-attr]
+
+    migrating(tmp_path, work)
+
+
+def test_a_guest_keeps_the_cpus_that_it_has(tmp_path: Path) -> None:
+    """Those that it uses and those that are parked, by their numbers; it can be changed on after every move."""
+
+    async def work(pair: Pair) -> None:
+        async def move() -> None:
+            operation = await pair.wait(pair.migrate())
+            assert operation.status is OperationStatus.SUCCESS, operation.error
+            await pair.settle()
+            pair.source, pair.target = pair.target, pair.source
+            pair.link.targets = {"t4-2": pair.target.manager.target}  # type: ignore[union-attr]
+
+        async def change(vcpus: int, used: list[int], parked: tuple[int, ...]) -> None:
+            await pair.manager.vcpus.set(DOMAIN, vcpus)
+            for _ in range(2):
+                bindings, guest = pair.source.store.domain(DOMAIN).bindings, pair.source.guest
+                assert guest is not None
+                assert bindings is not None
+                assert ([vcpu.vid for vcpu in bindings.vcpus], bindings.parked) == (used, parked)
+                assert (guest.vcpus, guest.offline) == (len(used) + len(parked), set(parked))
+                assert guest.placement == pair.manager.host.placement(bindings)
+                assert guest.spec.machine == bindings.machine
+                await move()
+
+        await change(4, [0, 1, 2, 3], ())
+        assert pair.source.guest is not None
+        pair.source.guest.agent.busy = {3}
+        await change(2, [0, 3], (1, 2))
+        await change(3, [0, 1, 3], (2,))
+        await change(4, [0, 1, 2, 3], ())
+
+    migrating(tmp_path, work)
+
+
+def test_a_change_of_cpus_waits_for_the_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the domain that moves; those of the control domain change at once."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "source-copy"
+        operation = pair.migrate()
+        await gates.reached.wait()
+        with pytest.raises(Busy, match=r"operation migrate-domain .* is under way"):
+            await pair.manager.vcpus.add(DOMAIN, 1)
+        await pair.manager.vcpus.set("primary", 1)
+        assert pair.source.engine.control is not None
+        assert pair.source.engine.control.cpus == {0}
+        await pair.manager.vcpus.set("primary", 4)
+        gates.open()
+        assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
 
     migrating(tmp_path, work)
 
