@@ -53,10 +53,14 @@ def test_a_break_reaches_the_kernel(hosts: Hosts) -> None:
     bare = f"exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3 & exec cat >&3"
     with program(hosts, SOURCE, "bash", "-c", bare) as console:
         console.expect("control options")
-        console.type("~#h")
+        console.type("echo first\r~#h")
+        console.expect("first")
         console.expect("sysrq: HELP")
-        os.write(console.keyboard, IAC + BRK + b"h")
+        os.write(console.keyboard, b"echo second\r" + IAC + BRK + b"h")
+        console.expect("second")
         console.expect("sysrq: HELP")
+        console.type("echo third\r")
+        console.expect("third")
 
 
 def test_what_was_said_while_nobody_was_there(hosts: Hosts) -> None:

@@ -14,10 +14,9 @@ import telnetlib3
 from telnetlib3 import telopt
 from telnetlib3.server_base import BaseServer
 
-from ldoms.console.groups import Client, Group
+from ldoms.console.groups import Group
 
 LOOPBACK = "127.0.0.1"
-CHUNK = 4096
 MAX_BACKLOG = 256 * 1024
 """Bytes that wait for a client which does not read them; what comes on top of that is lost to it."""
 REFUSED = b"\r\nAuthorization failed: you may not use this console.\r\n"
@@ -84,18 +83,38 @@ class Port:
             return
         client = self._group.enter(terminal)
         writer.set_iac_callback(telopt.BRK, lambda command: client.send_break())
-        await _read(reader, client)
+        reader.hand_to(client.feed)
+        with suppress(OSError):
+            await reader.read(1)  # comes back when the connection ends
         client.end()
 
 
-async def _read(reader: Any, client: Client) -> None:
-    with suppress(OSError, EOFError):
-        while not client.is_gone and (data := await reader.read(CHUNK)):
-            client.feed(data)
+class _Reader(telnetlib3.TelnetReader):  # type: ignore[misc]
+    """Hands on what was typed at once: what comes before a break must not reach the guest's SysRq after it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._early = b""
+        self._take: Callable[[bytes], None] = self._keep
+
+    def feed_data(self, data: bytes) -> None:
+        """Something was typed."""
+        self._take(data)
+
+    def hand_to(self, take: Callable[[bytes], None]) -> None:
+        """Begin to hand on."""
+        self._take = take
+        take(self._early)
+
+    def _keep(self, data: bytes) -> None:
+        self._early += data
 
 
 class _Protocol(BaseServer):  # type: ignore[misc]
     """Telnet that says what it wants and waits for no answer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(reader_factory=_Reader, **options)
 
     def begin_negotiation(self) -> None:
         """Say it."""

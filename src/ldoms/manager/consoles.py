@@ -14,13 +14,16 @@ import structlog
 from ldoms.console.groups import Client, Console, Group
 from ldoms.console.history import SIZE, History
 from ldoms.console.log import ConsoleLog
-from ldoms.console.telnet import CHUNK, MAX_BACKLOG, Port
+from ldoms.console.telnet import MAX_BACKLOG, Port
 from ldoms.hypervisor.engine import Guest
 from ldoms.manager.config import Places
 from ldoms.model.domain import Domain
 from ldoms.model.errors import HostError, NotFound, RequestError
 
 CONNECT_S = 2.0
+SETTLE_S = 0.1
+"""Before a break: a serial line takes 16 bytes at once, and the guest fetches them soon."""
+CHUNK = 4096
 HISTORY_FILE = "console.history"
 
 _log = structlog.get_logger(__name__)
@@ -325,7 +328,7 @@ class _Line:
         self._held = bytearray()
 
     def write(self, data: bytes) -> None:
-        # A break goes another way: what is typed after it waits until it has arrived.
+        # A break goes another way, through the monitor: what is typed after it waits until it has arrived.
         if self._break is not None:
             self._held += data
         # A guest that reads nothing holds up no more than this.
@@ -343,6 +346,8 @@ class _Line:
 
     async def _send_break(self) -> None:
         try:
+            # What was typed before it has arrived by then: the kernel takes the next key for a SysRq command.
+            await asyncio.sleep(SETTLE_S)
             await self._guest.send_break()
         except HostError as error:
             _log.warning("break-not-sent", domain=self._name, reason=error.message)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.manager.consoles import Attachment
+from ldoms.hypervisor.fake import FakeGuest
+from ldoms.manager.consoles import Attachment, _Line
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import Domain
 from ldoms.model.errors import LdomsError
@@ -277,3 +278,48 @@ def test_a_port_that_is_taken_after_a_restart(tmp_path: Path, monkeypatch: pytes
         await host.stop()
 
     run(main())
+
+
+class Socket:
+    """The guest's end of a serial line; the order of things in one list."""
+
+    def __init__(self, guest: FakeGuest) -> None:
+        self.order: list[object] = []
+        self.transport = self
+        self._guest = guest
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:
+        self.order += [data, self._guest.breaks] if data else []
+
+    def close(self) -> None:
+        self.order.append("closed")
+
+
+def test_a_break_keeps_its_place(tmp_path: Path) -> None:
+    """What comes before it must not be taken for its command, and what comes after it is."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        guest = host.guest
+        assert guest is not None
+        there = Socket(guest)
+        line = _Line(guest, there, "ldg1")  # type: ignore[arg-type]
+        line.write(b"before")
+        line.send_break()
+        line.send_break()
+        line.write(b"b")
+        await asyncio.sleep(1)
+        line.write(b"later")
+        assert there.order == [b"before", 0, b"b", 1, b"later", 1]
+        guest.die()
+        line.send_break()
+        await asyncio.sleep(1)
+        line.write(b"into the void")
+        assert there.order[-2] == b"into the void", "a break that cannot be sent holds up nothing"
+        line.close()
+
+    at_desk(tmp_path, work)
