@@ -99,7 +99,7 @@ def test_a_domain_by_hand(hosts: Hosts, domain: str) -> None:
 
 
 @contextlib.contextmanager
-def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Terminal]:
+def booted_from(hosts: Hosts, domain: str, back_end: str, says: str = "Hello") -> Iterator[Terminal]:
     """Let a domain boot from a disk until it says hello; a person at its console."""
     volume = f"{domain}-root@primary-vds0"
     hosts.ldm(SOURCE, "add-vdsdev", back_end, volume)
@@ -110,7 +110,7 @@ def booted_from(hosts: Hosts, domain: str, back_end: str) -> Iterator[Terminal]:
         hosts.ldm(SOURCE, "bind-domain", domain)
         hosts.ldm(SOURCE, "start-domain", domain)
         with telnet(hosts, row(hosts, domain)[3]) as console:
-            console.expect("Hello from the boot sector")
+            console.expect(f"{says} from the boot sector")
             yield console
     finally:
         hosts.run(SOURCE, "ldm", "stop-domain", "-f", domain)
@@ -124,6 +124,26 @@ def test_the_firmware_boots_from_a_disk(hosts: Hosts, domain: str, tmp_path: Pat
     """Without a boot-file: the first disk's own boot sector runs."""
     with booted_from(hosts, domain, str(boot_disk(tmp_path / "disk.qcow2", image_format))):
         assert row(hosts, domain)[1:3] == ["active", "-t----"]
+
+
+def test_boot_device_decides_which_disk_boots(hosts: Hosts, domain: str, tmp_path: Path) -> None:
+    """Both could; without it the one with the lower id does."""
+    other = boot_disk(tmp_path / "other", "raw")
+    other.write_bytes(other.read_bytes().replace(b"Hello from", b"Howdy from"))
+    volume = f"{domain}-other@primary-vds0"
+    hosts.ldm(SOURCE, "add-vdsdev", str(other), volume)
+    try:
+        hosts.ldm(SOURCE, "add-vdisk", "id=5", "vdisk5", volume, domain)
+        said = hosts.run(
+            SOURCE, "ldm", "set-variable", "boot-device=cdrom disk@5 disk5:a net vdisk0", domain, check=True
+        )
+        assert said.stderr.count("warning: LDom") == 3, said.stderr
+        with booted_from(hosts, domain, str(boot_disk(tmp_path / "disk", "raw")), "Howdy"):
+            pass
+    finally:
+        hosts.run(SOURCE, "ldm", "remove-vdisk", "vdisk5", domain)
+        hosts.run(SOURCE, "ldm", "remove-variable", "boot-device", domain)
+        hosts.ldm(SOURCE, "remove-vdsdev", volume)
 
 
 def test_a_block_device_is_a_disk(hosts: Hosts, domain: str, tmp_path: Path) -> None:

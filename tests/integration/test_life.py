@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ldoms.hypervisor.agent import QemuAgent
 from support import SOURCE, Hosts, wait_until
 
 
@@ -47,6 +50,23 @@ def test_a_guest_with_an_agent_says_what_it_is(hosts: Hosts, database: str) -> N
     assert lines[2:5] == ["", "SOFTSTATE", f"    {soft_state(hosts, database)}"]
     assert soft_state(hosts, database).startswith("Debian GNU/Linux")
     assert hosts.flags(SOURCE, database) == "-n----"
+
+
+def test_a_guest_sees_its_identity(hosts: Hosts, database: str) -> None:
+    """Its UUID and its host id are those of its machine."""
+    view = hosts.view(SOURCE, database)
+    assert view is not None
+    domain = view["domain"]
+    agent = QemuAgent(hosts.lab.root(SOURCE) / f"run/ldoms/domains/{domain['uuid']}/agent.sock", database)
+
+    async def read(name: str) -> str:
+        handle = await agent._call("guest-file-open", {"path": f"/sys/class/dmi/id/{name}"})
+        found = await agent._call("guest-file-read", {"handle": handle})
+        await agent._call("guest-file-close", {"handle": handle})
+        return base64.b64decode(found["buf-b64"]).decode().strip()
+
+    assert asyncio.run(read("product_serial")) == domain["hostid"]
+    assert asyncio.run(read("product_uuid")) == domain["uuid"]
 
 
 def test_a_guest_restarts_in_good_order(hosts: Hosts, database: str) -> None:
@@ -98,8 +118,9 @@ def test_a_master_that_fails_takes_its_slave_with_it(hosts: Hosts) -> None:
         view = hosts.view(SOURCE, master)
         assert view is not None
         hosts.qemus(view["domain"]["uuid"])[SOURCE].kill()
-        wait_until(lambda: hosts.state(SOURCE, slave) == "bound", 20, "the slave is not stopped")
-        assert events(hosts, slave)[-2:] == ["failure-policy-applied", "domain-stopped"]
+        happened = ["failure-policy-applied", "domain-stopped"]
+        wait_until(lambda: events(hosts, slave)[-2:] == happened, 20, "the slave is not stopped")
+        assert hosts.state(SOURCE, slave) == "bound"
         started = hosts.ldm(SOURCE, "start-domain", slave, master)
         assert started == f"LDom {master} started\nLDom {slave} started\n"
         stopped = hosts.ldm(SOURCE, "stop-domain", "-f", "-a")

@@ -9,6 +9,7 @@ from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.description import FROM_FILE, need_operand, use_file
 from ldoms.cli.options import JSON
 from ldoms.cli.output import complain, say, say_json
+from ldoms.model.boot import BOOT_DEVICE, boot_positions
 from ldoms.model.codec import from_wire
 from ldoms.model.dependencies import start_order
 from ldoms.model.domain import Domain, DomainState, DomainView
@@ -123,7 +124,10 @@ def _set_variables(client: Client, words: Words) -> int:
         if not separator:
             raise UsageError(f"'{pair}' is not of the form NAME=VALUE")
         values[variable] = value
-    client.put(f"/domains/{part(name)}/variables", {"values": values})
+    answer = client.put(f"/domains/{part(name)}/variables", {"values": values})
+    if values.get(BOOT_DEVICE) and answer is not None:
+        for word in boot_positions(from_wire(Domain, answer))[1]:
+            complain(f"warning: LDom {name} has no device {word}: it is passed over at the start")
     return 0
 
 
@@ -231,8 +235,10 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="boot-file and boot-initrd name a kernel and an initial RAM disk to boot directly, with the arguments"
-        " of boot-args (ours); without boot-file the firmware (BIOS) boots from the disks, lowest id first. The"
-        " files are those of the host; for a migration the target must have the same ones under the same paths."
+        " of boot-args (ours); without boot-file the firmware (BIOS) boots from the disks: first those that"
+        " boot-device names, in its order, then the others, lowest id first. The files are those of the host; for a"
+        " migration the target must have the same ones under the same paths. A variable that is there already is"
+        " changed."
         " NAME=VALUE is one word: quote values that have blanks.",
     ),
     Command(
@@ -243,7 +249,9 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="They count from the next start on. Those of add-variable have an effect; all others, such as"
-        " boot-device, are kept and shown. auto-boot?=true starts the domain at power-on if it is bound.",
+        " nvramrc, are kept and shown. boot-device names disks as disk0, as vdisk0 (their names here), or as"
+        " OpenBoot's paths (/virtual-devices@100/channel-devices@200/disk@0:a); a network is passed over, as no guest"
+        " boots from one. auto-boot?=true starts the domain at power-on if it is bound.",
     ),
     Command("remove-variable", "variable", "VARIABLE... DOM", "remove boot variables", _remove_variables),
     Command("list-variable", "variable", "[VARIABLE...] DOM", "list boot variables", _list_variables, options=(JSON,)),

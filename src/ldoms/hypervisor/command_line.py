@@ -46,6 +46,8 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         binary,
         *("-name", f"guest={_escape(spec.name)},debug-threads=on"),
         *("-uuid", spec.uuid),
+        # Tables that firmware reads at a start of the guest; they are no part of what moves.
+        *(("-smbios", f"type=1,serial={_escape(spec.hostid)}") if spec.hostid else ()),
         *("-no-user-config", "-nodefaults", "-display", "none"),
         *("-machine", f"{machine.type},graphics=off,dump-guest-core=off"),
         *("-accel", _accelerator(machine.accelerator, spec.memory_mib)),

@@ -87,6 +87,7 @@ class GuestSpec:
         kernel, initrd, boot_args: for a direct kernel boot; without a kernel the firmware boots from the disks.
         memory_mib: that it is started with.
         added_memory_mib: that it has been given beyond that, on the host that it comes from.
+        hostid: the serial number that the machine shows to its guest; empty = none.
         incoming: wait for another host's memory instead of starting afresh.
     """
 
@@ -102,6 +103,7 @@ class GuestSpec:
     kernel: Path | None = None
     initrd: Path | None = None
     boot_args: str = ""
+    hostid: str = ""
     incoming: bool = False
     added_memory_mib: int = 0
 

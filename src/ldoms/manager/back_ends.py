@@ -9,6 +9,7 @@ from ldoms.manager.disk_paths import DiskPath, paths_of
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.host import Host
 from ldoms.manager.ports import port_of
+from ldoms.model.boot import boot_index
 from ldoms.model.domain import Domain, VirtualDisk
 from ldoms.model.errors import LdomsError
 
@@ -72,7 +73,7 @@ class BackEnds:
             read_only=volume.is_read_only,
             direct=back_end.direct,
             port=port_of(domain, device),
-            boot_index=disk.id + 1,  # QEMU takes 0 for itself when it boots a kernel directly
+            boot_index=boot_index(domain, disk),
         )
 
     # Inside

@@ -102,6 +102,8 @@ class DomainVerbs:
             for variable in values:
                 if not variable or any(character in "=|" or character.isspace() for character in variable):
                     raise RequestError(f"'{variable}' cannot name a variable", code="bad-name")
+                if "\0" in values[variable]:
+                    raise RequestError(f"the value of {variable} cannot have a null character", code="bad-property")
             merged = dict(domain.variables) | dict(values)
             return self._host.save(replace(domain, variables=tuple(sorted(merged.items()))))
 
@@ -135,7 +137,7 @@ class DomainVerbs:
             masters = self._masters(domain, given.pop("master"))
             constraints = replace(constraints, masters=masters)
         if "shutdown-group" in given:
-            default = Constraints.__dataclass_fields__["shutdown_group"].default
+            default = 0 if domain.is_control else Constraints.__dataclass_fields__["shutdown_group"].default
             group = int_property("shutdown-group", given.pop("shutdown-group") or str(default))
             if not 0 <= group <= 15:
                 raise RequestError("shutdown-group must be between 0 and 15", code="bad-property")

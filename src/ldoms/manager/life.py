@@ -23,6 +23,7 @@ from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
 from ldoms.manager.taps import Taps
 from ldoms.manager.vcons import ConsoleVerbs
+from ldoms.model.boot import boot_positions
 from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, RequestError
@@ -204,6 +205,8 @@ class LifeVerbs:
         networks = [await self._make_tap(domain, network.name, undo) for network in domain.networks]
         disks = [await self._back_ends.spec(domain, disk) for disk in domain.disks]
         disks += [lost_disk(domain, device) for device in dead_disks(domain)]
+        if unknown := boot_positions(domain)[1]:
+            _log.warning("boot-device-unknown", domain=domain.name, names=unknown, consequence="they are passed over")
         spec = GuestSpec(
             uuid=domain.uuid,
             name=domain.name,
@@ -218,6 +221,7 @@ class LifeVerbs:
             kernel=_path(domain.variable("boot-file")),
             initrd=_path(domain.variable("boot-initrd")),
             boot_args=domain.variable("boot-args"),
+            hostid=domain.hostid,
             incoming=incoming,
         )
         guest = await self._host.engine.start(spec)

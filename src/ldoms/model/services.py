@@ -58,7 +58,7 @@ class VirtualDiskService:
         for volume in self.volumes:
             if volume.name == name:
                 return volume
-        raise NotFound(f"Volume {name}@{self.name} was not found")
+        raise NotFound(f"Volume {name}@{self.name} was not found: it does not exist")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Services:
         for service in self.disk_services:
             if service.name == name:
                 return service
-        raise NotFound(f"Virtual disk service {name} was not found")
+        raise NotFound(f"Virtual disk service {name} was not found: it does not exist")
 
     def switch(self, name: str) -> VirtualSwitch:
         """The virtual switch of that name.

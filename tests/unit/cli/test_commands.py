@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ldoms.model.codec import to_wire
 from ldoms.model.errors import CheckFailed, HostError, NotFound
 from ldoms.model.findings import Finding, Severity
 from ldoms.model.operation import Operation, OperationStatus
-from unit.cli.office import DONE, Office
+from unit.cli.office import DONE, VIEWS, Office
 
 # What a line sends, as the API wants it.
 SENT: tuple[tuple[str, str, str, Any], ...] = (
@@ -467,3 +468,22 @@ def test_a_file_that_is_no_description_is_named(
     assert words in printed
     assert str(file) in printed
     assert office.sent == []
+
+
+def test_a_boot_device_that_is_not_there_is_warned_of(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be added later, so it is kept."""
+    domain = next(view.domain for view in VIEWS if view.domain.name == "ldg1")
+    set_now = replace(domain, variables=(("boot-device", "vdisk0 cdrom net"),))
+    office.answers["PUT", "/domains/ldg1/variables"] = to_wire(set_now)
+    assert run(["set-variable", "boot-device=vdisk0 cdrom net", "ldg1"]) == 0
+    assert capsys.readouterr() == (
+        *("",),
+        "warning: LDom ldg1 has no device cdrom: it is passed over at the start\n",
+    )
+
+
+def test_values_are_taken_as_they_are(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """With blanks, equals signs and lines of their own, or empty."""
+    text = "devalias a=b\n  c d"
+    assert run(["add-variable", f"nvramrc={text}", "keyboard-layout=", "ldg1"]) == 0
+    assert office.sent == [("PUT", "/domains/ldg1/variables", {"values": {"nvramrc": text, "keyboard-layout": ""}})]

@@ -36,6 +36,7 @@ KERNEL = replace(
     kernel=Path("/boot/vmlinuz"),
     initrd=Path("/boot/initrd.img"),
     boot_args="console=ttyS0 quiet",
+    hostid="0x84f80001",
     incoming=True,
 )
 

@@ -60,10 +60,10 @@ def test_a_report_of_a_migration_under_way_has_no_negative_time() -> None:
     [
         (DOMAIN.disk, "vdisk1", "Disk other was not found in LDom ldg1"),
         (DOMAIN.network, "vnet0", "Virtual network other was not found in LDom ldg1"),
-        (SERVICES.disk_service, "vds0", "Virtual disk service other was not found"),
+        (SERVICES.disk_service, "vds0", "Virtual disk service other was not found: it does not exist"),
         (SERVICES.switch, "vsw0", "Virtual switch other was not found"),
         (SERVICES.concentrator, "vcc0", "Virtual console concentrator other was not found"),
-        (VDS.volume, "root", "Volume other@vds0 was not found"),
+        (VDS.volume, "root", "Volume other@vds0 was not found: it does not exist"),
     ],
 )
 def test_things_are_found_by_name(look: Callable[[str], Any], name: str, complaint: str) -> None:
