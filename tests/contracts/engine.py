@@ -15,6 +15,8 @@ from ldoms.hypervisor.engine import (
     AddedMemory,
     ControlPlacement,
     DeviceSpec,
+    DiskSpec,
+    DiskState,
     Engine,
     Guest,
     GuestEvent,
@@ -55,7 +57,7 @@ class EngineBench(Protocol):
     def spec(self) -> GuestSpec:
         """A guest that nobody has started yet."""
 
-    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+    def devices(self) -> tuple[DiskSpec, DeviceSpec]:
         """``disk@0`` and ``network@0`` that any guest can be given, behind its first two root ports."""
 
     def away(self, spec: GuestSpec) -> GuestSpec:
@@ -599,11 +601,21 @@ async def check_a_disk_is_cut_and_mended(bench: EngineBench) -> None:
     await bench.booted(guest)
     disk, _ = bench.devices()
     await guest.plug(disk)
-    for _ in range(2):
-        await guest.cut_disk("disk@0")
-        await guest.cut_disk("disk@0")
+    works, is_cut = {"disk@0": DiskState(disk.path, False, disk.direct)}, {"disk@0": DiskState(None, False)}
+    assert await guest.disks() == works
+    for close in (True, False, True):
+        await guest.cut_disk("disk@0", close=close)
+        assert await guest.disks() == is_cut
+        await guest.cut_disk("disk@0", close=close)
         assert await guest.devices() == {"disk@0"}
         await guest.mend_disk(disk)
+        assert await guest.disks() == works
+    await guest.cut_disk("disk@0", close=False)
+    await guest.cut_disk("disk@0")
+    with pytest.raises(HostError):
+        await guest.mend_disk(replace(disk, path=Path("/nowhere/at/all")))
+    assert await guest.disks() == is_cut
+    await guest.mend_disk(disk)
     await guest.cut_disk("disk@0")
     await guest.unplug("disk@0", LIMIT_S)
     await guest.plug(disk)

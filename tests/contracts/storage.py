@@ -51,6 +51,15 @@ async def check_a_volume_is_opened(bench: StorageBench) -> None:
     assert caught.value.code == "no-image"
 
 
+async def check_a_volume_works_or_not(bench: StorageBench) -> None:
+    """A block of it is read, and nothing is changed; what is missing is named."""
+    await bench.ours.check(volume(bench.qcow2, "qcow2"))
+    await bench.ours.check(volume(bench.raw, "raw", ("ro",)))
+    with pytest.raises(HostError, match=r"volume root cannot be used") as caught:
+        await bench.ours.check(volume(bench.missing, "raw"))
+    assert caught.value.code == "no-image"
+
+
 async def check_both_hosts_see_the_same_image(bench: StorageBench) -> None:
     """Its size and identity agree, and the beacon that one leaves is seen by the other until it is taken back."""
     await bench.ours.place_beacons((bench.qcow2,), ".beacon", "a secret")

@@ -111,7 +111,7 @@ class QemuBench:
         self._specs.append(made)
         return made
 
-    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+    def devices(self) -> tuple[DiskSpec, DeviceSpec]:
         image = self._directory / "disk.raw"
         with image.open("ab") as file:
             file.truncate(1 << 20)

@@ -44,7 +44,7 @@ class FakeEngines:
     def away(self, spec: GuestSpec) -> GuestSpec:
         return GuestSpec(spec.uuid, spec.name, spec.directory, spec.machine, 1, 64, spec.placement, incoming=True)
 
-    def devices(self) -> tuple[DeviceSpec, DeviceSpec]:
+    def devices(self) -> tuple[DiskSpec, DeviceSpec]:
         disk = DiskSpec("disk@0", Path("/shared/a.raw"), False, "raw", False, True, 0, 1)
         return disk, NetworkSpec("network@0", "vnet1.0", "00:14:4f:f8:00:01", 1500, 1)
 

@@ -21,7 +21,7 @@ VCPU_WIDTHS = (6, 6, 6)
 MEMORY_WIDTHS = (16, 16)
 NETWORK_WIDTHS = (16, 27, 4, 10, 17, 6, 4, 20, 5)
 PEER_WIDTHS = (27, 17, 6, 4, 20, 5)
-DISK_WIDTHS = (16, 27, 4, 4, 7, 14)
+DISK_WIDTHS = (16, 27, 4, 4, 7, 14, 14)
 CONSOLE_WIDTHS = (16, 27, 6)
 KEPT_PROPERTIES = ("allowed-dhcp-cids", "priority", "cos", "custom", "custom/max-mac-addrs", "custom/max-vlans")
 
@@ -236,13 +236,14 @@ def disk(view: DomainView, around: Surroundings) -> Iterable[Section]:
     """Disks."""
     if not view.domain.disks:
         return
-    lines = [columns(DISK_WIDTHS, ["NAME", "VOLUME", "TOUT", "ID", "DEVICE", "SERVER", "MPGROUP"])]
+    lines = [columns(DISK_WIDTHS, ["NAME", "VOLUME", "TOUT", "ID", "DEVICE", "SERVER", "MPGROUP", "PATH"])]
     records = []
     for entry in view.domain.disks:
         volume, device = f"{entry.volume}@{entry.service}", f"disk@{entry.id}"
         server, mpgroup = _server(entry.volume, entry.service, around)
         timeout = entry.timeout_s or ""
-        lines.append(columns(DISK_WIDTHS, [entry.name, volume, timeout, entry.id, device, server, mpgroup]))
+        path = dict(view.status.disk_paths).get(entry.name, "")
+        lines.append(columns(DISK_WIDTHS, [entry.name, volume, timeout, entry.id, device, server, mpgroup, path]))
         records.append(
             record(
                 "VDISK",
@@ -253,6 +254,7 @@ def disk(view: DomainView, around: Surroundings) -> Iterable[Section]:
                 server=server,
                 mpgroup=mpgroup,
                 id=entry.id,
+                path=path,
             )
         )
     yield Section("DISK", lines, records)

@@ -174,6 +174,9 @@ def disk_front_end(disk: DiskSpec) -> dict[str, object]:
         "driver": "virtio-blk-pci",
         "id": device_id(disk.device),
         "drive": node_name(disk.device),
+        # The guest stands still until somebody has decided what becomes of an error: see manager/disk_errors.py.
+        "rerror": "stop",
+        "werror": "stop",
         **_place(disk.port),
         "bootindex": disk.boot_index,
     }

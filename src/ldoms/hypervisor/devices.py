@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,11 +20,12 @@ from ldoms.hypervisor.command_line import (
     node_name,
     nothing,
 )
-from ldoms.hypervisor.engine import DeviceSpec, DiskSpec
+from ldoms.hypervisor.engine import DeviceSpec, DiskSpec, DiskState
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
 from ldoms.model.errors import HostError
 
 _DEVICE = re.compile(r"^(disk|network)(\d+)-device$")
+_BLOCK_PLACE = re.compile(r"^/machine/peripheral/([^/]+)/virtio-backend$")
 _log = structlog.get_logger(__name__)
 
 
@@ -80,16 +82,33 @@ class Devices:
         if not has_let_go:
             raise self._held(device, f"refuses to let go of {device}")
 
-    async def cut(self, device: str) -> None:
-        """Close what is behind a disk that the guest keeps."""
+    async def disks(self) -> dict[str, DiskState]:
+        """How each disk does."""
+        states = {}
+        for entry in await self._monitor.execute("query-block"):
+            match = _BLOCK_PLACE.match(entry.get("qdev", ""))
+            if match and (device := _device_of(match[1])):
+                inserted = entry.get("inserted", {})
+                is_cut = inserted.get("node-name") != node_name(device) or inserted.get("drv") == "null-co"
+                path = None if is_cut else Path(inserted["file"])
+                is_direct = bool(inserted.get("cache", {}).get("direct")) and not is_cut
+                states[device] = DiskState(path, entry.get("io-status", "ok") != "ok", is_direct)
+        return states
+
+    async def cut(self, device: str, *, close: bool) -> None:
+        """Put nothing behind a disk that the guest keeps."""
         nodes = await self._nodes()
-        if node_name(device) in nodes:
-            await self._change_node(device, _empty_node(device), nothing(_empty_node(device)))
+        if _empty_node(device) not in nodes and node_name(device) in nodes:
+            await self._monitor.execute("blockdev-add", nothing(_empty_node(device)))
+            await self._attach(device, _empty_node(device))
+        if close and node_name(device) in nodes:
             await self._monitor.execute("blockdev-del", {"node-name": node_name(device)}, limit_s=SLOW_S)
 
     async def mend(self, spec: DiskSpec) -> None:
         """Put something behind a disk that was cut."""
-        await self._change_node(spec.device, node_name(spec.device), disk_back_end(spec))
+        if node_name(spec.device) not in await self._nodes():
+            await self._monitor.execute("blockdev-add", disk_back_end(spec), limit_s=SLOW_S)
+        await self._attach(spec.device, node_name(spec.device))
         await self._monitor.execute("blockdev-del", {"node-name": _empty_node(spec.device)})
 
     def note(self, event: str, data: Mapping[str, Any]) -> None:
@@ -121,9 +140,8 @@ class Devices:
         nodes = await self._monitor.execute("query-named-block-nodes", {"flat": True})
         return frozenset(node["node-name"] for node in nodes)
 
-    async def _change_node(self, device: str, node: str, back_end: Mapping[str, object]) -> None:
+    async def _attach(self, device: str, node: str) -> None:
         # Not blockdev-reopen: that flushes the old node first, which fails when its path has failed.
-        await self._monitor.execute("blockdev-add", back_end, limit_s=SLOW_S)
         place = {"path": f"/machine/peripheral/{device_id(device)}", "property": "drive", "value": node}
         try:
             await self._monitor.execute("qom-set", place, limit_s=SLOW_S)

@@ -53,6 +53,21 @@ class NetworkSpec:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """How a disk of a guest does.
+
+    Attributes:
+        path: what is behind it; None = it was cut.
+        has_failed: a request has failed since the guest was last resumed.
+        is_direct: it is opened without the host's page cache.
+    """
+
+    path: Path | None
+    has_failed: bool
+    is_direct: bool = False
+
+
 DeviceSpec: TypeAlias = DiskSpec | NetworkSpec
 """What can be given to a guest that runs."""
 
@@ -143,6 +158,8 @@ class RunState(StrEnum):
     """Stopped because its memory has gone to another host."""
     SHUT_DOWN = "shut-down"
     CRASHED = "crashed"
+    STALLED = "stalled"
+    """Stopped because a disk does not work; the requests that failed are tried again when it is resumed."""
 
 
 class GuestEventKind(StrEnum):
@@ -157,6 +174,8 @@ class GuestEventKind(StrEnum):
     """The state of a migration changed; data: ``status``."""
     MIGRATION_PASS = "migration-pass"  # noqa: S105
     """A new pass over memory began; data: ``pass``."""
+    DISK_FAILED = "disk-failed"
+    """A disk does not work, and the guest is stopped for it; data: ``reason``."""
     DEVICE_GONE = "device-gone"
     """The guest has let a device go, and its back end is closed; data: ``device``."""
     GONE = "gone"
@@ -427,14 +446,20 @@ class Guest(Protocol):
             HostError: it is more than the maximum.
         """
 
-    async def cut_disk(self, device: str) -> None:
-        """Close what is behind ``disk@ID``, which the guest keeps: every request for it fails from now on.
+    async def disks(self) -> Mapping[str, DiskState]:
+        """How each of its disks does."""
 
-        What the guest has written and not flushed may be lost. Nothing happens if nothing is behind it.
+    async def cut_disk(self, device: str, *, close: bool = True) -> None:
+        """Put nothing behind ``disk@ID``, which the guest keeps: every request for it fails from now on.
+
+        With `close` what was behind it is closed, and what QEMU has not written yet may be lost; without it waits to
+        be put back by `mend_disk`. Nothing happens if nothing is behind the disk.
         """
 
     async def mend_disk(self, disk: DiskSpec) -> None:
-        """Put something behind a disk that was cut; requests that wait for it go on when the guest runs.
+        """Put something behind a disk that was cut: what was there, unless that was closed.
+
+        Requests that wait for it go on when the guest is resumed.
 
         Raises:
             HostError: it cannot be opened; nothing is behind the disk, as before.

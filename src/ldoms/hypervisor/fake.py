@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from ldoms.hypervisor.engine import (
     ControlPlacement,
     DeviceSpec,
     DiskSpec,
+    DiskState,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -225,6 +226,9 @@ class FakeGuest:
         """Devices that it does not let go when it is asked to."""
         self.broken: set[Path] = set()
         """Back ends that cannot be opened."""
+        self.failed: set[Path | None] = set()
+        """Back ends whose requests fail."""
+        self._kept: dict[str, DiskSpec] = {}
         self._is_dead = False
         self._world = world
         self._gone = asyncio.Event()
@@ -269,6 +273,7 @@ class FakeGuest:
             self._emit(GuestEventKind.RESUMED)
             if len(self._world.running(self.uuid)) > 1:
                 self._world.doubles.append(self.uuid)
+            self._stall()
             await asyncio.sleep(0)  # whoever listens hears of it before the caller has its answer, as with QEMU
         return self._now()
 
@@ -432,18 +437,51 @@ class FakeGuest:
         self.let_go(device)
         await asyncio.sleep(0)
 
-    async def cut_disk(self, device: str) -> None:
+    async def disks(self) -> Mapping[str, DiskState]:
+        """How each of its disks does."""
+        await self._answer()
+        disks = [device for device in self.plugged.values() if isinstance(device, DiskSpec)]
+        return {
+            disk.device: DiskState(disk.path, disk.path in self.failed, disk.direct and disk.path is not None)
+            for disk in disks
+        }
+
+    async def cut_disk(self, device: str, *, close: bool = True) -> None:
         """Nothing is behind it any more."""
         await self._answer()
-        self.plugged[device] = replace(self._disk(device), path=None)
+        disk = self._disk(device)
+        if not close and disk.path is not None:
+            self._kept[device] = disk
+        if close:
+            self._kept.pop(device, None)
+        self.plugged[device] = replace(disk, path=None)
 
     async def mend_disk(self, disk: DiskSpec) -> None:
         """Something is behind it again."""
         await self._answer()
-        if disk.path in self.broken:
+        missing = disk.path in self.broken or (disk.path is not None and disk.path.parts[:2] == ("/", "nowhere"))
+        if missing and disk.device not in self._kept:
             raise HostError(f"blockdev-add: QEMU says: Could not open {disk.path}", code="qemu-refused")
         self._disk(disk.device)
-        self.plugged[disk.device] = disk
+        self.plugged[disk.device] = self._kept.pop(disk.device, disk)
+
+    def fail(self, path: Path) -> None:
+        """Have every request for what is at `path` fail; the guest does one at once."""
+        self.broken.add(path)
+        self.failed.add(path)
+        self._stall()
+
+    def recover(self, path: Path) -> None:
+        """What is at `path` works again."""
+        self.broken.discard(path)
+        self.failed.discard(path)
+
+    def _stall(self) -> None:
+        behind = {device.path for device in self.plugged.values() if isinstance(device, DiskSpec)}
+        if self.run_state is RunState.RUNNING and self.failed & behind:
+            self.run_state = RunState.STALLED
+            self._emit(GuestEventKind.DISK_FAILED, reason="Input/output error")
+            self._emit(GuestEventKind.STOPPED)
 
     def _disk(self, device: str) -> DiskSpec:
         disk = self.plugged[device]

@@ -33,6 +33,7 @@ from ldoms.hypervisor.engine import (
     ControlPlacement,
     DeviceSpec,
     DiskSpec,
+    DiskState,
     GuestEvent,
     GuestEventKind,
     GuestSpec,
@@ -76,7 +77,7 @@ _RUN_STATES = {
     "shutdown": RunState.SHUT_DOWN,
     "guest-panicked": RunState.CRASHED,
     "internal-error": RunState.CRASHED,
-    "io-error": RunState.CRASHED,
+    "io-error": RunState.STALLED,
 }
 
 _EVENTS = {
@@ -307,9 +308,13 @@ class QemuGuest:
         """Plug the cable of a network interface in, or pull it out."""
         await self._monitor.execute("set_link", {"name": f"{device.replace('@', '')}-device", "up": up})
 
-    async def cut_disk(self, device: str) -> None:
-        """Close what is behind a disk; the guest keeps it, and every request fails."""
-        await self._devices.cut(device)
+    async def disks(self) -> Mapping[str, DiskState]:
+        """How each of its disks does."""
+        return await self._devices.disks()
+
+    async def cut_disk(self, device: str, *, close: bool = True) -> None:
+        """Put nothing behind a disk; the guest keeps it, and every request fails."""
+        await self._devices.cut(device, close=close)
 
     async def mend_disk(self, disk: DiskSpec) -> None:
         """Put something behind a disk that was cut."""
@@ -437,6 +442,10 @@ class QemuGuest:
         kind = _EVENTS.get(event)
         if event in _DEVICE_EVENTS:
             self._devices.note(event, _event_data(message))
+        elif event == "BLOCK_IO_ERROR":
+            if _event_data(message)["action"] == "stop":
+                reason = {"reason": _event_data(message).get("reason", "")}
+                self._emit(GuestEvent(GuestEventKind.DISK_FAILED, _event_time(message), reason))
         elif kind is not None:
             self._emit(GuestEvent(kind, _event_time(message), _event_data(message)))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
 import structlog
 
-from ldoms.hypervisor.engine import DiskSpec
+from ldoms.hypervisor.engine import DiskSpec, DiskState
 from ldoms.manager.disk_paths import DiskPath, paths_of
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.host import Host
@@ -16,12 +20,19 @@ from ldoms.model.errors import LdomsError
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Active:
+    path: str
+    may_reopen: bool
+
+
 class BackEnds:
     """Opens what is behind the disks of domains."""
 
     def __init__(self, host: Host, disk_services: DiskServiceVerbs) -> None:
         self._host = host
         self._disk_services = disk_services
+        self._active: dict[tuple[str, str], _Active] = {}
 
     def paths(self, disk: VirtualDisk) -> tuple[DiskPath, ...]:
         """Every way to the data of a disk, as things are now."""
@@ -43,10 +54,12 @@ class BackEnds:
             LdomsError: there is none; why the first cannot.
         """
         first: LdomsError | None = None
-        for path in self.paths(disk):
+        paths = self.paths(disk)
+        look = self._host.storage.open if len(paths) == 1 else self._host.storage.check
+        for path in paths:
             try:
                 found = await self._with_format(path)
-                await self._host.storage.open(found.volume)
+                await look(found.volume)
             except LdomsError as error:
                 first = first or error
                 _log.warning("path-unusable", disk=disk.name, path=str(path), reason=error.message)
@@ -65,6 +78,7 @@ class BackEnds:
         volume = chosen.volume
         back_end = await self._host.storage.open(volume)
         device = f"disk@{disk.id}"
+        self._note(domain, disk, chosen, is_direct=back_end.direct)
         return DiskSpec(
             device=device,
             path=back_end.path,
@@ -76,7 +90,38 @@ class BackEnds:
             boot_index=boot_index(domain, disk),
         )
 
+    def active_path(self, domain: Domain, disk: VirtualDisk) -> str:
+        """``volume@service`` that a running guest uses for a disk; empty if that is not known."""
+        active = self._active.get((domain.uuid, disk.name))
+        return active.path if active is not None else ""
+
+    def paths_in_use(self, domain: Domain) -> tuple[tuple[str, str], ...]:
+        """For each disk that has several paths, its name and the path that the guest uses."""
+        services = self._host.store.services()
+        return tuple(
+            (disk.name, path)
+            for disk in domain.disks
+            if (path := self.active_path(domain, disk)) and len(paths_of(services, disk)) > 1
+        )
+
+    def may_reopen(self, domain: Domain, disk: VirtualDisk) -> bool:
+        """Whether what is behind a disk can be closed and opened anew, or exchanged, without a loss."""
+        active = self._active.get((domain.uuid, disk.name))
+        return active is not None and active.may_reopen
+
+    def note_path(self, domain: Domain, disk: VirtualDisk, state: DiskState) -> None:
+        """Learn from what a guest has open which path it uses, after a restart of the manager."""
+        if state.path is None or (domain.uuid, disk.name) in self._active:
+            return
+        for path in self.paths(disk):
+            if Path(os.path.realpath(path.volume.backend)) == state.path:
+                self._note(domain, disk, path, is_direct=state.is_direct)
+
     # Inside
+
+    def _note(self, domain: Domain, disk: VirtualDisk, path: DiskPath, *, is_direct: bool) -> None:
+        may_reopen = path.volume.format == "raw" and (is_direct or path.volume.is_read_only)
+        self._active[domain.uuid, disk.name] = _Active(str(path), may_reopen)
 
     async def _with_format(self, path: DiskPath) -> DiskPath:
         if path.volume.format:

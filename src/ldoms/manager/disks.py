@@ -129,13 +129,12 @@ class DiskVerbs:
         guest = self._guest(domain)
         if guest is None:
             return
-        before = await self._back_ends.spec(domain, old)
         after = await self._back_ends.spec(domain, new)
         await self._let_go(domain, old, guest)
         try:
             await guest.plug(after)
         except LdomsError:
-            await guest.plug(before)
+            await guest.plug(await self._back_ends.spec(domain, old))
             raise
 
     def _check_free(self, path: DiskPath, besides: tuple[str, str] = ("", "")) -> None:

@@ -120,6 +120,7 @@ class GuestBook:
         self.on_reset: OnEvent = lambda running: None
         self.on_panic: OnEvent = lambda running: None
         self.on_resume: Callable[[], None] = lambda: None
+        self.on_disk_failed: OnEvent = lambda running: None
         self.on_device_gone: OnDeviceGone = lambda uuid, device: None
         self.on_running: Callable[[str], None] = lambda uuid: None
 
@@ -181,6 +182,8 @@ class GuestBook:
                     self.on_panic(running)
                 elif event.kind is GuestEventKind.RESUMED:
                     self.on_resume()
+                elif event.kind is GuestEventKind.DISK_FAILED:
+                    self.on_disk_failed(running)
                 elif event.kind is GuestEventKind.DEVICE_GONE:
                     self.on_device_gone(guest.uuid, event.data["device"])
                 if event.kind in (GuestEventKind.RESET, GuestEventKind.RESUMED):

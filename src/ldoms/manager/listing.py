@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import psutil
 
 from ldoms.hypervisor.engine import RunState
+from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host
 from ldoms.manager.memory_change import KIND as MEMORY_CHANGE
@@ -53,8 +54,9 @@ class HostMeter:
 class Listing:
     """Answers every question that begins with ``list``."""
 
-    def __init__(self, host: Host, migrations: MigrationVerbs) -> None:
+    def __init__(self, host: Host, migrations: MigrationVerbs, back_ends: BackEnds) -> None:
         self._host = host
+        self._back_ends = back_ends
         self._migrations = migrations
         self._meter = HostMeter(host)
         self._speed = Speedometer()
@@ -122,6 +124,7 @@ class Listing:
             softstate=describe(running),
             migration=migration,
             memory_progress=change.progress if change else None,
+            disk_paths=self._back_ends.paths_in_use(domain),
         )
 
     def _control_status(self, domain: Domain, state: DomainState, flags: str) -> DomainStatus:

@@ -27,7 +27,12 @@ from ldoms.model.sizes import MIB
 from ldoms.store import Store
 
 BOOT_FILES = ("boot-file", "boot-initrd")
-_SOFT_STATES = {RunState.CRASHED: "crashed", RunState.PAUSED: "suspended", RunState.SHUT_DOWN: "shut down"}
+_SOFT_STATES = {
+    RunState.CRASHED: "crashed",
+    RunState.STALLED: "waiting for a disk",
+    RunState.PAUSED: "suspended",
+    RunState.SHUT_DOWN: "shut down",
+}
 
 
 class LocalMigrationHost:

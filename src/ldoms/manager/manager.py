@@ -11,6 +11,7 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.constraints import ConstraintVerbs
 from ldoms.manager.control_domain import factory_default, fit
 from ldoms.manager.crypto import CryptoVerbs
+from ldoms.manager.disk_errors import DiskErrors
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
@@ -67,6 +68,7 @@ class Manager:
         back_ends = BackEnds(host, self.disk_services)
         self.disks = DiskVerbs(host, back_ends)
         self.hot_plug = HotPlug(host)
+        self.disk_errors = DiskErrors(host, back_ends)
         self.switches = SwitchVerbs(host, book, self.links)
         self.concentrators = ConcentratorVerbs(host, book)
         self.failures = FailurePolicies(host)
@@ -92,7 +94,7 @@ class Manager:
         local = LocalMigrationHost(host, self.life, self.consoles, self.configurations)
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
-        self.listing = Listing(host, self.migrations)
+        self.listing = Listing(host, self.migrations, back_ends)
         self.network_devices = NetworkDevices(host)
         self.logs = LogVerbs(host.store, host.logs)
 
@@ -110,6 +112,7 @@ class Manager:
         await self.power_on.look(is_any_alive=is_any_alive)
         await self.target.recover()
         await self.migrations.recover()
+        self.disk_errors.look()
         self.power_on.start_domains()
 
     async def stop(self) -> None:
@@ -121,6 +124,7 @@ class Manager:
         await self.target.close()
         await self.failures.close()
         await self.hot_plug.close()
+        await self.disk_errors.close()
         await self.consoles.close()
         await self.links.close()
         await self.host.guests.close()

@@ -57,4 +57,6 @@ def describe(running: RunningGuest) -> str:
     """The SOFTSTATE line; empty where nothing is known."""
     if running.panicked:
         return "panicked"
+    if running.run_state is RunState.STALLED:
+        return "waiting for a disk"
     return f"{running.system} running" if running.system and not running.booting else ""

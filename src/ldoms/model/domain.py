@@ -370,6 +370,7 @@ class DomainStatus:
         norm_utilisation: `utilisation` in percent of what its CPUs could do at full speed.
         norm_vcpu_utilisation: the same for each virtual CPU.
         memory_progress: percent of a change of its memory that is under way; None if none is.
+        disk_paths: for each disk with several paths, its name and the ``volume@service`` that the guest uses.
     """
 
     state: DomainState
@@ -382,6 +383,7 @@ class DomainStatus:
     norm_utilisation: float | None = None
     norm_vcpu_utilisation: tuple[float, ...] = ()
     memory_progress: int | None = None
+    disk_paths: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

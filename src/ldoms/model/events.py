@@ -24,6 +24,8 @@ class EventKind(StrEnum):
     FAILURE_POLICY_APPLIED = "failure-policy-applied"
     DOMAIN_DOUBLED = "domain-doubled"
     """A migration was settled by force although the other host was not lost: the guest may run twice."""
+    DISK_FAILED = "disk-failed"
+    DISK_RESTORED = "disk-restored"
     SERVICES_CHANGED = "services-changed"
     CONFIGURATIONS_CHANGED = "configurations-changed"
     CONFIGURATION_RESTORED = "configuration-restored"

@@ -19,11 +19,13 @@ class FakeDisks:
         images: format of each image, by its path.
         files: content of other files, by path; beacons among them.
         locked: paths that a guest has open.
+        broken: paths that can be opened, and not read.
     """
 
     images: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
 
 
 class FakeStorage:
@@ -43,6 +45,12 @@ class FakeStorage:
         if volume.backend not in self.disks.images:
             raise HostError(f"the back end {volume.backend} of volume {volume.name} cannot be used", code="no-image")
         return BackEnd(Path(volume.backend), self.disks.images[volume.backend], is_device=False, direct=True)
+
+    async def check(self, volume: Volume) -> None:
+        """It works if it is there, and nobody has broken it."""
+        await self.open(volume)
+        if volume.backend in self.disks.broken:
+            raise HostError(f"the back end {volume.backend} of volume {volume.name} cannot be used", code="no-image")
 
     async def inspect(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
         """What this host sees of a volume."""

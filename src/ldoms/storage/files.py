@@ -19,6 +19,8 @@ from ldoms.storage.storage import BackEnd
 
 FORMATS = ("raw", "qcow2")
 QEMU_IMG_S = 20.0
+CHECK_S = 5.0
+"""A back end that takes longer for one block does not work."""
 
 # Byte that QEMU locks while it may write: RAW_LOCK_PERM_BASE + bit of BLK_PERM_WRITE (QEMU, block/file-posix.c).
 _WRITE_LOCK_BYTE = 101
@@ -45,11 +47,23 @@ class FileStorage:
         try:
             os.close(os.open(path, mode))
         except OSError as error:
-            raise HostError(
-                f"the back end {volume.backend} of volume {volume.name} cannot be used: {error.strerror}",
-                code="no-image",
-            ) from error
+            raise _unusable(volume, error.strerror or "unknown error") from error
         return BackEnd(path, volume.format, stat.S_ISBLK(path.stat().st_mode), _can_do_direct(path, mode))
+
+    async def check(self, volume: Volume) -> None:
+        """Read a block, around the page cache where that is possible."""
+        back_end = await self.open(volume)
+        words = ["dd", f"if={back_end.path}", "of=/dev/null", "bs=4096", "count=1", "status=none"]
+        words += ["iflag=direct"] if back_end.direct else []
+        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+        try:
+            async with asyncio.timeout(CHECK_S):
+                _, errors = await process.communicate()
+        except TimeoutError as error:
+            process.kill()
+            raise _unusable(volume, f"it does not answer within {CHECK_S:g} s") from error
+        if process.returncode != 0:
+            raise _unusable(volume, errors.decode(errors="replace").strip().rpartition(": ")[2])
 
     async def inspect(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
         """What this host sees of a volume."""
@@ -88,6 +102,11 @@ class FileStorage:
     async def digest(self, path: str) -> str:
         """SHA-256 of a file's content."""
         return await asyncio.to_thread(_digest, Path(path))
+
+
+def _unusable(volume: Volume, reason: str) -> HostError:
+    text = f"the back end {volume.backend} of volume {volume.name} cannot be used: {reason}"
+    return HostError(text, code="no-image")
 
 
 async def _image_info(path: str, image_format: str | None) -> dict[str, object]:

@@ -44,6 +44,13 @@ class Storage(Protocol):
             HostError: it is not there, or cannot be read and (unless it is read-only) written.
         """
 
+    async def check(self, volume: Volume) -> None:
+        """Make sure that a volume works right now: that it can be opened, and that its first block can be read.
+
+        Raises:
+            HostError: it does not.
+        """
+
     async def inspect(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
         """What this host sees of a volume, called ``volume@service`` in `name`; never raises.
 

@@ -79,7 +79,10 @@ LDG1 = DomainView(
         networks=(VirtualNetwork("vnet0", "primary-vsw0", 0, "00:14:4f:fb:2d:7f", linkprop="phys-state"),),
         bindings=Bindings(_vcpus(2, 3), (MemoryBlock(0, 4096, 1028),), "primary-vcc0", 5000, MACHINE),
     ),
-    DomainStatus(DomainState.ACTIVE, "-n----", 100.0, (100.0, 99.97), 8160.0, "Linux running"),
+    DomainStatus(
+        *(DomainState.ACTIVE, "-n----", 100.0, (100.0, 99.97), 8160.0, "Linux running"),
+        disk_paths=(("vdisk1", "data2@primary-vds0"),),
+    ),
 )
 LONG = DomainView(
     Domain(

@@ -98,7 +98,7 @@ def test_progress_before_a_migration_is_none() -> None:
         ("shutdown", RunState.SHUT_DOWN),
         ("guest-panicked", RunState.CRASHED),
         ("internal-error", RunState.CRASHED),
-        ("io-error", RunState.CRASHED),
+        ("io-error", RunState.STALLED),
         ("a-state-of-a-later-qemu", RunState.PAUSED),
     ],
 )
