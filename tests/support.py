@@ -134,11 +134,18 @@ class Hosts:
 
     def ask(self, domain: str) -> tuple[int, int]:
         """Heartbeats and errors of a tiny guest, asked over the network."""
+        return self._ask(domain)[:2]
+
+    def ask_memory(self, domain: str) -> int:
+        """MiB of memory that the kernel of a tiny guest has, asked over the network."""
+        return self._ask(domain)[2]
+
+    def _ask(self, domain: str) -> tuple[int, int, int]:
         words = [sys.executable, "-c", _ASK, self.lab.guests[domain]]
         answer = self.lab.space(CLIENT).run(words, limit_s=20)
-        found = re.search(r"count=(\d+) errors=(\d+)", answer)
+        found = re.search(r"count=(\d+) errors=(\d+) memory=(\d+)", answer)
         assert found, f"the guest said {answer!r}"
-        return int(found[1]), int(found[2])
+        return int(found[1]), int(found[2]), int(found[3])
 
     def qemus(self, uuid: str) -> dict[str, psutil.Process]:
         """The QEMU processes of a domain, by host."""

@@ -143,7 +143,9 @@ class MemoryChange:
             verb = "added to" if self._grows else "removed from"
             return Cancelled(f"cancelled: {what} {'were' if done else 'was'} {verb} LDom {self.name}; {was}", **amounts)
         if self._grows:
-            reason = "does its kernel have the driver virtio_mem?"
+            reason = (
+                "is its first memory too small for the account of more?" if done else "has it the driver virtio_mem?"
+            )
             sentence = f"the guest of LDom {self.name} has taken {what}: {reason} {was}"
         else:
             reason = "it uses the rest, or its kernel cannot let go of it"

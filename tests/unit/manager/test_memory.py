@@ -106,7 +106,7 @@ def test_a_guest_that_takes_nothing(tmp_path: Path) -> None:
         assert STALL_S < asyncio.get_running_loop().time() - began < STALL_S + 2
         assert ended.error["code"] == "memory-partial"
         assert ended.error["message"] == (
-            "the guest of LDom ldg1 has taken none of the 512M asked for: does its kernel have the driver virtio_mem?"
+            "the guest of LDom ldg1 has taken none of the 512M asked for: has it the driver virtio_mem?"
             " LDom ldg1 has 1024M now"
         )
         assert guest_of(host).added.requested_mib == 0
