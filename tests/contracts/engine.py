@@ -24,6 +24,7 @@ from ldoms.hypervisor.engine import (
     GuestSpec,
     MigrationEnd,
     MigrationStatus,
+    NetworkSpec,
     Placement,
     RunState,
 )
@@ -59,6 +60,9 @@ class EngineBench(Protocol):
 
     def devices(self) -> tuple[DiskSpec, DeviceSpec]:
         """``disk@0`` and ``network@0`` that any guest can be given, behind its first two root ports."""
+
+    def stand_in(self) -> NetworkSpec:
+        """For the ``network@0`` of `devices`: another tap, another MAC address, another MTU."""
 
     def away(self, spec: GuestSpec) -> GuestSpec:
         """The same guest as the other host receives it."""
@@ -552,6 +556,24 @@ async def check_devices_come_and_go(bench: EngineBench) -> None:
     assert await guest.devices() == frozenset()
     with pytest.raises(HostError):
         await guest.unplug("disk@0", LIMIT_S)
+
+
+async def check_a_network_that_is_not_let_go_moves(bench: EngineBench) -> None:
+    """The target has no record of it, and gives the guest something in its place; the guest has what it had."""
+    spec = with_ports(bench.spec())
+    source = await bench.engine.start(spec)
+    await bench.booted(source)
+    await source.plug(bench.devices()[1])
+    await source.set_link("network@0", up=False)
+    ends = await make_ends(bench, source=source, away=replace(bench.away(spec), networks=(bench.stand_in(),)))
+    assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+    await source.continue_switchover()
+    assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    await source.quit()
+    await ends.target.clear_migration()
+    await ends.target.resume()
+    await ends.target.unplug("network@0", LIMIT_S)
+    assert await ends.target.devices() == frozenset()
 
 
 async def check_a_cable_is_pulled_and_plugged(bench: EngineBench) -> None:

@@ -118,6 +118,22 @@ async def check_limits_and_guard_go_with_the_tap(bench: NetworkBench) -> None:
     assert not [device.name for device in await bench.network.devices() if device.name.startswith(("vnet", "vifb"))]
 
 
+async def check_a_parked_tap_leads_nowhere(bench: NetworkBench) -> None:
+    """Without limits and guard; one that was not there is made, and both can be connected and removed again."""
+    await bench.network.put_switch(SWITCH)
+    await bench.network.put_tap(replace(TAP, limit_bits_s=1_000_000, guard=GUARD), SWITCH)
+    for name in (TAP.name, "vnet2.0"):
+        await bench.network.park_tap(replace(TAP, name=name))
+    assert bench.taps_of(SWITCH) == set()
+    assert bench.limits(TAP.name) == (0, 0)
+    assert bench.guarded() == set()
+    assert {TAP.name, "vnet2.0"} <= {device.name for device in await bench.network.devices()}
+    await bench.network.put_tap(TAP, SWITCH)
+    assert bench.taps_of(SWITCH) == {TAP.name}
+    await bench.network.remove_tap("vnet2.0")
+    assert "vnet2.0" not in {device.name for device in await bench.network.devices()}
+
+
 async def check_taps_that_nobody_uses_are_swept(bench: NetworkBench) -> None:
     """With all that belongs to them; those to be kept have theirs."""
     await bench.network.put_switch(SWITCH)

@@ -156,9 +156,14 @@ class QemuBench:
     def _pid(self, guest: Guest) -> int:
         return int((guest.console.parent / PID_FILE).read_text())
 
+    def stand_in(self) -> NetworkSpec:
+        self._change_tap("add")
+        return NetworkSpec("network@0", f"{self._tap}b", "00:14:4f:f8:00:09", 9000, 1)
+
     def _change_tap(self, verb: str) -> None:
-        """Add it, unless it is there; or remove it, if it is."""
-        subprocess.run(["ip", "tuntap", verb, "dev", self._tap, "mode", "tap"], check=False, capture_output=True)
+        """Add both, unless they are there; or remove them, if they are."""
+        for name in (self._tap, f"{self._tap}b"):
+            subprocess.run(["ip", "tuntap", verb, "dev", name, "mode", "tap"], check=False, capture_output=True)
 
     async def end(self) -> None:
         """End every guest, whatever became of the check."""

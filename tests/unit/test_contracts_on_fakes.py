@@ -48,6 +48,9 @@ class FakeEngines:
         disk = DiskSpec("disk@0", Path("/shared/a.raw"), False, "raw", False, True, 0, 1)
         return disk, NetworkSpec("network@0", "vnet1.0", "00:14:4f:f8:00:01", 1500, 1)
 
+    def stand_in(self) -> NetworkSpec:
+        return NetworkSpec("network@0", "vnet2.0", "00:14:4f:f8:00:09", 9000, 1)
+
     def address(self) -> tuple[str, int]:
         return "192.0.2.1", 8100 + next(self._numbers)
 

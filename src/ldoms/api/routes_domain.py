@@ -164,9 +164,9 @@ async def set_network(known: Known, who: Changer, name: str, network: str, body:
 
 
 @router.delete("/{name}/networks/{network}", response_model=Domain)
-async def remove_network(known: Known, who: Changer, name: str, network: str) -> Any:
+async def remove_network(known: Known, who: Changer, name: str, network: str, force: bool = False) -> Any:
     """Disconnect a network interface; a guest that runs is asked to let it go."""
-    return answer(await known.manager.networks.remove(name, network))
+    return answer(await known.manager.networks.remove(name, network, force=force))
 
 
 @router.put("/{name}/console", response_model=Domain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, Option, Words
-from ldoms.cli.options import FORCE, UNUSED
+from ldoms.cli.options import UNUSED
 
 SWITCH_PROPERTIES = (
     *("default-vlan-id", "pvid", "vid", "linkprop", "mac-addr", "net-dev", "mode", "mtu", "inter-vnet-link"),
@@ -51,7 +51,7 @@ def _set_vnet(client: Client, words: Words) -> int:
 
 def _remove_vnet(client: Client, words: Words) -> int:
     name, domain = words.operands
-    client.delete(f"/domains/{part(domain)}/networks/{part(name)}")
+    client.delete(f"/domains/{part(domain)}/networks/{part(name)}", force=words.has("-f"))
     return 0
 
 
@@ -118,7 +118,7 @@ COMMANDS = (
         "IF-NAME DOM",
         "disconnect a domain",
         _remove_vnet,
-        options=(FORCE,),
+        options=(Option("-f", "also if the guest does not let it go: it keeps an interface without a link"),),
         details="A guest that runs is asked to let the interface go. If it has not done so within 10 seconds it keeps"
         " it, and the command fails; once it does so after all, or is reset, the interface is removed.",
     ),

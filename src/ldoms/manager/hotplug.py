@@ -9,9 +9,9 @@ import structlog
 
 from ldoms.manager.host import Host
 from ldoms.manager.ports import without_device
+from ldoms.manager.taps import tap_of
 from ldoms.model.domain import Domain
 from ldoms.model.errors import HostError, RequestError
-from ldoms.net.network import tap_name
 
 LET_GO_S = 10.0
 """How long a guest may take to let go of a device. An idle one takes less than a second."""
@@ -60,8 +60,7 @@ class HotPlug:
         with suppress(HostError):
             if device in await running.guest.devices():
                 return  # it has been given again
-            for network in domain.networks:
-                if device == f"network@{network.id}":
-                    await self._host.network.remove_tap(tap_name(domain.order, network.id))
+            if device.startswith("network@"):
+                await self._host.network.remove_tap(tap_of(domain, device))
             _log.info("device-let-go-late", domain=domain.name, device=device)
             self._host.save(left)

@@ -18,10 +18,10 @@ from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
-from ldoms.manager.ports import dead_disks, pick_ports, root_ports, without_dead_disks
+from ldoms.manager.ports import dead_disks, dead_networks, pick_ports, root_ports, without_dead_devices
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Alone, Stopping
-from ldoms.manager.taps import Taps
+from ldoms.manager.taps import Taps, tap_of
 from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.boot import boot_positions
 from ldoms.model.cores import fresh, lay_out
@@ -183,7 +183,7 @@ class LifeVerbs:
         Raises:
             HostError: QEMU or the kernel refuse; nothing is left behind.
         """
-        domain = without_dead_disks(domain)
+        domain = without_dead_devices(domain)
         assert domain.bindings is not None
         domain = replace(domain, bindings=fresh(at_start(domain.bindings)))
         async with AsyncExitStack() as undo:
@@ -203,6 +203,7 @@ class LifeVerbs:
         """
         assert domain.bindings is not None
         networks = [await self._make_tap(domain, network.name, undo) for network in domain.networks]
+        networks += [await self._park_tap(domain, device, undo) for device in dead_networks(domain)]
         disks = [await self._back_ends.spec(domain, disk) for disk in domain.disks]
         disks += [lost_disk(domain, device) for device in dead_disks(domain)]
         if unknown := boot_positions(domain)[1]:
@@ -330,6 +331,10 @@ class LifeVerbs:
         network = domain.network(name)
         undo.push_async_callback(self._taps.remove, domain, network)
         return await self._taps.connect(domain, network)
+
+    async def _park_tap(self, domain: Domain, device: str, undo: AsyncExitStack) -> NetworkSpec:
+        undo.push_async_callback(self._host.network.remove_tap, tap_of(domain, device))
+        return await self._taps.park(domain, device)
 
 
 def most_vcpus(constraints: Constraints, strands: int) -> int:

@@ -6,17 +6,21 @@ from collections.abc import Container, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
+import structlog
+
 from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
 from ldoms.manager.hotplug import LET_GO_S
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.network_properties import MAX_ALT_MACS, changed_network
-from ldoms.manager.ports import taken_ids, with_port, without_device
-from ldoms.manager.properties import check_guest_domain, free_number, int_property
+from ldoms.manager.ports import dead_networks, taken_ids, with_port, without_device
+from ldoms.manager.properties import check_guest_domain, free_number, int_property, without
 from ldoms.manager.taps import Taps
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.identity import check_name
+
+_log = structlog.get_logger(__name__)
 
 FIXED = ("mac-addr", "mtu")
 """What a guest is told once, when it sees the interface first."""
@@ -105,8 +109,11 @@ class NetworkVerbs:
         self._links.look()
         return saved
 
-    async def remove(self, name: str, network: str) -> Domain:
+    async def remove(self, name: str, network: str, *, force: bool = False) -> Domain:
         """Disconnect an interface of a domain, and remove it; a guest that runs is asked to let it go.
+
+        With `force` also if the guest does not: then its cable is pulled and leads nowhere, and the guest keeps the
+        dead interface until it lets it go, or stops.
 
         Raises:
             HostError: code ``device-held``: the guest has not let it go, and has it as before.
@@ -115,11 +122,22 @@ class NetworkVerbs:
             found = domain.network(network)
             device = f"network@{found.id}"
             running = self._host.guests.get(domain.uuid)
+            left = without_device(domain, device)
             if running is not None and device in await running.guest.devices():
-                await self._let_go(domain, found, running.guest)
-            with suppress(HostError):
-                await self._taps.remove(domain, found)
-            saved = self._host.save(without_device(domain, device))
+                try:
+                    await self._let_go(domain, found, running.guest)
+                except HostError as error:
+                    if error.code != "device-held" or not force:
+                        raise
+                    # The guest still has the device behind its port, and so must the target of a migration.
+                    left = replace(domain, networks=without(domain.networks, network, lambda known: known.name))
+                    await running.guest.set_link(device, up=False)
+                    await self._taps.park(left, device)
+                    _log.warning("network-cut", domain=name, network=network)
+            if device not in dead_networks(left):
+                with suppress(HostError):
+                    await self._taps.remove(domain, found)
+            saved = self._host.save(left)
         with suppress(NotFound):
             await self._taps.count_again(found.switch)
         return saved

@@ -81,17 +81,26 @@ def without_device(domain: Domain, device: str) -> Domain:
 
 def dead_disks(domain: Domain) -> tuple[str, ...]:
     """Disks that were removed by force, and that the guest still has because it did not let them go."""
+    return _dead(domain, "disk@")
+
+
+def dead_networks(domain: Domain) -> tuple[str, ...]:
+    """The same of network interfaces."""
+    return _dead(domain, "network@")
+
+
+def without_dead_devices(domain: Domain) -> Domain:
+    """A domain whose guest starts afresh: what was removed is not there any more."""
+    for device in (*dead_disks(domain), *dead_networks(domain)):
+        domain = without_port(domain, device)
+    return domain
+
+
+def _dead(domain: Domain, kind: str) -> tuple[str, ...]:
     if domain.bindings is None:
         return ()
     devices = [port.device for port in domain.bindings.ports]
-    return tuple(device for device in devices if device.startswith("disk@") and device not in devices_of(domain))
-
-
-def without_dead_disks(domain: Domain) -> Domain:
-    """A domain whose guest starts afresh: what was removed is not there any more."""
-    for device in dead_disks(domain):
-        domain = without_port(domain, device)
-    return domain
+    return tuple(device for device in devices if device.startswith(kind) and device not in devices_of(domain))
 
 
 def _there(bindings: Bindings) -> int:

@@ -8,10 +8,10 @@ import structlog
 
 from ldoms.hypervisor.engine import NetworkSpec
 from ldoms.manager.host import Host
-from ldoms.manager.ports import port_of
+from ldoms.manager.ports import dead_networks, devices_of, port_of
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import HostError, LdomsError
-from ldoms.model.services import DEFAULT_VLAN, VirtualSwitch
+from ldoms.model.services import DEFAULT_MTU, DEFAULT_VLAN, VirtualSwitch
 from ldoms.net.network import Guard, TapSpec, tap_name
 
 _log = structlog.get_logger(__name__)
@@ -52,15 +52,24 @@ class Taps:
         tap, device = await self.put(domain, network), f"network@{network.id}"
         return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
 
+    async def park(self, domain: Domain, device: str) -> NetworkSpec:
+        """Have the tap of an interface that its guest does not let go lead nowhere; it is made if it is not there.
+
+        What a target of a migration gives the guest: its MAC address comes with the memory.
+        """
+        tap = TapSpec(tap_of(domain, device), f"{domain.name}: removed", DEFAULT_MTU)
+        await self._host.network.park_tap(tap)
+        return NetworkSpec(device, tap.name, domain.mac, tap.mtu, port_of(domain, device))
+
     async def remove(self, domain: Domain, network: VirtualNetwork) -> None:
         """Remove the tap of an interface."""
         await self._host.network.remove_tap(tap_name(domain.order, network.id))
 
     async def remove_all(self, domain: Domain) -> None:
         """Remove every tap of a domain; what the kernel keeps is found again at the next start of the manager."""
-        for network in domain.networks:
+        for tap in _names(domain):
             with suppress(HostError):
-                await self.remove(domain, network)
+                await self._host.network.remove_tap(tap)
 
     async def put_switch(self, old: VirtualSwitch, new: VirtualSwitch, *, quick: bool) -> None:
         """Change a switch and every tap on it that is in use; or, if that fails, nothing.
@@ -102,13 +111,11 @@ class Taps:
 
         What cannot be mended is logged: the guests run on as they did.
         """
-        kept = set()
+        kept: set[str] = set()
         for domain in self._host.store.domains():
-            for network in domain.networks if domain.is_bound else ():
-                # Also of a guest that does not answer: it may be there, and needs its taps.
-                kept.add(tap_name(domain.order, network.id))
-                if self._host.guests.get(domain.uuid) is None:
-                    continue
+            # Also of a guest that does not answer: it may be there, and needs its taps.
+            kept |= _names(domain) if domain.is_bound else set()
+            for network in domain.networks if self._host.guests.get(domain.uuid) is not None else ():
                 try:
                     await self.put(domain, network)
                 except LdomsError as error:
@@ -133,3 +140,17 @@ class Taps:
 
     def _is_isolated(self, switch: VirtualSwitch) -> bool:
         return self._host.config.network.isolate_vnets and self.effective_inter_vnet_link(switch) == "off"
+
+
+def tap_of(domain: Domain, device: str) -> str:
+    """The name of the tap of ``network@ID``."""
+    return tap_name(domain.order, int(device.partition("@")[2]))
+
+
+def _names(domain: Domain) -> set[str]:
+    """The taps that a guest of the domain has, those among them that lead nowhere."""
+    return {
+        tap_of(domain, device)
+        for device in (*devices_of(domain), *dead_networks(domain))
+        if device.startswith("network@")
+    }

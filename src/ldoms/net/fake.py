@@ -67,6 +67,10 @@ class FakeNetwork:
             self._need(NetworkAbility.PACKET_FILTER, f"cannot guard {tap.name}: there is no program nft on this host")
         self.taps[tap.name] = (tap, switch_device(switch))
 
+    async def park_tap(self, tap: TapSpec) -> None:
+        """Connect it to nothing."""
+        self.taps[tap.name] = (tap, "")
+
     async def remove_tap(self, name: str) -> None:
         """Remove a tap."""
         self.taps.pop(name, None)

@@ -43,6 +43,10 @@ class LinuxNetwork:
         """Make a tap, connected to a switch."""
         await _in_thread(lambda: _put_tap(tap, switch))
 
+    async def park_tap(self, tap: TapSpec) -> None:
+        """Have a tap lead nowhere."""
+        await _in_thread(lambda: _park_tap(tap))
+
     async def remove_tap(self, name: str) -> None:
         """Remove a tap with its limits and its guard."""
         await _in_thread(lambda: _remove_tap(name))
@@ -160,16 +164,29 @@ def _put_tap(tap: TapSpec, switch: VirtualSwitch) -> None:
         if bridge is None:
             raise HostError(f"virtual switch {switch.name} has no bridge {bridge_name}", code="no-interface")
         guard.put(tap.name, tap.guard)  # before anything can pass
-        if _index(ip, tap.name) is None:
-            ip.link("add", ifname=tap.name, kind="tuntap", mode="tap")
-        index = int(ip.link_lookup(ifname=tap.name)[0])
-        alias = f"{LABEL}{tap.label}"
-        ip.link("set", index=index, ifalias=alias, mtu=tap.mtu)
-        put_limit(ip, index, shaper_name(tap.name), alias, tap.limit_bits_s)
+        index = _make_tap(ip, tap)
+        put_limit(ip, index, shaper_name(tap.name), f"{LABEL}{tap.label}", tap.limit_bits_s)
         ip.link("set", index=index, master=bridge)
         ip.brport("set", index=index, isolated=int(tap.is_isolated))
         _put_tap_vlans(ip, bridge, index, tap, switch)
         ip.link("set", index=index, state="up")
+
+
+def _park_tap(tap: TapSpec) -> None:
+    with _netlink(f"take tap {tap.name} from its switch") as ip:
+        index = _make_tap(ip, tap)
+        ip.link("set", index=index, master=0, state="down")
+        put_limit(ip, index, shaper_name(tap.name), "", 0)
+    guard.remove(tap.name)
+
+
+def _make_tap(ip: Any, tap: TapSpec) -> int:
+    """The index of a tap, which is made if it is not there."""
+    if _index(ip, tap.name) is None:
+        ip.link("add", ifname=tap.name, kind="tuntap", mode="tap")
+    index = int(ip.link_lookup(ifname=tap.name)[0])
+    ip.link("set", index=index, ifalias=f"{LABEL}{tap.label}", mtu=tap.mtu)
+    return index
 
 
 def _put_tap_vlans(ip: Any, bridge: int, index: int, tap: TapSpec, switch: VirtualSwitch) -> None:

@@ -89,6 +89,9 @@ class Network(Protocol):
             HostError: code ``no-vlan-filtering`` as above; code ``no-packet-filter``: its guard needs nftables.
         """
 
+    async def park_tap(self, tap: TapSpec) -> None:
+        """Have a tap lead nowhere: connected to no switch, without limits and guard; it is made if it is not there."""
+
     async def remove_tap(self, name: str) -> None:
         """Remove a tap with its limits and its guard; nothing happens if it is not there."""
 

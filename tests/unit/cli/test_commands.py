@@ -49,6 +49,7 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("add-vdisk timeout=60 id=3 vdisk1 data@vds0 ldg1", "POST", "/domains/ldg1/disks", {"name": "vdisk1", "volume": "data", "service": "vds0", "timeout_s": 60, "id": 3}),
     ("add-vswitch net-dev=net0 mtu=9000 vsw0 primary", "POST", "/switches", {"name": "vsw0", "domain": "primary", "properties": {"net-dev": "net0", "mtu": "9000"}, "quick": False}),
     ("set-vswitch -q vid=+20 net-dev= vsw0", "PATCH", "/switches/vsw0", {"properties": {"vid": "+20", "net-dev": ""}, "quick": True}),
+    ("rm-vnet -f vnet0 ldg1", "DELETE", "/domains/ldg1/networks/vnet0", {"force": True}),
     ("set-vnet vswitch=vsw1 custom/max-vlans=4 protection= vnet0 ldg1", "PATCH", "/domains/ldg1/networks/vnet0", {"properties": {"vswitch": "vsw1", "custom/max-vlans": "4", "protection": ""}}),
     ("set-vdsdev options=ro,excl mpgroup= data@vds0", "PATCH", "/disk-services/vds0/volumes/data", {"options": ["ro", "excl"], "mpgroup": "", "force": False}),
     ("set-vdiskserverdevice -f options= data@vds0", "PATCH", "/disk-services/vds0/volumes/data", {"options": [], "mpgroup": None, "force": True}),

@@ -343,6 +343,48 @@ def test_a_guest_that_does_not_let_go_keeps_its_network(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_by_force_the_cable_is_cut(tmp_path: Path) -> None:
+    """The network is gone for the domain; what the guest keeps leads nowhere, also after a restart."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await manager.networks.set("ldg1", "vnet0", {"protection": "mac-nospoof", "maxbw": "10"})
+        await started(manager)
+        await guest(host).pause()
+        await manager.networks.remove("ldg1", "vnet0", force=True)
+        assert manager.host.store.domain("ldg1").networks == ()
+        assert guest(host).links == {"network@0": False}
+        parked, bridge = host.network.taps["vnet1.0"]
+        assert (bridge, parked.limit_bits_s, parked.guard.is_open) == ("", 0, True)
+        await guest(host).resume()
+        await host.restart()
+        assert host.manager is not None
+        assert set(host.network.taps) == {"vnet1.0"}
+        await host.manager.networks.add("ldg1", "vnet0", "primary-vsw0", {})
+        assert set(host.network.taps) == {"vnet1.0", "vnet1.1"}, "its number is not free yet"
+        await guest(host).unplug("network@0", 1.0)
+        await _a_moment()
+        assert set(host.network.taps) == {"vnet1.1"}, "let go at last"
+        await host.manager.life.stop("ldg1", force=True)
+        assert host.network.taps == {}
+
+    at_desk(tmp_path, work)
+
+
+def test_a_stop_clears_what_was_cut(tmp_path: Path) -> None:
+    """And a guest that starts afresh does not have it."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await started(manager)
+        await guest(host).pause()
+        await manager.networks.remove("ldg1", "vnet0", force=True)
+        await manager.life.stop("ldg1", force=True)
+        assert host.network.taps == {}
+        await manager.life.start("ldg1")
+        assert await guest(host).devices() == {"disk@0"}
+
+    at_desk(tmp_path, work)
+
+
 def test_a_bound_domain_gets_and_loses_networks(tmp_path: Path) -> None:
     """It starts with what it has then."""
 
