@@ -226,6 +226,7 @@ class LifeVerbs:
             incoming=incoming,
         )
         guest = await self._host.engine.start(spec)
+        undo.push_async_callback(guest.quit)
         running = await self._host.guests.enter(guest)
         undo.push_async_callback(self._end, running)
         await self._consoles.connect(domain.uuid, guest, afresh=not incoming)

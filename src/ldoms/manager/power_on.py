@@ -57,6 +57,7 @@ class PowerOn:
         self._switches = switches
         self._consoles = consoles
         self._starting: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     async def look(self, *, is_any_alive: bool) -> None:
         """If the host was off, bring back the configuration for this power-on.
@@ -93,9 +94,9 @@ class PowerOn:
         return notice
 
     async def close(self) -> None:
-        """Stop starting; what is left is started after the next start of the manager."""
+        """Finish what is being started; what is left is started after the next start of the manager."""
+        self._is_closing = True
         if self._starting is not None:
-            self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
 
     # What comes back
@@ -223,9 +224,11 @@ class PowerOn:
         # Those that wait for a migration to be settled do not hold the others up.
         for patience_s in (0.0, PATIENCE_S):
             for uuid in list(waiting):
+                if self._is_closing:
+                    return
                 if await self._is_free(uuid, patience_s):
                     await self._start(uuid)
-                elif not patience_s:
+                elif not patience_s or self._is_closing:
                     continue
                 waiting.remove(uuid)
                 self._store.remember(TO_START, json.dumps(waiting) if waiting else "")
@@ -235,8 +238,8 @@ class PowerOn:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while self._is_held(uuid):
-            if loop.time() >= deadline:
-                if patience_s:
+            if self._is_closing or loop.time() >= deadline:
+                if patience_s and not self._is_closing:
                     _log.error("domain-not-started", uuid=uuid, reason="its migration is not settled")
                 return False
             await asyncio.sleep(LOOK_S)

@@ -39,6 +39,13 @@ def test_each_way_to_tell_the_length(reply: bytes, body: bytes) -> None:
     assert answered(reply, Answer.read)[0] == body
 
 
+def test_a_notice_comes_with_the_answer() -> None:
+    """In a header, percent-encoded; mostly there is none."""
+    reply = HEAD + b"x-ldm-notice: a%20newer%0Aone\r\nContent-Length: 2\r\n\r\nok"
+    assert answered(reply, lambda answer: (answer.notice, answer.read()))[0] == ("a%20newer%0Aone", b"ok")
+    assert answered(HEAD + b"\r\n", lambda answer: answer.notice)[0] == ""
+
+
 def test_what_is_sent() -> None:
     """A request that any server of HTTP/1.1 understands, and the connection is closed after it."""
     _, sent = answered(HEAD + b"\r\n", Answer.read, "POST", "/domains?name=a", {"X-Y": "z"}, '{"a": "ä"}')

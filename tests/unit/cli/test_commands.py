@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ldoms.api.client import error_from
+from ldoms.api.client import COMMAND_HEADER, error_from
+from ldoms.cli import brief
 from ldoms.cli.command import Command, Support, UsageError
 from ldoms.cli.main import run
 from ldoms.cli.migrate import parse_target
@@ -488,3 +489,38 @@ def test_values_are_taken_as_they_are(office: Office, capsys: pytest.CaptureFixt
     text = "devalias a=b\n  c d"
     assert run(["add-variable", f"nvramrc={text}", "keyboard-layout=", "ldg1"]) == 0
     assert office.sent == [("PUT", "/domains/ldg1/variables", {"values": {"nvramrc": text, "keyboard-layout": ""}})]
+
+
+def test_what_the_manager_wants_to_be_known_is_printed(
+    office: Office, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, whatever is asked; also on the short way, which asks as a command line does."""
+    office.notices.append("a newer autosave is there")
+    assert run(["list-spconfig"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "a newer autosave is there\n"
+    assert "initial [current]" in printed.out
+    asked: list[Any] = []
+
+    class Answer:
+        status, notice = 200, "a%20newer%0Aautosave"
+
+        def __enter__(self) -> Answer:
+            return self
+
+        def __exit__(self, *what: object) -> None:
+            pass
+
+        def json(self) -> list[Any]:
+            return []
+
+    def exchange(*what: Any) -> Answer:
+        asked.append(what)
+        return Answer()
+
+    monkeypatch.setattr(brief, "connect", lambda path: None)
+    monkeypatch.setattr(brief, "exchange", exchange)
+    assert brief.main(["list", "-p"])
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("VERSION 1.11\n", "a newer\nautosave\n")
+    assert asked[0][3] == {COMMAND_HEADER: "list-domain"}

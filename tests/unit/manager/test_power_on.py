@@ -228,6 +228,31 @@ def test_one_that_cannot_start_does_not_stop_the_others(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_what_was_not_started_yet_is_started_after_a_restart(tmp_path: Path) -> None:
+    """The manager ends in the middle of starting domains: the next one goes on, and starts none that was stopped."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await manager.vcpus.set("primary", 1)
+        manager.concentrators.add("primary-vcc1", "primary", "6000-6010")
+        for name in ("one", "two", "three"):
+            await add_bound(manager, name, 15)
+        mark = latest(host)
+        await host.power_cycle()
+        while len(started(host, mark)) < 1:
+            await asyncio.sleep(0)
+        await host.stop()
+        assert len(started(host, mark)) < 3, "it was too fast for this test"
+        first = host.store.domain(started(host, mark)[0])
+        guest = host.engine.guests[first.uuid]
+        guest.die()
+        manager = await host.start()
+        await asyncio.sleep(10)
+        assert sorted(started(host, mark)) == ["one", "three", "two"], "each once"
+        assert state(manager, first.name) is DomainState.BOUND
+
+    at_desk(tmp_path, work)
+
+
 def test_a_moved_domain_does_not_come_back(tmp_path: Path) -> None:
     """It is in the saved configuration of the host that it has left, bound, with auto-boot?; it runs on the other."""
 

@@ -147,6 +147,8 @@ class Gates:
         self.reached = asyncio.Event()
         self.passed: list[str] = []
         self._open = asyncio.Event()
+        # Kept, so that whoever waits for it is not thrown away, which would wake it for its last moment.
+        self._never = asyncio.Event()
         self._abandoned = False
         for module in ("source", "target"):
             monkeypatch.setattr(f"ldoms.migration.{module}.gate", self._gate)
@@ -157,7 +159,7 @@ class Gates:
             self.reached.set()
             await self._open.wait()
             if self._abandoned:
-                await asyncio.Event().wait()
+                await self._never.wait()
 
     def open(self, *, crashed: str = "") -> None:
         """Let everybody go on; but whoever waits at a gate of a manager that has crashed never comes back."""
