@@ -202,3 +202,21 @@ async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -
 async def cancel_migration(known: Known, who: Changer, name: str, body: wire.Force) -> None:
     """Stop the migration of a domain; the answer comes when everything is as before."""
     await known.manager.migrations.cancel(name, force=body.force)
+
+
+@router.post("/{name}/policies", response_model=Domain, status_code=201)
+async def add_policy(known: Known, who: Changer, name: str, body: wire.NewPolicy) -> Any:
+    """Give a domain a resource management policy."""
+    return answer(known.manager.policies.add(name, body.name, body.properties), 201)
+
+
+@router.patch("/{name}/policies/{policy}", response_model=Domain)
+async def set_policy(known: Known, who: Changer, name: str, policy: str, body: wire.Properties) -> Any:
+    """Change properties of a policy."""
+    return answer(known.manager.policies.set(name, policy, body.properties))
+
+
+@router.delete("/{name}/policies", response_model=Domain)
+async def remove_policies(known: Known, who: Changer, name: str, policy: Annotated[list[str], Query()]) -> Any:
+    """Take policies from a domain."""
+    return answer(known.manager.policies.remove(name, policy))

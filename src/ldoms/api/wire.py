@@ -85,6 +85,12 @@ class NewNetwork(Properties):
     switch: str
 
 
+class NewPolicy(Properties):
+    """A resource management policy for a domain."""
+
+    name: str
+
+
 class NewService(Properties):
     """A virtual service for a domain (``primary``)."""
 

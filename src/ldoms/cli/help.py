@@ -17,6 +17,7 @@ GROUPS = {
     "vcpu": "virtual CPUs",
     "memory": "memory (mem)",
     "crypto": "cryptographic units (mau)",
+    "policy": "resource management policies",
     "variable": "boot variables (var)",
     "vds": "virtual disk services",
     "vdsdev": "volumes",

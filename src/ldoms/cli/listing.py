@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ldoms.api.client import Client, part
 from ldoms.cli import domain_sections as of
+from ldoms.cli import policy_sections
 from ldoms.cli import service_sections as services_of
 from ldoms.cli.brief import DOMAIN_HEADING, domain_lines
 from ldoms.cli.command import Command, Option, UsageError, Words
@@ -64,9 +65,9 @@ FORMATS: dict[str, Sections] = {
         *(services_of.switches(around.services) if view.domain.is_control else ()),
     ],
     "physio": lambda view, around: (),
-    "resmgmt": lambda view, around: (),
+    "resmgmt": lambda view, around: policy_sections.policies(view),
     "serial": lambda view, around: of.channels(view),
-    "stats": lambda view, around: (),
+    "stats": lambda view, around: policy_sections.statistics(view),
     "status": lambda view, around: of.status(view),
 }
 FORMAT_ALIASES = {"net": "network", "mau": "crypto"}

@@ -20,6 +20,7 @@ from ldoms.cli import (
     network,
     panic,
     platform,
+    policy,
     stop,
     vcpu,
 )
@@ -34,6 +35,7 @@ COMMANDS: tuple[Command, ...] = (
     *vcpu.COMMANDS,
     *memory.COMMANDS,
     *crypto.COMMANDS,
+    *policy.COMMANDS,
     *disk.COMMANDS,
     *network.COMMANDS,
     *netdev.COMMANDS,

@@ -220,6 +220,8 @@ class FakeGuest:
         self.interrupted = 0
         self.ignores_nmi = False
         self.has_booted = True
+        self.load = 0.0
+        """Of each virtual CPU, between 0 and 1."""
         self.plugged: dict[str, DeviceSpec] = {disk.device: disk for disk in spec.disks}
         self.plugged |= {network.device: network for network in spec.networks}
         self.held: set[str] = set()
@@ -357,8 +359,8 @@ class FakeGuest:
         self.links[device] = up
 
     def cpu_seconds(self) -> tuple[float, ...]:
-        """Nothing is used."""
-        return (0.0,) * self.vcpus
+        """As much as its `load` says, which is the same since the beginning of time."""
+        return (self.load * asyncio.get_running_loop().time(),) * self.vcpus
 
     # Virtual CPUs
 

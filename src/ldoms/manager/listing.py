@@ -13,6 +13,7 @@ from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host
 from ldoms.manager.memory_change import KIND as MEMORY_CHANGE
 from ldoms.manager.migrations import MigrationVerbs
+from ldoms.manager.policies import PolicyVerbs
 from ldoms.manager.softstate import describe
 from ldoms.manager.speed import Speedometer
 from ldoms.model.domain import Domain, DomainState, DomainStatus, DomainView, MigrationStatus
@@ -54,10 +55,11 @@ class HostMeter:
 class Listing:
     """Answers every question that begins with ``list``."""
 
-    def __init__(self, host: Host, migrations: MigrationVerbs, back_ends: BackEnds) -> None:
+    def __init__(self, host: Host, migrations: MigrationVerbs, back_ends: BackEnds, policies: PolicyVerbs) -> None:
         self._host = host
         self._back_ends = back_ends
         self._migrations = migrations
+        self._policies = policies
         self._meter = HostMeter(host)
         self._speed = Speedometer()
 
@@ -106,7 +108,7 @@ class Listing:
         if domain.is_control:
             return self._control_status(domain, state, flags)
         if running is None or not self._host.is_owner(domain.uuid):
-            return DomainStatus(state, flags, migration=migration)
+            return DomainStatus(state, flags, migration=migration, policies=self._policies.statuses(domain))
         # A strand may be less than a CPU: what counts is the share of what the guest was given.
         scale = self._host.size.strands_per_cpu
         read = dict(enumerate(running.meter.read()))
@@ -125,6 +127,7 @@ class Listing:
             migration=migration,
             memory_progress=change.progress if change else None,
             disk_paths=self._back_ends.paths_in_use(domain),
+            policies=self._policies.statuses(domain),
         )
 
     def _control_status(self, domain: Domain, state: DomainState, flags: str) -> DomainStatus:

@@ -28,6 +28,7 @@ from ldoms.manager.migrations import MigrationVerbs
 from ldoms.manager.network_devices import NetworkDevices
 from ldoms.manager.networks import NetworkVerbs
 from ldoms.manager.panics import PanicVerbs
+from ldoms.manager.policies import PolicyVerbs
 from ldoms.manager.power_on import PowerOn
 from ldoms.manager.reconfiguration import Reconfiguration
 from ldoms.manager.services import ServiceBook
@@ -46,8 +47,8 @@ class Manager:
     """Everything that `ldm` can ask of a host.
 
     Attributes:
-        domains, disks, networks, vcpus, memory, crypto, disk_services, switches, concentrators, vcons, life,
-            migrations, configurations, constraints, reconfiguration: the verbs, by what they act on.
+        domains, disks, networks, vcpus, memory, policies, crypto, disk_services, switches, concentrators, vcons,
+            life, migrations, configurations, constraints, reconfiguration: the verbs, by what they act on.
         power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
         logs: what `ldmd` writes into its log.
@@ -62,6 +63,7 @@ class Manager:
         self.networks = NetworkVerbs(host, self.links)
         self.vcpus = VcpuVerbs(host)
         self.memory = MemoryVerbs(host)
+        self.policies = PolicyVerbs(host, self.vcpus)
         self.crypto = CryptoVerbs(host)
         book = ServiceBook(host)
         self.disk_services = DiskServiceVerbs(host, book)
@@ -94,7 +96,7 @@ class Manager:
         local = LocalMigrationHost(host, self.life, self.consoles, self.configurations)
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
-        self.listing = Listing(host, self.migrations, back_ends)
+        self.listing = Listing(host, self.migrations, back_ends, self.policies)
         self.network_devices = NetworkDevices(host)
         self.logs = LogVerbs(host.store, host.logs)
 
@@ -114,9 +116,11 @@ class Manager:
         await self.migrations.recover()
         self.disk_errors.look()
         self.power_on.start_domains()
+        self.policies.start()
 
     async def stop(self) -> None:
         """Let go of everything. Guests go on running, and migrations go on after the next start."""
+        await self.policies.close()
         await self.power_on.close()
         await self.host.operations.close()
         await self.vcpus.close()

@@ -11,7 +11,7 @@ from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
 from ldoms.manager.memory_change import KIND, MemoryChange, give_back
 from ldoms.model.domain import Bindings, Domain
-from ldoms.model.errors import RequestError
+from ldoms.model.errors import NoResources, RequestError
 from ldoms.model.memory import adjust, check_step
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.partition import Partition, shrink_memory
@@ -108,6 +108,10 @@ class MemoryVerbs:
         partition = self._host.partition()
         if wanted > partition.size.memory_mib:
             partition.pick_memory(wanted - now, name)  # says what is free
+            raise NoResources(
+                f"LDom {name} cannot have more than the {partition.size.memory_mib}M of memory of this host",
+                code="no-memory",
+            )
         changed = replace(domain, constraints=replace(domain.constraints, memory_mib=wanted))
         if domain.bindings is not None:
             changed = replace(changed, bindings=_with_memory(partition, domain, domain.bindings, wanted))

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ldoms.model.errors import NotFound
 from ldoms.model.identity import CONTROL_DOMAIN
+from ldoms.model.policy import Policy, PolicyStatus
 from ldoms.model.vnet import Protection, Pvlan
 
 
@@ -290,6 +291,7 @@ class Domain:
     console: ConsoleConstraint = field(default_factory=ConsoleConstraint)
     bindings: Bindings | None = None
     started_at: float = 0.0
+    policies: tuple[Policy, ...] = ()
 
     @property
     def is_control(self) -> bool:
@@ -314,6 +316,17 @@ class Domain:
     def variable(self, name: str, default: str = "") -> str:
         """The value of a boot variable."""
         return dict(self.variables).get(name, default)
+
+    def policy(self, name: str) -> Policy:
+        """The resource management policy of that name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for policy in self.policies:
+            if policy.name == name:
+                return policy
+        raise NotFound(f"Policy {name} was not found in LDom {self.name}")
 
     def disk(self, name: str) -> VirtualDisk:
         """The disk of that name.
@@ -371,6 +384,7 @@ class DomainStatus:
         norm_vcpu_utilisation: the same for each virtual CPU.
         memory_progress: percent of a change of its memory that is under way; None if none is.
         disk_paths: for each disk with several paths, its name and the ``volume@service`` that the guest uses.
+        policies: what each of its resource management policies has done.
     """
 
     state: DomainState
@@ -384,6 +398,7 @@ class DomainStatus:
     norm_vcpu_utilisation: tuple[float, ...] = ()
     memory_progress: int | None = None
     disk_paths: tuple[tuple[str, str], ...] = ()
+    policies: tuple[PolicyStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

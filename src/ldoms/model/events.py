@@ -22,6 +22,8 @@ class EventKind(StrEnum):
     DOMAIN_CRASHED = "domain-crashed"
     DOMAIN_PANICKED = "domain-panicked"
     FAILURE_POLICY_APPLIED = "failure-policy-applied"
+    POLICY_APPLIED = "policy-applied"
+    """A resource management policy has given or taken virtual CPUs."""
     DOMAIN_DOUBLED = "domain-doubled"
     """A migration was settled by force although the other host was not lost: the guest may run twice."""
     DISK_FAILED = "disk-failed"

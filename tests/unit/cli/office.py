@@ -46,6 +46,7 @@ from ldoms.model.migration import (
 from ldoms.model.netdev import NetClass, NetCounters, NetDevice, NetDevices
 from ldoms.model.partition import HostSize
 from ldoms.model.phases import Phase
+from ldoms.model.policy import Policy, PolicyStatus
 from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
 from ldoms.model.vnet import Protection, Pvlan, PvlanType
 
@@ -95,12 +96,20 @@ LONG = DomainView(
                 *((Protection.MAC_NOSPOOF, Protection.IP_NOSPOOF), (("cos", "3"), ("mode", "hybrid"))),
             ),
         ),
+        policies=(
+            Policy("high-usage", True, 1, 2, 16, 25, 75, "09:00:00", "18:00:00", 10, 5, 8, 10),
+            Policy("rest"),
+        ),
         console=ConsoleConstraint(group="apps"),
         bindings=Bindings(_vcpus(4, 5, 6, 7), (MemoryBlock(0, 5124, 2048),), "primary-vcc0", 5004, MACHINE),
     ),
     DomainStatus(
         *(DomainState.ACTIVE, "-n---s", 0.3, (0.3, 0.3, 0.3, 0.3), 23.0, ""),
         MigrationStatus("migration", "source", "t4-2", "copy", 17),
+        policies=(
+            PolicyStatus("high-usage", True, 82.04, 60, 3, 1, "LDom app-production-01 cannot get 5 virtual CPUs"),
+            PolicyStatus("rest", False),
+        ),
     ),
 )
 BOUND = DomainView(

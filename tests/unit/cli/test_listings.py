@@ -40,6 +40,8 @@ LISTINGS = (
     "list -o resmgmt,physio,crypto ldg1",
     "list -o crypto -p app-production-01",
     "list -o stats ldg1",
+    "list -o resmgmt,stats app-production-01",
+    "list -o resmgmt,stats -p app-production-01",
     "list-bindings",
     "list-bindings -p",
     "list-services",
