@@ -144,6 +144,7 @@ def test_ldm_console_between_pipes(hosts: Hosts) -> None:
     done = hosts.run(SOURCE, "ldm", "console", name, text="echo from a pipe\r")
     assert done.returncode == 0, done.stderr
     assert "from a pipe" in done.stdout
+    assert "pulse" in hosts.run(SOURCE, "timeout", "20", "bash", "-c", f"ldm console {name} <&-", check=True).stdout
     done = hosts.run(SOURCE, "ldm", "console", "primary", text="x")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 

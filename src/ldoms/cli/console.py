@@ -34,8 +34,10 @@ def _set_console(client: Client, words: Words) -> int:
 def _console(client: Client, words: Words) -> int:
     from ldoms.cli.terminal import converse, raw_terminal
 
+    # Where one of them was closed, the next file that is opened would be taken for it.
+    source = os.open(os.devnull, os.O_RDONLY) if sys.stdin is None else sys.stdin.fileno()
+    sink = os.open(os.devnull, os.O_WRONLY) if sys.stdout is None else sys.stdout.fileno()
     conversation = client.converse(f"/domains/{part(words.operands[0])}/console", {"force": words.has("-f")})
-    source, sink = sys.stdin.fileno(), sys.stdout.fileno()
     try:
         with raw_terminal(source):
             converse(conversation, source, sink)

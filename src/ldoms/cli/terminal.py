@@ -73,10 +73,7 @@ def converse(conversation: Conversation, source: int, sink: int) -> None:
     escapes = Escapes()
     try:
         while True:
-            ready, _, _ = select.select([source, listener.ended], [], [])
-            if listener.ended in ready:
-                break
-            data = os.read(source, CHUNK)
+            data = _typed(source, listener.ended)
             if not data:
                 listener.wait_for_silence()
                 break
@@ -93,6 +90,15 @@ def converse(conversation: Conversation, source: int, sink: int) -> None:
         listener.close()
     if listener.error is not None:
         raise listener.error
+
+
+def _typed(source: int, ended: int) -> bytes:
+    """What is typed next; empty if there is no more, or when the guest's side has ended."""
+    try:
+        ready, _, _ = select.select([source, ended], [], [])
+        return b"" if ended in ready else os.read(source, CHUNK)
+    except OSError:
+        return b""  # there is no standard input, or its terminal is gone
 
 
 class _Listener:

@@ -89,6 +89,11 @@ class Group:
         self._clients: list[Client] = []
 
     @property
+    def usable(self) -> list[Console]:
+        """Its consoles, without those that are about to go."""
+        return [console for console in self.consoles if not console.is_removed]
+
+    @property
     def rows(self) -> list[Row]:
         """Its consoles, as the list shows them."""
         return [console.row for console in self.consoles]
@@ -198,7 +203,7 @@ class Client:
     def choose(self) -> None:
         """Go to the console of the group, or to the menu if there are several."""
         self._disconnect()
-        consoles = self._group.consoles
+        consoles = self._group.usable
         if len(consoles) == 1:
             self.connect(consoles[0])
         elif consoles:
@@ -218,7 +223,7 @@ class Client:
     def lose_console(self) -> None:
         """Its console is gone: the menu, if there is a choice left, or the end."""
         self._disconnect()
-        if self._stays and len(self._group.consoles) > 1:
+        if self._stays and len(self._group.usable) > 1:
             self._ask()
         else:
             self.end()
@@ -238,7 +243,7 @@ class Client:
             return
         self.terminal.show(bytes([code]))
         key = chr(code).lower()
-        if len(self._group.consoles) < 2:
+        if len(self._group.usable) < 2:
             self.choose()  # there is nothing to choose from any more
         elif key in ("c", "n"):
             self._mode, self._command, self._line = Mode.NAME, key, ""
@@ -262,7 +267,7 @@ class Client:
             self._line += chr(code)
             return
         number = protocol.selected(self._command, self._line, self._group.rows)
-        found = next((console for console in self._group.consoles if console.number == number), None)
+        found = next((console for console in self._group.usable if console.number == number), None)
         if found is not None:
             self.connect(found)
         else:
@@ -321,7 +326,7 @@ class Client:
             self.say(protocol.FORCE_WARNING + protocol.FORCE_QUESTION)
 
     def _move(self, step: int) -> None:
-        consoles = self._group.consoles
+        consoles = self._group.usable
         if self._console in consoles and len(consoles) > 1:
             self.connect(consoles[(consoles.index(self._console) + step) % len(consoles)])
 

@@ -111,6 +111,7 @@ class Consoles:
         console = self._consoles.pop(uuid, None)
         if console is None:
             return
+        console.console.is_removed = True
         await console.leave_guest()
         console.log.close()
         self._history_file(uuid).unlink(missing_ok=True)

@@ -292,3 +292,16 @@ def test_without_a_guest_nothing_is_typed() -> None:
     console.line = line
     client.feed(b"late")
     assert there.guests["ldg1"].typed == b"late"
+
+
+def test_a_console_that_is_about_to_go() -> None:
+    """It is still listed, and cannot be chosen."""
+    there = room("ldg1", "ldg2", "ldg3")
+    there.group.consoles[1].is_removed = True
+    client, screen = there.enter()
+    client.feed(b"l")
+    assert "2                   ldg2                          removing...              \r\n" in screen.read()
+    client.feed(b"c2\r")
+    assert screen.read() == "c2\r" + MENU_HELP + PROMPT
+    client.feed(b"c1\r~n")
+    assert screen.read() == "c1\r" + banner("ldg1") + banner("ldg3")
