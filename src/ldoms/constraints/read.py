@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -154,7 +155,7 @@ def _parse(text: str) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        said = " ".join(str(error).replace("(<string>, ", "(").split())
+        said = " ".join(re.sub(r"\(<string>.*\)$", "", str(error)).split())
         raise _bad(said or "it is no XML") from error
     if root is None:
         raise _bad("it is empty")

@@ -118,7 +118,11 @@ class PowerOn:
             saved = found
         live = self._configurations.snapshot(current)
         if self._configurations.is_newer(live):
-            if name == current and policy is Recovery.RESTORE:
+            is_recovery = name == current and bool(self._configurations.chosen)
+            if is_recovery:
+                # Somebody has asked for just this one: what it replaces is kept, but is not what is to be had again.
+                live = replace(live, saved_at=saved.saved_at)
+            elif name == current and policy is Recovery.RESTORE:
                 _log.info("autosave-restored", configuration=name)
                 self._store.put_configuration(live)
                 return None

@@ -168,6 +168,29 @@ def test_policy_2_tells_the_next_command(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+@pytest.mark.parametrize("policy", [1, 2, 3])
+def test_changes_that_were_recovered_come_back(tmp_path: Path, policy: int) -> None:
+    """Whatever the policy: somebody has asked for them. Nothing is newer then, and nobody is told that something is."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        manager.configurations.add("mine")
+        await manager.domains.add("later", {})
+        manager = await host.power_cycle()
+        assert host.domain_names == ["ldg1"]
+        with_policy(host, policy)
+        manager.configurations.recover("mine", "")
+        await manager.domains.add("between", {})
+        manager = await host.power_cycle()
+        assert host.domain_names == ["ldg1", "later"]
+        assert manager.power_on.take_notice() == ""
+        assert [view.is_newer for view in manager.configurations.list_autosaves("mine")] == [False]
+        manager.configurations.recover("mine", "what-was-between")
+        await host.power_cycle()
+        assert host.domain_names == ["ldg1", "between"], "what it replaced can still be had"
+
+    at_desk(tmp_path, work)
+
+
 def test_policy_3_brings_changes_back(tmp_path: Path) -> None:
     """The configuration has them then."""
 
