@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -73,13 +74,15 @@ class PowerOn:
             self._store.remember(BOOT_ID, self._host.boot_id)
             return
         current = self._configurations.current
-        name = self._configurations.chosen or current
+        chosen = self._configurations.chosen
+        name = chosen or current
+        there = {domain.uuid for domain in self._store.domains()}
         wanted = self._choose(name)
         _log.info("host-was-off", configuration=name, restores=wanted is not None)
         if wanted is not None:
             await self._bring_back(wanted)
         await self._reconfiguration.apply()
-        self._remember_starts()
+        self._remember_starts(there if wanted is not None and not chosen else None)
 
     def start_domains(self) -> None:
         """Start, one after the other, the domains that start by themselves and have not been started yet."""
@@ -216,9 +219,19 @@ class PowerOn:
 
     # Guests that start by themselves
 
-    def _remember_starts(self) -> None:
-        """Together with the boot id, so that a crash now loses none of them."""
-        ordered = start_order(domain for domain in self._store.domains() if _starts_by_itself(domain))
+    def _remember_starts(self, there: Set[str] | None) -> None:
+        """Note which domains are to be started, together with the boot id, so that a crash now loses none of them.
+
+        Args:
+            there: UUIDs of the domains that were there when the host went down. One that was removed before has come
+                back with the configuration, but may have been made again elsewhere. None = that does not matter.
+        """
+        starting = [domain for domain in self._store.domains() if _starts_by_itself(domain)]
+        for domain in starting:
+            if there is not None and domain.uuid not in there:
+                reason = "it was removed after the configuration was saved, and may run elsewhere now"
+                _log.warning("domain-not-started", domain=domain.name, reason=reason)
+        ordered = start_order(domain for domain in starting if there is None or domain.uuid in there)
         with self._store.transaction():
             self._store.remember(TO_START, json.dumps([domain.uuid for domain in ordered]) if ordered else "")
             self._store.remember(BOOT_ID, self._host.boot_id)

@@ -207,6 +207,29 @@ def test_policy_3_brings_changes_back(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_a_domain_that_was_removed_comes_back_but_does_not_start(tmp_path: Path) -> None:
+    """Somebody may have made it again elsewhere; unless the configuration was chosen: then all of it starts."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        manager.domains.set_variables("ldg1", AUTO_BOOT)
+        await manager.life.bind("ldg1")
+        await add_bound(manager, "other", 15)
+        manager.configurations.add("mine")
+        await manager.life.unbind("ldg1")
+        manager.domains.remove("ldg1")
+        manager = await host.power_cycle()
+        await asyncio.sleep(10)
+        assert (state(manager), state(manager, "other")) == (DomainState.BOUND, DomainState.ACTIVE)
+        manager.configurations.set("factory-default")
+        manager = await host.power_cycle()
+        manager.configurations.set("mine")
+        manager = await host.power_cycle()
+        await asyncio.sleep(10)
+        assert (state(manager), state(manager, "other")) == (DomainState.ACTIVE, DomainState.ACTIVE)
+
+    at_desk(tmp_path, work)
+
+
 def test_the_chosen_configuration_comes_instead(tmp_path: Path) -> None:
     """And is the current one; the factory default has nothing, and what there was is an autosave."""
 
