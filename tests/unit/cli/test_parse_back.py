@@ -295,3 +295,28 @@ def test_the_check_can_fail(text: str) -> None:
     """A key before those of LDoms, a wrong order, a key twice, no version, a keyword in small letters."""
     with pytest.raises(AssertionError):
         check_keys(parse(text))
+
+
+def test_constraints_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each domain asks for, whether it has been given it or not."""
+
+    @ANY_HOST
+    @given(st.lists(values(DomainView), max_size=3), values(Services))
+    def reads_back(views: list[DomainView], services: Services) -> None:
+        records = printed(monkeypatch, AnyHost(views, services), "list-constraints", "-p")
+        check_keys([one for one in records if one.keyword != "DOMAIN"])
+        assert [one.values for one in records if one.keyword == "DOMAIN"] == [
+            {"name": view.domain.name} for view in views
+        ]
+        for position, view in enumerate(views):
+            domain, asked = view.domain, view.domain.constraints
+            of_it = of_one(records, position)
+            known = {one.keyword: one.values for one in of_it}
+            assert known["UUID"] == {"uuid": domain.uuid}
+            assert known.get("VCPU", {}) == ({"count": str(asked.vcpus)} if asked.vcpus else {})
+            assert known.get("MEMORY", {}) == ({"size": str(asked.memory_mib << 20)} if asked.memory_mib else {})
+            for keyword, devices in (("VDISK", domain.disks), ("VNET", domain.networks)):
+                names = [one.values["name"] for one in of_it if one.keyword == keyword]
+                assert names == [device.name for device in devices]
+
+    reads_back()
