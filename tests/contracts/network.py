@@ -150,6 +150,7 @@ async def check_the_carrier_is_followed(bench: NetworkBench) -> None:
     """A cable that is pulled out is noticed without looking all the time."""
     assert await bench.network.has_carrier("up0")
     assert not await bench.network.has_carrier("nodev0")
+    assert not await bench.network.has_interface("nodev0")
     async with bench.network.changes() as news:
         for plugged in (False, True):
             news.clear()
@@ -158,6 +159,7 @@ async def check_the_carrier_is_followed(bench: NetworkBench) -> None:
                 while await bench.network.has_carrier("up0") is not plugged:
                     await news.wait()
                     news.clear()
+            assert await bench.network.has_interface("up0")
 
 
 async def check_interfaces_are_listed(bench: NetworkBench) -> None:

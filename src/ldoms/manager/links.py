@@ -11,6 +11,7 @@ import structlog
 from ldoms.hypervisor.engine import RunState
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
+from ldoms.manager.uplinks import Uplinks
 from ldoms.model.domain import VirtualNetwork
 from ldoms.model.errors import HostError
 from ldoms.model.services import VirtualSwitch
@@ -28,6 +29,7 @@ class GuestLinks:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._uplinks = Uplinks(host)
         self._told: dict[tuple[RunningGuest, str], bool] = {}
         """What each interface was told, by its guest and name; what was told nothing is up."""
         self._task: asyncio.Task[None] | None = None
@@ -55,6 +57,7 @@ class GuestLinks:
                 self._news = news
                 while True:
                     news.clear()
+                    await self._uplinks.look()
                     await self._tell_all()
                     await news.wait()
         except HostError as error:

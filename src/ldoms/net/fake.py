@@ -83,6 +83,10 @@ class FakeNetwork:
         """What a test says."""
         return self.able
 
+    async def has_interface(self, device: str) -> bool:
+        """One of those that a test has put there."""
+        return device in self.interfaces
+
     async def has_carrier(self, device: str) -> bool:
         """Unless it is unplugged."""
         return device in self.interfaces and device not in self.unplugged
@@ -100,6 +104,10 @@ class FakeNetwork:
     def set_carrier(self, device: str, plugged: bool) -> None:
         """Plug in a cable, or pull it out."""
         (self.unplugged.discard if plugged else self.unplugged.add)(device)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell everybody that something about an interface has changed."""
         for event in self._listeners:
             event.set()
 

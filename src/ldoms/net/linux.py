@@ -59,6 +59,10 @@ class LinuxNetwork:
         """What can be enforced here."""
         return await _in_thread(lambda: _abilities(switches))
 
+    async def has_interface(self, device: str) -> bool:
+        """Whether an interface is there."""
+        return await _in_thread(lambda: _has_interface(device))
+
     async def has_carrier(self, device: str) -> bool:
         """Whether an interface is there, up, and connected."""
         return await _in_thread(lambda: _has_carrier(device))
@@ -235,6 +239,11 @@ def _can_tell_vlans_apart(ip: Any, switch: VirtualSwitch) -> bool:
         return vlans.filters_vlans(joined)
     bridge = _get(ip, switch_device(switch))
     return bridge is not None and vlans.can_filter_vlans(bridge)
+
+
+def _has_interface(device: str) -> bool:
+    with _netlink(f"look for interface {device}") as ip:
+        return _index(ip, device) is not None
 
 
 def _has_carrier(device: str) -> bool:

@@ -101,6 +101,9 @@ class Network(Protocol):
     async def abilities(self, switches: tuple[VirtualSwitch, ...]) -> tuple[NetworkAbility, ...]:
         """What can be enforced on this host; VLANs: on all of these switches."""
 
+    async def has_interface(self, device: str) -> bool:
+        """Whether an interface is there, connected or not."""
+
     async def has_carrier(self, device: str) -> bool:
         """Whether an interface is there, up, and connected."""
 

@@ -192,6 +192,33 @@ def test_a_switch_without_its_uplink_can_be_made_in_a_hurry(tmp_path: Path) -> N
     at_desk(tmp_path, work)
 
 
+def test_an_uplink_that_comes_late_is_taken(tmp_path: Path) -> None:
+    """And one that was plugged out and in again: once each time, however much is told meanwhile."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        taken: list[str] = []
+        put = host.network.put_switch
+
+        async def put_switch(switch: VirtualSwitch) -> None:
+            await put(switch)
+            taken.append(switch.net_dev)
+
+        host.network.put_switch = put_switch  # type: ignore[method-assign]
+        await manager.switches.set("primary-vsw0", {"net-dev": "eth7"}, quick=True)
+        for _ in range(2):
+            host.network.interfaces.discard("eth7")
+            host.network.tell()
+            await _a_moment()
+            taken.clear()
+            host.network.interfaces.add("eth7")
+            for _ in range(3):
+                host.network.tell()
+                await _a_moment()
+            assert taken == ["eth7"], "once"
+
+    at_desk(tmp_path, work)
+
+
 @pytest.mark.parametrize(("linkprop_of", "follows"), [("vnet", True), ("vsw", True), ("", False)])
 def test_the_link_follows_the_uplink(linkprop_of: str, follows: bool, tmp_path: Path) -> None:
     """Where the vnet or the switch says so: when the cable is pulled, plugged, and when the guest starts meanwhile."""
