@@ -13,6 +13,9 @@ import structlog
 from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, RunState
 from ldoms.model.errors import HostError
 
+SAME_RESET_S = 3.0
+"""SeaBIOS follows a restart by the guest with one of its own, within so long."""
+
 MIN_WINDOW_S = 1.0
 """Over which CPU use is measured at least."""
 
@@ -51,6 +54,7 @@ class RunningGuest:
         booting: it has started here, and no driver of its own was seen since: it is in its firmware, or its kernel
             is only just coming up.
         system: the name of its operating system, as its agent says it; empty where that is not known.
+        repeats_reset: its latest reset is the second half of the one before: firmware does it once more by itself.
         changed: set by whatever may make a difference to the last two; `is_fresh` if it has started anew.
     """
 
@@ -66,6 +70,8 @@ class RunningGuest:
         self.system = ""
         self.changed = asyncio.Event()
         self.is_fresh = True
+        self.repeats_reset = False
+        self._reset_at = float("-inf")
         self._shut_down = False
 
     def note(self, event: GuestEvent) -> None:
@@ -80,6 +86,8 @@ class RunningGuest:
                 self.panicked = True
             case GuestEventKind.RESET:
                 self.panicked = self.failed = False
+                self.repeats_reset = self.booting and event.at - self._reset_at < SAME_RESET_S
+                self._reset_at = event.at
                 self.note_start()
             case GuestEventKind.SHUT_DOWN:
                 self._shut_down = True
@@ -175,8 +183,10 @@ class GuestBook:
                 running.run_state = await guest.state()
             started.set()
             while (event := await events.get()).kind is not GuestEventKind.GONE:
+                if event.data.get("reason") == "snapshot-load":
+                    continue  # not the guest's own: it is about to be given another one's memory
                 running.note(event)
-                if event.kind is GuestEventKind.RESET and event.data.get("reason") != "snapshot-load":
+                if event.kind is GuestEventKind.RESET and not running.repeats_reset:
                     self.on_reset(running)
                 elif event.kind is GuestEventKind.PANICKED:
                     self.on_panic(running)

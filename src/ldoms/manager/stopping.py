@@ -20,6 +20,8 @@ KIND = "stop-domain"
 QUICK_S = 15.0
 """How long a guest may take that was told to write what it must and switch off."""
 TICK_S = 1.0
+PRESSES = 10
+"""The power button is pressed so often, every second, after a guest was seen to come up: its button works later."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,9 +88,9 @@ class Stopping:
             if options.mode is StopMode.FORCE or running.is_dead:
                 await running.guest.quit()
             elif options.mode is StopMode.QUICK:
-                await self._quickly(domain.name, running.guest, follower, options.limit_s or QUICK_S)
+                await self._quickly(domain.name, running, follower, options.limit_s or QUICK_S)
             else:
-                await self._in_good_order(domain.name, running.guest, options, follower)
+                await self._in_good_order(domain.name, running, options, follower)
         finally:
             running.ending = running.guest.is_gone
         await running.ended.wait()
@@ -96,25 +98,30 @@ class Stopping:
 
     # Inside
 
-    async def _in_good_order(self, name: str, guest: Guest, options: StopOptions, follower: Follower) -> None:
+    async def _in_good_order(self, name: str, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
+        guest = running.guest
         limit_s = STOP_S if options.limit_s is None else options.limit_s
-        await _ask(guest, PowerWish.OFF)
-        if await _wait(guest.wait_gone(), limit_s, name, "shutting down", follower):
+        again = await _ask(running)
+        if await _wait(guest.wait_gone(), limit_s, name, "shutting down", follower, again):
             return
         # As LDoms does when it was given a time: what did not end in it is switched off.
         quick = options.limit_s is not None and options.mode is StopMode.SHUT_DOWN and await guest.has_agent()
         if not quick:
             raise _late(name, limit_s)
         _log.info("stop-quickly", domain=name, after_s=limit_s)
-        await self._quickly(name, guest, follower, QUICK_S)
+        await self._quickly(name, running, follower, QUICK_S)
 
-    async def _quickly(self, name: str, guest: Guest, follower: Follower, limit_s: float) -> None:
+    async def _quickly(self, name: str, running: RunningGuest, follower: Follower, limit_s: float) -> None:
+        guest, again = running.guest, None
         try:
+            if not await guest.has_agent():
+                raise HostError(f"LDom {name} has no guest agent", code="no-agent")
             await guest.agent.switch_off()
         except HostError:
             # Without an agent that may run programs, asking in good order is all there is.
-            await _ask(guest, PowerWish.OFF)
-        if not await _wait(guest.wait_gone(), limit_s, name, "switching off", follower):
+            limit_s = max(limit_s, STOP_S)
+            again = await _ask(running)
+        if not await _wait(guest.wait_gone(), limit_s, name, "switching off", follower, again):
             raise _late(name, limit_s)
 
     async def _reboot(self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
@@ -122,7 +129,8 @@ class Stopping:
         limit_s = STOP_S if options.limit_s is None else options.limit_s
         if await guest.has_agent():
             async with _next(guest, GuestEventKind.RESET) as restarted:
-                await _ask(guest, PowerWish.RESTART)
+                with suppress(HostError):
+                    await guest.agent.shut_down(PowerWish.RESTART)
                 if not await _wait(restarted(), limit_s, name, "restarting", follower):
                     raise _late(name, limit_s, "restart")
             if not guest.is_gone:
@@ -131,8 +139,8 @@ class Stopping:
             # There is no button for a restart: it is switched off in good order, and on again.
             running.ending = True
             try:
-                await guest.press_power_button()
-                if not await _wait(guest.wait_gone(), limit_s, name, "restarting", follower):
+                again = await _ask(running)
+                if not await _wait(guest.wait_gone(), limit_s, name, "restarting", follower, again):
                     raise _late(name, limit_s, "restart")
             finally:
                 running.ending = running.guest.is_gone
@@ -153,17 +161,39 @@ class Stopping:
         return (f"the message was not shown to the users of LDom {name}: {reason}",)
 
 
-async def _ask(guest: Guest, wish: PowerWish) -> None:
-    """Through the agent if there is one, else by the power button."""
+async def _ask(running: RunningGuest) -> Callable[[], Awaitable[None]] | None:
+    """Ask a guest to shut down: through its agent if there is one, else by the power button.
+
+    Returns:
+        What is to be repeated while the guest is waited for: one that is only just coming up does not see its button.
+    """
+    guest = running.guest
     if await guest.has_agent() and await guest.agent.ping():
         with suppress(HostError):
-            await guest.agent.shut_down(wish)
-    else:
-        await guest.press_power_button()
+            await guest.agent.shut_down(PowerWish.OFF)
+        return None
+    was_booting, left = running.booting, PRESSES
+    await guest.press_power_button()
+
+    async def again() -> None:
+        nonlocal left
+        left -= not running.booting
+        if left > 0:
+            with suppress(HostError):  # it may have ended meanwhile
+                await guest.press_power_button()
+
+    return again if was_booting else None
 
 
-async def _wait(end: Awaitable[object], limit_s: float, name: str, phase: str, follower: Follower) -> bool:
-    """Whether it ends in time; the follower hears how much of that has passed.
+async def _wait(
+    end: Awaitable[object],
+    limit_s: float,
+    name: str,
+    phase: str,
+    follower: Follower,
+    again: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
+    """Whether it ends in time; the follower hears how much of that has passed. `again` is done every second.
 
     Raises:
         Cancelled: the follower has called it off.
@@ -178,6 +208,8 @@ async def _wait(end: Awaitable[object], limit_s: float, name: str, phase: str, f
             await asyncio.wait(
                 (ended, cancelled), timeout=min(TICK_S, limit_s - passed), return_when=asyncio.FIRST_COMPLETED
             )
+            if again is not None and not ended.done():
+                await again()
         if ended.done():
             return True
         if cancelled.done():

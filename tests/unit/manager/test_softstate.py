@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ldoms.hypervisor.fake import FakeGuest
 from ldoms.manager.manager import Manager
+from ldoms.model.events import EventKind
 from unit.manager.desk import at_desk
 from unit.migration.harness import FakeHost
 
@@ -96,5 +97,24 @@ def test_a_guest_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
         await asyncio.sleep(100)
         assert shown(manager) == ("-n----", "Fake OS 1 running")
         assert asyncio.get_running_loop().time() - before < 110
+
+    at_desk(tmp_path, work)
+
+
+def test_a_restart_that_firmware_does_once_more_is_one(tmp_path: Path) -> None:
+    """SeaBIOS resets the machine again after a guest has; another restart later is one of its own."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        guest = await start(host, manager)
+        for _ in range(2):
+            guest.has_booted = True
+            await asyncio.sleep(10)
+            guest.has_booted = False
+            await guest.reset()
+            await asyncio.sleep(0.2)
+            await guest.reset()
+            await asyncio.sleep(0.2)
+        resets = [event for event in host.store.events() if event.kind is EventKind.DOMAIN_RESET]
+        assert len(resets) == 2
 
     at_desk(tmp_path, work)

@@ -166,3 +166,40 @@ def test_who_waits_no_more_leaves_a_domain_that_may_be_used(tmp_path: Path) -> N
         assert (state(manager), kinds(host)[-1]) == (DomainState.BOUND, EventKind.DOMAIN_STOPPED)
 
     at_desk(tmp_path, work)
+
+
+def test_the_power_button_is_pressed_until_a_booting_guest_sees_it(tmp_path: Path) -> None:
+    """Its firmware does not, and its kernel only when its drivers are there; one that is up is asked once."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        guest = await active(host, manager)
+        guest.agent.is_there = guest.has_booted = False
+        presses: list[float] = []
+
+        async def press() -> None:
+            presses.append(asyncio.get_running_loop().time())
+            if guest.has_booted and len(presses) > 24:
+                await FakeGuest.press_power_button(guest)
+
+        guest.press_power_button = press  # type: ignore[method-assign]
+        operation = manager.life.begin_stop("ldg1", StopOptions(), "root")
+        await asyncio.sleep(20)
+        guest.has_booted = True
+        over = await manager.host.operations.wait(operation.id)
+        assert over.status is OperationStatus.SUCCESS
+        assert len(presses) == 25
+        guest = await restarted(host, manager)
+        guest.agent.is_there = False
+        await asyncio.sleep(5)
+        presses.clear()
+        guest.has_booted = False  # as it is for the press of a guest that does not care
+        guest.press_power_button = press  # type: ignore[method-assign]
+        over, _ = await stop(manager, StopMode.HALT, 30.0)
+        assert (over.error["code"], len(presses)) == ("stop-timeout", 1)
+
+    async def restarted(host: FakeHost, manager: Manager) -> FakeGuest:
+        await manager.life.start("ldg1")
+        assert host.guest is not None
+        return host.guest
+
+    at_desk(tmp_path, work)
