@@ -32,6 +32,7 @@ test-fault: setup images  ## migrations with something broken in every phase
 
 bench: setup images  ## measure
 	$(BIN)/ldoms-bench migrations
+	$(BIN)/ldoms-bench reconfigure
 
 docs: python  ## write the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man

@@ -10,6 +10,7 @@ from types import FrameType
 
 from ldoms.bench.demo import main_demo
 from ldoms.bench.migrations import main_migrations
+from ldoms.bench.reconfigure import main_reconfigure
 
 
 def main() -> None:
@@ -23,6 +24,10 @@ def main() -> None:
     migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     migrations.set_defaults(run=lambda arguments: main_migrations(arguments.build, arguments.rounds))
+    reconfigure = verbs.add_parser("reconfigure", help="measure changes of a guest that runs")
+    reconfigure.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    reconfigure.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    reconfigure.set_defaults(run=lambda arguments: main_reconfigure(arguments.build, arguments.rounds))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:
