@@ -36,7 +36,7 @@ def volume_options(facts: CheckFacts) -> Findings:
             Severity.ERROR,
             f"volume {name} has the options {_options(ours)} on {facts.source.name} and {_options(theirs)} on"
             f" {facts.target.host.name}",
-            f"make them the same: ldm remove-vdsdev {name}, then ldm add-vdsdev with the same options",
+            f"make them the same there: ldm set-vdsdev options=... mpgroup=... {name}",
         )
 
 

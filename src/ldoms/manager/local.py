@@ -12,6 +12,7 @@ import psutil
 from ldoms.hypervisor.engine import Guest, RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
+from ldoms.manager.disk_paths import DiskPath, twins_of
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
@@ -69,7 +70,7 @@ class LocalMigrationHost:
     async def describe_domain(self, domain: Domain, beacon: str, content: str) -> DomainFacts:
         """What the target must know of a domain; leaves a beacon beside each of its images."""
         volumes = self._volumes(domain)
-        await self._host.storage.place_beacons(_paths(volumes), beacon, content)
+        await self._host.storage.place_beacons(self._paths(volumes), beacon, content)
         running = self._host.guests.get(domain.uuid)
         switches = _switches(domain, self._host.store)
         return DomainFacts(
@@ -88,7 +89,7 @@ class LocalMigrationHost:
 
     async def take_beacons_back(self, domain: Domain, beacon: str) -> None:
         """Remove what `describe_domain` has left."""
-        await self._host.storage.remove_beacons(_paths(self._volumes(domain)), beacon)
+        await self._host.storage.remove_beacons(self._paths(self._volumes(domain)), beacon)
 
     async def mtu_towards(self, address: str) -> int:
         """The MTU of the way to another host."""
@@ -248,7 +249,24 @@ class LocalMigrationHost:
         return volumes
 
     async def _inspect(self, volumes: dict[str, Volume], beacon: str) -> tuple[ImageFacts, ...]:
-        return tuple([await self._host.storage.inspect(name, volume, beacon) for name, volume in volumes.items()])
+        return tuple([await self._inspect_one(name, volume, beacon) for name, volume in volumes.items()])
+
+    async def _inspect_one(self, name: str, volume: Volume, beacon: str) -> ImageFacts:
+        """What is seen of a volume by the first path of its group that works; by its own if none does."""
+        own = await self._host.storage.inspect(name, volume, beacon)
+        for twin in self._twins(name, volume) if own.error else ():
+            facts = await self._host.storage.inspect(name, twin.volume, beacon)
+            if not facts.error:
+                return facts
+        return own
+
+    def _twins(self, name: str, volume: Volume) -> tuple[DiskPath, ...]:
+        return twins_of(self._host.store.services(), DiskPath(name.rpartition("@")[2], volume))
+
+    def _paths(self, volumes: dict[str, Volume]) -> tuple[str, ...]:
+        """Where the volumes are, by every path of their groups."""
+        twins = [twin.volume for name, volume in volumes.items() for twin in self._twins(name, volume)]
+        return tuple(dict.fromkeys(volume.backend for volume in (*volumes.values(), *twins)))
 
     async def _boot_files(self, domain: Domain) -> tuple[BootFileFacts, ...]:
         return tuple(
@@ -267,10 +285,6 @@ class LocalMigrationHost:
 
 def _soft_state(running: RunningGuest) -> str:
     return "crashed" if running.panicked else _SOFT_STATES.get(running.run_state, "")
-
-
-def _paths(volumes: dict[str, Volume]) -> tuple[str, ...]:
-    return tuple(volume.backend for volume in volumes.values())
 
 
 def _switches(domain: Domain, store: Store) -> tuple[VirtualSwitch, ...]:
