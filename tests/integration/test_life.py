@@ -7,6 +7,7 @@ import base64
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_a_guest_is_made_to_panic_and_its_memory_kept(hosts: Hosts, tmp_path: Pa
     again = hosts.run(SOURCE, "ldm", "panic-domain", "--core", str(core), name)
     assert (again.returncode, again.stderr) == (1, f"{core} already exists: name a new file for the core\n")
     wait_until(lambda: hosts.answers(name), 30, "the guest does not come back")
+
+
+def test_a_guest_that_is_only_just_coming_up_is_stopped(hosts: Hosts) -> None:
+    """By a power button that it does not see at first; a press that is lost does not cost its whole time."""
+    name = hosts.standing_guest()
+    hosts.ldm(SOURCE, "stop-domain", "-f", name)
+    hosts.ldm(SOURCE, "start-domain", name)
+    began = time.monotonic()
+    assert hosts.ldm(SOURCE, "stop-domain", "-h", name) == f"LDom {name} stopped\n"
+    assert time.monotonic() - began < 30
 
 
 def test_a_master_that_fails_takes_its_slave_with_it(hosts: Hosts) -> None:
