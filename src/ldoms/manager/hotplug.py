@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 
 import structlog
 
+from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
 from ldoms.manager.ports import without_device
 from ldoms.manager.taps import tap_of
@@ -39,10 +41,32 @@ class HotPlug:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def look(self) -> None:
+        """Compare guests that were found again with their records: a device may have gone, or come, meanwhile."""
+        for domain in self._host.store.domains():
+            running = self._host.guests.get(domain.uuid)
+            if running is None or domain.bindings is None:
+                continue
+            recorded = {port.device for port in domain.bindings.ports}
+            with suppress(HostError):
+                there = await running.guest.devices()
+                for device in recorded - there:
+                    self._device_gone(domain.uuid, device)
+                for device in there - recorded:  # given to the guest just before the manager was killed
+                    _log.warning("device-not-recorded", domain=domain.name, device=device)
+                    self._keep(self._take_back(running.guest, device))
+
     def _device_gone(self, uuid: str, device: str) -> None:
-        task = asyncio.create_task(self._follow(uuid, device), name=f"device-gone-{uuid}-{device}")
+        self._keep(self._follow(uuid, device))
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _take_back(self, guest: Guest, device: str) -> None:
+        with suppress(HostError):
+            await guest.unplug(device, LET_GO_S)
 
     async def _follow(self, uuid: str, device: str) -> None:
         # Whoever has asked for it holds the domain, and writes the record himself; so does a migration.

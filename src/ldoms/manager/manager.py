@@ -114,6 +114,7 @@ class Manager:
         await self.power_on.look(is_any_alive=is_any_alive)
         await self.target.recover()
         await self.migrations.recover()
+        await self.hot_plug.look()
         self.disk_errors.look()
         self.power_on.start_domains()
         self.policies.start()

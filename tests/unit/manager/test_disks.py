@@ -311,3 +311,24 @@ def test_a_guest_of_an_earlier_release_has_no_port_to_spare(tmp_path: Path) -> N
         await refused("no-root-port", manager.disks.add("ldg1", "vdisk1", "b", VDS, 0, None))
 
     at_desk(tmp_path, work)
+
+
+def test_what_came_or_went_while_no_manager_was_there_is_found_out(tmp_path: Path) -> None:
+    """A disk that the guest has let go is not in the record any more; one that is in no record is taken back."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await make_active(manager)
+        await manager.disks.add("ldg1", "vdisk1", "b", VDS, 0, None)
+        await host.stop()
+        guest = guest_of(host)
+        unrecorded = replace(disk_of(host, "disk@1"), device="disk@5", port=4)
+        guest.let_go("disk@1")
+        guest.plugged["disk@5"] = unrecorded
+        again = await host.start()
+        await asyncio.sleep(1)
+        domain = again.host.store.domain("ldg1")
+        assert [disk.name for disk in domain.disks] == ["vdisk0"]
+        assert ports(domain) == {"disk@0": 0, "network@0": 1}
+        assert set(guest_of(host).plugged) == {"disk@0", "network@0"}
+
+    at_desk(tmp_path, work)
