@@ -34,8 +34,9 @@ bench: setup images  ## measure
 	$(BIN)/ldoms-bench migrations
 	$(BIN)/ldoms-bench reconfigure
 
-docs: python  ## write the manual pages and what shells read for completion below build
+docs: python  ## write the table of commands, the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man
+	PYTHONPATH=tests $(BIN)/python tests/commands.py
 	mkdir -p build/completion
 	$(BIN)/ldm --completion bash > build/completion/ldm
 	$(BIN)/ldm --completion zsh > build/completion/_ldm

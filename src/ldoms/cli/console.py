@@ -85,12 +85,13 @@ COMMANDS = (
         "console",
         "vcons",
         "DOM",
-        "use the console of a bound domain from here (ours)",
+        "use the console of a bound domain from here",
         _console,
         options=(Option("-f", "take write access away from whoever has it"),),
         details="Shows what was said last, and then goes on. At the beginning of a line, ~. leaves, ~? lists what else"
         " there is, and ~~ types a tilde. The first client of a console writes, the others read. Without a terminal,"
         " what comes from standard input is typed, and the console is left when there is no more and the guest has"
         " been silent for a second, after five at the latest.",
+        ours=True,
     ),
 )

@@ -92,7 +92,7 @@ def aliases(command: Command) -> tuple[str, ...]:
     verb, _, noun = command.name.partition("-")
     verbs = [verb, *(short for short, long in VERBS.items() if long == verb)]
     nouns = [noun, *(short for short, long in NOUNS.items() if long == noun)]
-    combined = {f"{one}-{other}" for one in verbs for other in nouns} - {command.name}
+    combined = {f"{one}-{other}" for one in verbs for other in nouns if noun} - {command.name}
     whole = {short for short, long in WHOLE.items() if long == command.name}
     return tuple(sorted(combined | whole, key=lambda name: (len(name), name)))
 
