@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from ldoms.bench.commands import main_commands
 from ldoms.bench.demo import main_demo
 from ldoms.bench.migrations import main_migrations
 from ldoms.bench.reconfigure import main_reconfigure
@@ -28,6 +29,10 @@ def main() -> None:
     reconfigure.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     reconfigure.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     reconfigure.set_defaults(run=lambda arguments: main_reconfigure(arguments.build, arguments.rounds))
+    commands = verbs.add_parser("commands", help="measure ldm list, and ldmd with hundreds of domains")
+    commands.add_argument("--rounds", type=int, default=15, metavar="N", help="default: %(default)s")
+    commands.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    commands.set_defaults(run=lambda arguments: main_commands(arguments.build, arguments.rounds))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:
