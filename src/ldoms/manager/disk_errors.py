@@ -18,6 +18,7 @@ import structlog
 
 from ldoms.hypervisor.engine import DiskState, RunState
 from ldoms.manager.back_ends import BackEnds
+from ldoms.manager.background import Background
 from ldoms.manager.disk_paths import DiskPath
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
@@ -39,7 +40,7 @@ class DiskErrors:
     def __init__(self, host: Host, back_ends: BackEnds) -> None:
         self._host = host
         self._back_ends = back_ends
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background = Background()
         host.guests.on_disk_failed = self._disk_failed
 
     def look(self) -> None:
@@ -51,16 +52,12 @@ class DiskErrors:
 
     async def close(self) -> None:
         """Stop following; guests that stand still go on standing."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     def _disk_failed(self, running: RunningGuest) -> None:
-        uuid = running.guest.uuid
-        known = self._tasks.get(uuid)
-        if known is None or known.done():
-            self._tasks[uuid] = asyncio.create_task(self._care(running), name=f"disk-errors-{uuid}")
+        name = f"disk-errors {running.guest.uuid}"
+        if not self._background.is_at(name):
+            self._background.start(self._care(running), name)
 
     async def _care(self, running: RunningGuest) -> None:
         """Look after a guest until all its disks work, or it ends."""

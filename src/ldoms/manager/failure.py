@@ -7,11 +7,10 @@ failure counts once, until the guest starts anew. A guest that shuts down, is st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import structlog
 
+from ldoms.manager.background import Background
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.model.dependencies import Consequence, consequences
@@ -32,20 +31,18 @@ class FailurePolicies:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def failed(self, domain: Domain, cause: str) -> None:
         """A domain has failed: deal with those that depend on it."""
         concerned = consequences(domain.name, self._host.store.domains())
         _log.warning("domain-failed", domain=domain.name, cause=cause, concerned=[entry.slave for entry in concerned])
         for consequence in concerned:
-            self._in_background(self._carry_out(consequence))
+            self._background.start(self._carry_out(consequence), f"{KIND} {consequence.slave}")
 
     async def close(self) -> None:
         """Let go of what is not done yet."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     # Inside
 
@@ -73,11 +70,6 @@ class FailurePolicies:
             except LdomsError as error:
                 _log.error("failure-policy-skipped", domain=slave, policy=policy.value, reason=error.message)
                 return
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=KIND)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _act(running: RunningGuest, policy: FailurePolicy) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, RunState
+from ldoms.manager.background import Background
 from ldoms.model.errors import HostError
 
 SAME_RESET_S = 3.0
@@ -123,7 +124,7 @@ class GuestBook:
         """Have `watch` look after each guest, as long as it is followed."""
         self._watch = watch
         self._guests: dict[str, RunningGuest] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._following = Background()
         self.on_end: OnEnd | None = None
         self.on_reset: OnEvent = lambda running: None
         self.on_panic: OnEvent = lambda running: None
@@ -156,17 +157,13 @@ class GuestBook:
         running = RunningGuest(guest)
         self._guests[guest.uuid] = running
         started = asyncio.Event()
-        task = asyncio.create_task(self._follow(running, started), name=f"follow-{guest.uuid}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._following.start(self._follow(running, started), f"follow-{guest.uuid}")
         await started.wait()
         return running
 
     async def close(self) -> None:
         """Stop following; the guests go on."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._following.close()
 
     async def _follow(self, running: RunningGuest, started: asyncio.Event) -> None:
         watching = asyncio.create_task(self._watch(running)) if self._watch is not None else None
@@ -198,11 +195,11 @@ class GuestBook:
                     self.on_device_gone(guest.uuid, event.data["device"])
                 if event.kind in (GuestEventKind.RESET, GuestEventKind.RESUMED):
                     self.on_running(guest.uuid)
-        if self._guests.get(guest.uuid) is running:
-            del self._guests[guest.uuid]
-            if self.on_end is not None:
-                await self.on_end(running)
         try:
+            if self._guests.get(guest.uuid) is running:
+                del self._guests[guest.uuid]
+                if self.on_end is not None:
+                    await self.on_end(running)
             await guest.quit()  # lets go of what was kept for it
         finally:
-            running.ended.set()
+            running.ended.set()  # also if something went wrong: whoever waits has no other limit

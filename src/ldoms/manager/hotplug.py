@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 
 import structlog
 
 from ldoms.hypervisor.engine import Guest
+from ldoms.manager.background import Background
 from ldoms.manager.host import Host
 from ldoms.manager.ports import without_device
 from ldoms.manager.taps import tap_of
@@ -32,14 +32,12 @@ class HotPlug:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         host.guests.on_device_gone = self._device_gone
 
     async def close(self) -> None:
         """Stop following; what goes meanwhile is found out when the guest is found again."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     async def look(self) -> None:
         """Compare guests that were found again with their records: a device may have gone, or come, meanwhile."""
@@ -54,15 +52,11 @@ class HotPlug:
                     self._device_gone(domain.uuid, device)
                 for device in there - recorded:  # given to the guest just before the manager was killed
                     _log.warning("device-not-recorded", domain=domain.name, device=device)
-                    self._keep(self._take_back(running.guest, device))
+                    work = self._take_back(running.guest, device)
+                    self._background.start(work, f"take-back {domain.uuid} {device}")
 
     def _device_gone(self, uuid: str, device: str) -> None:
-        self._keep(self._follow(uuid, device))
-
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(self._follow(uuid, device), f"device-gone {uuid} {device}")
 
     async def _take_back(self, guest: Guest, device: str) -> None:
         with suppress(HostError):

@@ -9,6 +9,7 @@ from contextlib import suppress
 import structlog
 
 from ldoms.hypervisor.engine import RunState
+from ldoms.manager.background import Background
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.uplinks import Uplinks
@@ -32,20 +33,17 @@ class GuestLinks:
         self._uplinks = Uplinks(host)
         self._told: dict[tuple[RunningGuest, str], bool] = {}
         """What each interface was told, by its guest and name; what was told nothing is up."""
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
         self._news = asyncio.Event()
 
     def start(self) -> None:
         """Begin to follow the interfaces of the host."""
         self._host.guests.on_resume = self.look
-        self._task = asyncio.create_task(self._follow(), name="follow-links")
+        self._background.start(self._follow(), "follow-links")
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.close()
 
     def look(self) -> None:
         """Have everything looked at soon: something has changed that interfaces do not tell."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from ldoms.hypervisor.engine import Guest
+from ldoms.manager.background import Background
 from ldoms.manager.host import Host
 from ldoms.model.cores import lay_out
 from ldoms.model.domain import Bindings, Constraints, Domain, Machine
@@ -43,7 +44,7 @@ class LiveCpus:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background = Background()
 
     def start(self) -> None:
         """Follow the guests: one that has booted wakes what was parked."""
@@ -53,10 +54,7 @@ class LiveCpus:
 
     async def close(self) -> None:
         """Stop what goes on by itself."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     async def compare(self, domain: Domain, guest: Guest) -> Domain:
         """Write down what the machine of a guest has, if that is not what is known: a change was interrupted."""
@@ -170,11 +168,11 @@ class LiveCpus:
 
     def _park_again(self, uuid: str) -> None:
         domain = self._host.store.domain_by_uuid(uuid)
-        if domain is None or domain.bindings is None or not domain.bindings.parked or uuid in self._tasks:
+        if domain is None or domain.bindings is None or not domain.bindings.parked:
             return
-        task = asyncio.create_task(self._keep_parked(uuid), name=f"park-{domain.name}")
-        self._tasks[uuid] = task
-        task.add_done_callback(lambda done: self._tasks.pop(uuid, None))
+        name = f"park-vcpu {uuid}"
+        if not self._background.is_at(name):
+            self._background.start(self._keep_parked(uuid), name)
 
     async def _keep_parked(self, uuid: str) -> None:
         """A guest that boots wakes every virtual CPU of its machine: have it put the parked ones to sleep again."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid as uuids
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import structlog
 
+from ldoms.manager.background import Background
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle, Work
@@ -55,7 +56,7 @@ class MigrationVerbs:
         self._connector = connector
         self._target = target
         self._sources: dict[str, SourceMigration] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def migrate(self, name: str, options: MigrationOptions, credentials: Credentials, user: str) -> Operation:
         """Begin to move a domain; the operation that is returned goes on by itself, under the migration's id.
@@ -180,7 +181,7 @@ class MigrationVerbs:
                 continue
             _log.info("migration-found", migration=record.id, phase=record.phase.value)
             if record.report.ended_at:
-                self._in_background(self._tell_later(self._migration(record, Unobserved())))
+                self._tell_later(self._migration(record, Unobserved()))
             else:
                 self._host.operations.start(
                     KIND,
@@ -193,9 +194,7 @@ class MigrationVerbs:
 
     async def close(self) -> None:
         """Let go; everything goes on after the restart."""
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.close()
 
     # Inside
 
@@ -214,10 +213,10 @@ class MigrationVerbs:
                 else:
                     report = await migration.run(credentials)
                     self._configurations.save_after_migration(record.options)
-                    self._in_background(migration.settle())
+                    self._background.start(migration.settle(), f"settle {record.id}")
             except LdomsError:
                 if not migration.record.settled:
-                    self._in_background(self._tell_later(migration))
+                    self._tell_later(migration)
                 raise
             finally:
                 del self._sources[record.name]
@@ -229,7 +228,10 @@ class MigrationVerbs:
         journal = Journal(self._host.store, record)
         return SourceMigration(self._local, self._connector, journal, observer, self._target.let_go)
 
-    async def _tell_later(self, migration: SourceMigration) -> None:
+    def _tell_later(self, migration: SourceMigration) -> None:
+        self._background.start(self._tell(migration), f"tell-target {migration.record.id}")
+
+    async def _tell(self, migration: SourceMigration) -> None:
         """Tell the target that it is off. A domain whose guest is not here is held meanwhile: it may be there."""
         record = migration.record
         with ExitStack() as stack:
@@ -241,11 +243,6 @@ class MigrationVerbs:
         with suppress(NotFound):
             domain = self._host.store.domain(operation.domain)
             await self._local.take_beacons_back(domain, beacon_name(operation.id))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     def _new_record(self, domain: Domain, options: MigrationOptions, user: str) -> MigrationRecord:
         ownership = self._host.store.ownership(domain.uuid)

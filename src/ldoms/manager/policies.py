@@ -1,8 +1,8 @@
 """Resource management policies: written, and carried out.
 
-One task looks at every domain whose policy counts: it measures what its virtual CPUs use over the policy's sample, and
-gives or takes some. It does so with the same verb as ``ldm set-vcpu``, so that whatever holds the domain (a migration,
-another command) makes it wait, and whatever is not free is not given.
+Every second each domain whose policy counts is looked at: the manager measures what its virtual CPUs use over the
+policy's sample, and gives or takes some. It does so with the same verb as ``ldm set-vcpu``, so that whatever holds the
+domain (a migration, another command) makes it wait, and whatever is not free is not given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from ldoms.manager.background import Background
 from ldoms.manager.host import Host
 from ldoms.manager.properties import choice_property, int_property, refuse_unknown, without
 from ldoms.manager.vcpus import VcpuVerbs
@@ -51,7 +52,7 @@ class PolicyVerbs:
         self._now = now
         self._samples: dict[str, _Sample] = {}
         self._statistics: dict[tuple[str, str], PolicyStatus] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
 
     # Verbs
 
@@ -105,20 +106,20 @@ class PolicyVerbs:
 
     def start(self) -> None:
         """Begin to carry policies out."""
-        self._task = asyncio.create_task(self._go_on(), name=KIND)
+        self._background.start(self._go_on(), KIND)
 
     async def close(self) -> None:
         """Let every domain be as it is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.close()
 
     async def _go_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             for domain in self._host.store.domains():
-                if domain.policies:
-                    await self.look(domain)
+                # Each by itself: a guest that takes its time, or hangs, holds no other domain up.
+                look = f"{KIND} {domain.uuid}"
+                if domain.policies and not self._background.is_at(look):
+                    self._background.start(self.look(domain), look)
 
     async def look(self, domain: Domain) -> None:
         """Measure a domain, and if its policy's sample is complete do what the policy asks for."""
