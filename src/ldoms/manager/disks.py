@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import structlog
@@ -17,6 +18,7 @@ from ldoms.manager.properties import check_guest_domain, free_number, without
 from ldoms.model.domain import Domain, VirtualDisk
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.identity import check_name
+from ldoms.model.services import Services
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +29,8 @@ class DiskVerbs:
     def __init__(self, host: Host, back_ends: BackEnds) -> None:
         self._host = host
         self._back_ends = back_ends
+        self._promised: list[tuple[str, VirtualDisk]] = []
+        """Disks that are about to be written down, each with the name of its domain."""
 
     async def add(self, name: str, disk: str, volume: str, service: str, timeout_s: int, number: int | None) -> Domain:
         """Give a domain a disk on a volume; a guest that runs sees it at once.
@@ -41,20 +45,21 @@ class DiskVerbs:
             check_name(disk, "disk")
             if any(known.name == disk for known in domain.disks):
                 raise AlreadyExists(f"disk {disk} already exists in LDom {name}")
-            self._check_free(self._path(volume, service))
             number = free_number(number, taken_ids(domain, "disk"), f"disk of LDom {name}")
             added = VirtualDisk(disk, volume, service, number, timeout_s)
             changed = replace(domain, disks=(*domain.disks, added))
             if domain.is_bound:
                 changed = with_port(changed, f"disk@{number}")
-                await self._back_ends.settle(added)
             guest = self._guest(domain)
-            async with AsyncExitStack() as undo:
-                if guest is not None:
-                    await guest.plug(await self._back_ends.spec(changed, added))
-                    undo.push_async_callback(guest.unplug, f"disk@{number}", LET_GO_S)
-                self._host.save(changed)
-                undo.pop_all()
+            with self._promising(domain, added):
+                async with AsyncExitStack() as undo:
+                    if domain.is_bound:
+                        await self._back_ends.settle(added)
+                    if guest is not None:
+                        await guest.plug(await self._back_ends.spec(changed, added))
+                        undo.push_async_callback(guest.unplug, f"disk@{number}", LET_GO_S)
+                    self._host.save(changed)
+                    undo.pop_all()
             return changed
 
     async def remove(self, name: str, disk: str, *, force: bool) -> Domain:
@@ -96,21 +101,20 @@ class DiskVerbs:
             changed = found if timeout_s is None else replace(found, timeout_s=timeout_s)
             if volume is not None:
                 changed = replace(changed, volume=volume[0], service=volume[1])
-                self._check_free(self._path(*volume), besides=(domain.name, disk))
-            if (changed.volume, changed.service) != (found.volume, found.service) and domain.is_bound:
-                await self._back_ends.settle(changed)
-                await self._change_medium(domain, found, changed)
             disks = tuple(changed if known.name == disk else known for known in domain.disks)
-            return self._host.save(replace(domain, disks=disks))
+            if (changed.volume, changed.service) == (found.volume, found.service):
+                return self._host.save(replace(domain, disks=disks))
+            with self._promising(domain, changed):
+                if domain.is_bound:
+                    await self._back_ends.settle(changed)
+                    await self._change_medium(domain, found, changed)
+                return self._host.save(replace(domain, disks=disks))
 
     # Inside
 
     def _guest(self, domain: Domain) -> Guest | None:
         running = self._host.guests.get(domain.uuid)
         return running.guest if running else None
-
-    def _path(self, volume: str, service: str) -> DiskPath:
-        return DiskPath(service, self._host.store.services().disk_service(service).volume(volume))
 
     async def _let_go(self, domain: Domain, disk: VirtualDisk, guest: Guest) -> None:
         try:
@@ -137,20 +141,34 @@ class DiskVerbs:
             await guest.plug(await self._back_ends.spec(domain, old))
             raise
 
-    def _check_free(self, path: DiskPath, besides: tuple[str, str] = ("", "")) -> None:
-        """Make sure that a volume can carry another disk: it carries one, or any number that only read."""
+    @contextmanager
+    def _promising(self, domain: Domain, disk: VirtualDisk) -> Iterator[None]:
+        """Keep the volume of a disk for it until it is written down, which may have to wait for a guest.
+
+        Raises:
+            NotFound: there is no such volume.
+            RequestError: it is in use: it carries one disk, or any number of those that only read.
+        """
         services = self._host.store.services()
-        for domain in self._host.store.domains():
-            for disk in domain.disks:
-                if (domain.name, disk.name) == besides:
-                    continue
-                try:
-                    others = paths_of(services, disk)
-                except NotFound:
-                    continue
-                if str(path) in map(str, others):
-                    if path.volume.is_read_only and not path.volume.is_exclusive:
-                        continue
-                    raise RequestError(
-                        f"volume {path} is in use by disk {disk.name} of LDom {domain.name}", code="volume-in-use"
-                    )
+        path = paths_of(services, disk)[0]
+        written = [(known.name, one) for known in self._host.store.domains() for one in known.disks]
+        for holder, other in (*written, *self._promised):
+            if (holder, other.name) != (domain.name, disk.name) and _has_path(services, other, path):
+                raise RequestError(
+                    f"volume {path} is in use by disk {other.name} of LDom {holder}", code="volume-in-use"
+                )
+        promised = (domain.name, disk)
+        self._promised.append(promised)
+        try:
+            yield
+        finally:
+            self._promised.remove(promised)
+
+
+def _has_path(services: Services, disk: VirtualDisk, path: DiskPath) -> bool:
+    """Whether a disk keeps others from a volume."""
+    if path.volume.is_read_only and not path.volume.is_exclusive:
+        return False
+    with suppress(NotFound):
+        return str(path) in map(str, paths_of(services, disk))
+    return False

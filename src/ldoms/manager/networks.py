@@ -66,7 +66,8 @@ class NetworkVerbs:
             changed = replace(domain, networks=(*domain.networks, added))
             if domain.is_bound:
                 changed = with_port(changed, f"network@{number}")
-            await self._plug(changed, added)
+            self._check_macs(added, None)
+            await self._plug(domain, changed, added)
         await self._taps.count_again(switch)
         self._links.look()
         return changed
@@ -100,11 +101,12 @@ class NetworkVerbs:
                     code="bad-property",
                 )
             new = replace(new, mac=mac or old.mac, alt_macs=alternatives)
+            self._check_macs(new, old)
             changed = replace(
                 domain, networks=tuple(new if known.name == network else known for known in domain.networks)
             )
             if self._host.guests.get(domain.uuid) is not None:
-                await self._put(changed, new, old)
+                await self._put(domain, changed, new, old)
             saved = self._host.save(changed)
         self._links.look()
         return saved
@@ -144,11 +146,20 @@ class NetworkVerbs:
 
     # Inside
 
-    async def _plug(self, domain: Domain, network: VirtualNetwork) -> None:
+    def _check_macs(self, new: VirtualNetwork, old: VirtualNetwork | None) -> None:
+        """Make sure that nobody else has been given an address while another one was being picked."""
+        taken, mine = self._host.macs(), old.macs if old is not None else ()
+        for mac in new.macs:
+            if mac in taken and mac not in mine:
+                raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]}", code="mac-in-use")
+
+    async def _plug(self, before: Domain, domain: Domain, network: VirtualNetwork) -> None:
         """Give a guest that runs an interface, and write the domain down; or leave nothing behind."""
         running = self._host.guests.get(domain.uuid)
         async with AsyncExitStack() as undo:
             if running is not None:
+                self._host.store.put_domain(domain)  # before the first wait: nobody else gets the same address
+                undo.callback(self._host.store.put_domain, before)
                 undo.push_async_callback(self._taps.remove, domain, network)
                 await running.guest.plug(await self._taps.connect(domain, network))
             self._host.save(domain)
@@ -166,13 +177,15 @@ class NetworkVerbs:
                 code="device-held",
             ) from error
 
-    async def _put(self, domain: Domain, new: VirtualNetwork, old: VirtualNetwork) -> None:
+    async def _put(self, before: Domain, domain: Domain, new: VirtualNetwork, old: VirtualNetwork) -> None:
         """Change the tap of a running guest; if that fails, back to what it was."""
+        self._host.store.put_domain(domain)  # before the first wait: nobody else gets the same addresses
         try:
             await self._taps.put(domain, new)
-        except HostError:
+        except BaseException:
+            self._host.store.put_domain(before)
             with suppress(LdomsError):
-                await self._taps.put(domain, old)
+                await self._taps.put(before, old)
             raise
 
     async def _new_mac(self, name: str, network: str, given: dict[str, str]) -> str:

@@ -99,8 +99,13 @@ class SwitchVerbs:
         for domain in self._host.store.domains():
             if any(network.switch == name for network in domain.networks):
                 self._book.check_may_go(domain, f"virtual switch {name}", force=force)
-        await self._host.network.remove_switch(switch)
-        self._forget(name)
+        self._forget(name)  # before the first wait: nobody is connected to it any more
+        try:
+            await self._host.network.remove_switch(switch)
+        except BaseException:
+            services = self._book.known
+            self._book.save(replace(services, switches=(*services.switches, switch)))
+            raise
 
     async def restore(self) -> None:
         """Make the bridges of all switches again, as a restart of the machine takes them away.
