@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from unit.api.counter import Caller, application, error_of
 from unit.manager.desk import fake_host, furnish
 
-EXAMPLES = 12
+EXAMPLES = 6
 """For each operation of the API."""
 LIMIT_S = 20.0
 

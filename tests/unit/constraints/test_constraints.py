@@ -121,7 +121,7 @@ SERVICE_SETS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(DOMAINS, max_size=3, unique_by=lambda domain: domain.name), DOMAINS, SERVICE_SETS)
 def test_what_is_written_is_read_back(guests: list[Domain], control: Domain, services: Services) -> None:
     """Every field of every domain and service, also those that the model will get some day; nothing is left out."""
