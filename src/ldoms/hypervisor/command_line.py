@@ -179,6 +179,8 @@ def disk_front_end(disk: DiskSpec) -> dict[str, object]:
         "werror": "stop",
         **_place(disk.port),
         "bootindex": disk.boot_index,
+        # Left to QEMU it depends on the virtual CPUs, and a target may be started with more of them than the source.
+        **({"num-queues": disk.queues} if disk.queues else {}),
     }
 
 

@@ -30,6 +30,7 @@ class DiskSpec:
         direct: the file system can do without the host's page cache, as shared storage needs it.
         port: number of the root port it sits behind.
         boot_index: the firmware tries the lowest first.
+        queues: for requests; 0 = as many as QEMU was started with virtual CPUs.
     """
 
     device: str
@@ -40,6 +41,7 @@ class DiskSpec:
     direct: bool
     port: int
     boot_index: int
+    queues: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ class BackEnds:
             direct=back_end.direct,
             port=port_of(domain, device),
             boot_index=boot_index(domain, disk),
+            queues=_queues(domain),
         )
 
     def active_path(self, domain: Domain, disk: VirtualDisk) -> str:
@@ -141,4 +142,10 @@ def lost_disk(domain: Domain, device: str) -> DiskSpec:
         direct=False,
         port=port_of(domain, device),
         boot_index=int(device.partition("@")[2]) + 1,
+        queues=_queues(domain),
     )
+
+
+def _queues(domain: Domain) -> int:
+    assert domain.bindings is not None
+    return domain.bindings.machine.disk_queues if domain.bindings.machine else 0

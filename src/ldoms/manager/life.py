@@ -35,6 +35,7 @@ from ldoms.model.stopping import StopMode, StopOptions
 
 MAX_VCPUS = 240
 """QEMU's PC has an interrupt number of eight bits for each, unless it also has an IOMMU."""
+MAX_DISK_QUEUES = 4
 SOCKET_MIB = 8
 """Memory of a guest for each socket: a kernel spends a quarter of a MiB on a CPU that may come."""
 
@@ -317,12 +318,14 @@ class LifeVerbs:
     def _resolve_machine(self, domain: Domain) -> Machine:
         facts = self._host.engine.facts
         model, features = self._host.engine.resolve_cpu(domain.constraints.cpu_arch.value)
+        most = most_vcpus(domain.constraints, len(self._host.size.strands))
         return Machine(
             type=facts.default_machine_type,
             accelerator=facts.accelerator,
             cpu=CpuModel(model, features),
             qemu_version=facts.version,
-            max_vcpus=most_vcpus(domain.constraints, len(self._host.size.strands)),
+            max_vcpus=most,
+            disk_queues=min(most, MAX_DISK_QUEUES),
             memory_max_mib=memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib),
             root_ports=root_ports(domain),
             panic_device=True,

@@ -189,6 +189,7 @@ class Machine:
         root_ports: PCI Express root ports that there are at least, so that some are spare for devices that are added
             while the guest runs; 0 = as many as devices.
         memory_max_mib: to which the memory of the guest can grow while it runs; 0 = it cannot.
+        disk_queues: of each disk; 0 = as many as virtual CPUs.
         panic_device: it has a device by which its kernel can tell that it has panicked.
     """
 
@@ -200,6 +201,7 @@ class Machine:
     root_ports: int = 0
     memory_max_mib: int = 0
     panic_device: bool = False
+    disk_queues: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.command_line import command_line
+from ldoms.hypervisor.command_line import command_line, disk_front_end
 from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.model.domain import CpuModel, Machine
 
@@ -92,6 +92,12 @@ def test_a_machine_without_room_has_no_device_for_memory() -> None:
     for most in (0, 512, 1024, 1279):
         spec = replace(FIRMWARE, machine=replace(FIRMWARE.machine, memory_max_mib=most))
         assert command_line(spec) == command_line(FIRMWARE)
+
+
+def test_a_disk_has_the_queues_of_the_machine() -> None:
+    """Not as many as virtual CPUs: the target of a migration may be started with more than the source was."""
+    assert "num-queues" not in disk_front_end(FIRMWARE.disks[0])
+    assert disk_front_end(replace(FIRMWARE.disks[0], queues=4))["num-queues"] == 4
 
 
 def test_a_root_port_that_is_free_is_there_all_the_same() -> None:
