@@ -11,6 +11,7 @@ from ldoms.api import wire
 from ldoms.api.access import Changer, Known, Reviewer
 from ldoms.migration.peer import Credentials
 from ldoms.model.codec import to_wire
+from ldoms.model.cores import CpuChange, Unit
 from ldoms.model.domain import Domain, DomainView
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation
@@ -57,6 +58,13 @@ async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount)
     verbs = known.manager.vcpus
     change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     return answer(await change(name, body.amount))
+
+
+@router.put("/{name}/cores", response_model=Domain)
+async def change_cores(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
+    """Change the number of whole cores."""
+    known.manager.reconfiguration.check_takes_cores(name)
+    return answer(await known.manager.vcpus.change(name, CpuChange(body.action, Unit.CORES, body.amount)))
 
 
 @router.put("/{name}/memory", response_model=Domain, responses={202: {"model": Operation}})

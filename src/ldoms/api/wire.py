@@ -36,7 +36,7 @@ class NewDomain(Properties):
 
 
 class Amount(_Body):
-    """A change of the number of virtual CPUs, or of memory in MiB."""
+    """A change of the number of virtual CPUs or cores, or of memory in MiB."""
 
     action: Literal["add", "set", "remove"]
     amount: int = Field(ge=0, le=1 << 40)

@@ -18,7 +18,7 @@ from ldoms.model.identity import CONTROL_DOMAIN
 
 PROPERTIES = (
     *("cpu-arch", "mac-addr", "hostid", "failure-policy", "extended-mapin-space", "boot-policy", "master"),
-    *("shutdown-group", "rc-add-policy", "perf-counters"),
+    *("shutdown-group", "rc-add-policy", "perf-counters", "max-cores", "threading"),
 )
 ALL = Option("-a", "all guest domains to which it applies")
 
@@ -163,6 +163,8 @@ COMMANDS = (
         properties=(*PROPERTIES, "uuid"),
         details="The domain has a UUID, a MAC address and a host id from the beginning, and nothing else."
         " cpu-arch=native gives it the best CPU of the host, generic one that any host of the last decade has."
+        " max-cores= says on how many cores its virtual CPUs may be (unlimited: on any number). With"
+        " threading=max-ipc a virtual CPU has a whole core for itself, with max-throughput a strand of one."
         " master= names up to four domains that it depends on, with commas between. failure-policy,"
         " shutdown-group and what only SPARC has (extended-mapin-space, boot-policy, rc-add-policy, perf-counters) are"
         " kept and shown, and have no effect.",
@@ -176,7 +178,7 @@ COMMANDS = (
         options=(FROM_FILE,),
         properties=PROPERTIES,
         details="They are those of add-domain; of a file, only the properties in ldom_info count. An empty value clears"
-        " one. cpu-arch can only be changed while the"
+        " one. cpu-arch and threading can only be changed while the"
         " domain is not bound.",
     ),
     Command(

@@ -99,12 +99,16 @@ def dependency(view: DomainView) -> Iterable[Section]:
 
 
 def core(view: DomainView) -> Iterable[Section]:
-    """Host CPUs of which the domain has all strands that it has."""
+    """Host CPUs that the domain has strands of, and those strands."""
     if view.domain.bindings is None:
         return
+    bindings = view.domain.bindings
     strands: dict[int, list[int]] = {}
-    for vcpu in view.domain.bindings.vcpus:
+    for vcpu in bindings.vcpus:
         strands.setdefault(vcpu.core, []).append(vcpu.strand)
+    if bindings.idle and strands:  # then all its cores are whole
+        per_core = (len(bindings.vcpus) + len(bindings.idle)) // len(strands)
+        strands = {number: list(range(number * per_core, (number + 1) * per_core)) for number in strands}
     lines = [columns((6,), ["CID", "CPUSET"])]
     records = ["CORE"]
     for number, members in strands.items():
@@ -125,9 +129,9 @@ def vcpu(view: DomainView) -> Iterable[Section]:
     norms = view.status.norm_vcpu_utilisation or shares
     lines = [columns(VCPU_WIDTHS, ["VID", "PID", "CID", "UTIL NORM STRAND"])]
     records = ["VCPU"]
-    for binding in domain.bindings.vcpus:
-        used = shares[binding.vid] if binding.vid < len(shares) else 0.0
-        norm = norms[binding.vid] if binding.vid < len(norms) else 0.0
+    for number, binding in enumerate(domain.bindings.vcpus):
+        used = shares[number] if number < len(shares) else 0.0
+        norm = norms[number] if number < len(norms) else 0.0
         rest = f"{percent(used):>4} {percent(norm):>4} {'100%':>6}"
         lines.append(columns(VCPU_WIDTHS, [binding.vid, binding.strand, binding.core, rest]))
         records.append(
@@ -160,6 +164,18 @@ def memory(view: DomainView) -> Iterable[Section]:
         lines.append(columns(MEMORY_WIDTHS, [real, physical, format_size(block.size_mib * MIB)]))
         records.append(record("", ra=real, pa=physical, size=block.size_mib * MIB))
     yield Section("MEMORY", lines, records)
+
+
+def constraint(view: DomainView) -> Iterable[Section]:
+    """What is asked of cores."""
+    constraints = view.domain.constraints
+    pairs = {
+        "cpu": "whole-core" if constraints.whole_core else "",
+        "max-cores": str(constraints.max_cores or "unlimited"),
+        "threading": constraints.threading.value,
+    }
+    lines = [f"{name}={value}" for name, value in pairs.items()]
+    yield Section("CONSTRAINT", lines, ["CONSTRAINT" + "".join(f"|{line}" for line in lines)])
 
 
 def variables(view: DomainView) -> Iterable[Section]:

@@ -15,6 +15,7 @@ GROUPS = {
     "devices": "strands and memory",
     "domain": "domains (dom)",
     "vcpu": "virtual CPUs",
+    "core": "whole cores",
     "memory": "memory (mem)",
     "crypto": "cryptographic units (mau)",
     "policy": "resource management policies",

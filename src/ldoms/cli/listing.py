@@ -65,7 +65,7 @@ FORMATS: dict[str, Sections] = {
         *(services_of.switches(around.services) if view.domain.is_control else ()),
     ],
     "physio": lambda view, around: (),
-    "resmgmt": lambda view, around: policy_sections.policies(view),
+    "resmgmt": lambda view, around: [*of.constraint(view), *policy_sections.policies(view)],
     "serial": lambda view, around: of.channels(view),
     "stats": lambda view, around: policy_sections.statistics(view),
     "status": lambda view, around: of.status(view),
@@ -84,6 +84,7 @@ def _long(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable
     yield from of.vcpu(view)
     yield from of.crypto(view)
     yield from of.memory(view)
+    yield from of.constraint(view)
     yield from of.variables(view)
     yield from of.network(view, around)
     yield from of.disk(view, around)
@@ -103,6 +104,7 @@ def _bindings(view: DomainView, around: Surroundings, *, extended: bool) -> Iter
     yield from of.vcpu(view)
     yield from of.crypto(view)
     yield from of.memory(view)
+    yield from of.constraint(view)
     yield from of.variables(view)
     yield from of.network(view, around, peers=True)
     yield from of.disk(view, around)

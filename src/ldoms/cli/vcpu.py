@@ -1,27 +1,54 @@
-"""Commands about virtual CPUs."""
+"""Commands about virtual CPUs and cores."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from ldoms.api.client import Client, part
-from ldoms.cli.command import Command, UsageError, Words
+from ldoms.cli.command import Command, Option, UsageError, Words
+from ldoms.cli.options import FORCE
+from ldoms.model.errors import RequestError
 
 
 def _vcpu(action: str, client: Client, words: Words) -> int:
     number, name = words.operands
+    noun = "cores" if words.has("-c") else "vcpus"
     if not number.isdecimal():
-        raise UsageError(f"'{number}' is not a number of virtual CPUs")
-    client.put(f"/domains/{part(name)}/vcpus", {"action": action, "amount": int(number)})
+        raise UsageError(f"'{number}' is not a number of {'cores' if words.has('-c') else 'virtual CPUs'}")
+    client.put(f"/domains/{part(name)}/{noun}", {"action": action, "amount": int(number)})
     return 0
+
+
+def _core(action: str, client: Client, words: Words) -> int:
+    if words.has("-g"):
+        raise _not_here(f"{action}-core -g", "a host is one group of resources here; give a number of cores")
+    if "cid" in words.properties:
+        raise _not_here("cid=", "cores have no names that a domain could keep; give a number of cores")
+    if len(words.operands) != 2:
+        raise UsageError(f"{action}-core: give a number of cores, and a domain")
+    number, name = words.operands
+    if not number.isdecimal():
+        raise UsageError(f"'{number}' is not a number of cores")
+    client.put(f"/domains/{part(name)}/cores", {"action": action, "amount": int(number)})
+    return 0
+
+
+def _not_here(what: str, why: str) -> RequestError:
+    return RequestError(f"{what} is not supported on this platform: {why}", code="not-supported")
 
 
 _VCPU_DETAILS = (
     "A virtual CPU is a strand: a share of a host CPU, or all of it. The control domain, primary, owns all strands at"
-    " first; what is taken from it is free for guests. For primary the change counts at once; a guest domain must"
-    " not be active."
+    " first; what is taken from it is free for guests, at once. The guest of an active domain takes new ones into use"
+    " through its agent, or by itself, and gives some back through its agent; the first one always stays. If it does"
+    " only a part, the command says how much, and its status is 1."
 )
-
+_CORE_DETAILS = (
+    "A core is a host CPU with all its strands. A domain that was given cores shares none with another domain (the"
+    " whole-core constraint), and can then be changed by cores only; 'ldm set-vcpu' on the inactive domain takes the"
+    " constraint away. Cores cannot be named (cid=)."
+)
+_CORES = Option("-c", "count cores, as set-core does")
 
 COMMANDS = (
     Command(
@@ -30,6 +57,7 @@ COMMANDS = (
         "NUMBER DOM",
         "give a domain more virtual CPUs",
         partial(_vcpu, "add"),
+        options=(_CORES,),
         details=_VCPU_DETAILS,
     ),
     Command(
@@ -38,6 +66,7 @@ COMMANDS = (
         "NUMBER DOM",
         "set the number of virtual CPUs of a domain",
         partial(_vcpu, "set"),
+        options=(_CORES,),
         details=_VCPU_DETAILS,
     ),
     Command(
@@ -46,6 +75,35 @@ COMMANDS = (
         "NUMBER DOM",
         "take virtual CPUs from a domain",
         partial(_vcpu, "remove"),
+        options=(_CORES, FORCE),
         details=_VCPU_DETAILS,
+    ),
+    Command(
+        "add-core",
+        "core",
+        "[NUMBER] DOM",
+        "give a domain more whole cores",
+        partial(_core, "add"),
+        properties=("cid",),
+        details=_CORE_DETAILS,
+    ),
+    Command(
+        "set-core",
+        "core",
+        "[NUMBER] DOM",
+        "set the number of whole cores of a domain",
+        partial(_core, "set"),
+        properties=("cid",),
+        details=_CORE_DETAILS,
+    ),
+    Command(
+        "remove-core",
+        "core",
+        "[NUMBER] DOM",
+        "take whole cores from a domain",
+        partial(_core, "remove"),
+        options=(FORCE, Option("-g", "not here: a host is one group of resources", "GROUP")),
+        properties=("cid",),
+        details=_CORE_DETAILS,
     ),
 )

@@ -6,6 +6,7 @@ import uuid as uuids
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ldoms.manager.cores import take_core_properties
 from ldoms.manager.host import Host
 from ldoms.manager.properties import choice_property, int_property, refuse_unknown
 from ldoms.model.domain import Constraints, CpuArch, Domain, FailurePolicy
@@ -142,6 +143,8 @@ class DomainVerbs:
             if not 0 <= group <= 15:
                 raise RequestError("shutdown-group must be between 0 and 15", code="bad-property")
             constraints = replace(constraints, shutdown_group=group)
+        per_core = self._host.size.strands_per_cpu
+        constraints = take_core_properties(replace(domain, constraints=constraints), given, per_core)
         platform = dict(constraints.platform)
         for name in _PLATFORM:
             if name in given:

@@ -94,6 +94,19 @@ class Reconfiguration:
             )
         self._put(replace(pending, vcpus=wanted))
 
+    def check_takes_cores(self, name: str) -> None:
+        """Make sure that a change of a domain's cores does not have to wait.
+
+        Raises:
+            RequestError: it would have to.
+        """
+        if self.delays(name):
+            raise RequestError(
+                f"a delayed reconfiguration of LDom {name} is pending, which takes virtual CPUs only: use"
+                " 'ldm set-vcpu', or cancel it ('ldm cancel-reconf')",
+                code="reconfiguration-pending",
+            )
+
     def change_memory(self, action: str, size_mib: int) -> None:
         """Note how much memory the control domain is to have, in steps of 256 MiB, rounded up.
 

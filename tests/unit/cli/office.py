@@ -25,6 +25,7 @@ from ldoms.model.domain import (
     Machine,
     MemoryBlock,
     MigrationStatus,
+    Threading,
     VcpuBinding,
     VirtualDisk,
     VirtualNetwork,
@@ -134,7 +135,23 @@ BARE = DomainView(
     Domain("b0b0b0b0-0000-4000-8000-000000000005", "ldg5", "00:14:4f:f9:00:05", "0x84f90005", 5),
     DomainStatus(DomainState.INACTIVE, "------"),
 )
+WHOLE_CORE = DomainView(
+    Domain(
+        *("b0b0b0b0-0000-4000-8000-000000000006", "ldg6", "00:14:4f:f9:00:06", "0x84f90006", 6),
+        constraints=Constraints(2, 1024, whole_core=True, max_cores=4, threading=Threading.MAX_IPC),
+        bindings=Bindings(
+            (VcpuBinding(0, 8, 2), VcpuBinding(3, 12, 3)),
+            (MemoryBlock(0, 8192, 1024),),
+            *("primary-vcc0", 5002, MACHINE),
+            parked=(1, 2),
+            idle=(9, 10, 11, 13, 14, 15),
+        ),
+    ),
+    DomainStatus(DomainState.ACTIVE, "-n----", 15.0, (10.0, 20.0), 8160.0, "", None, 15.0, (10.0, 20.0)),
+)
 VIEWS = (PRIMARY, LDG1, LONG, BOUND, INACTIVE, BARE)
+ALL_VIEWS = (*VIEWS, WHOLE_CORE)
+"""Listings of all domains show the first ones."""
 
 SERVICES = Services(
     disk_services=(
@@ -262,10 +279,10 @@ class Office(Client):
         if path == "/domains":
             names = query.get("name") or []
             wanted = [names] if isinstance(names, str) else list(names)
-            unknown = set(wanted) - {view.domain.name for view in VIEWS}
+            unknown = set(wanted) - {view.domain.name for view in ALL_VIEWS}
             if unknown:
                 raise NotFound(f"LDom {min(unknown)} was not found")
-            return to_wire([view for view in VIEWS if not wanted or view.domain.name in wanted])
+            return to_wire([view for view in ALL_VIEWS if (view in VIEWS and not wanted) or view.domain.name in wanted])
         known: Mapping[str, Any] = {
             "/services": SERVICES,
             "/host": HOST,

@@ -40,6 +40,10 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("start ldg3", "POST", "/domains/ldg3/start", {"force": False}),
     ("add-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "add", "amount": 8}),
     ("rm-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "remove", "amount": 8}),
+    ("add-vcpu -c 1 ldg1", "PUT", "/domains/ldg1/cores", {"action": "add", "amount": 1}),
+    ("set-core 2 ldg1", "PUT", "/domains/ldg1/cores", {"action": "set", "amount": 2}),
+    ("rm-core -f 1 ldg1", "PUT", "/domains/ldg1/cores", {"action": "remove", "amount": 1}),
+    ("set-domain max-cores=4 threading=max-ipc ldg1", "PATCH", "/domains/ldg1", {"properties": {"max-cores": "4", "threading": "max-ipc"}}),
     ("set-mem 4G ldg1", "PUT", "/domains/ldg1/memory", {"action": "set", "amount": 4096}),
     ("rm-mem --auto-adj 300M ldg1", "PUT", "/domains/ldg1/memory", {"action": "remove", "amount": 300, "adjusted": True}),
     ("cancel-op memdr ldg1", "POST", "/domains/ldg1/cancel-memory", {}),
@@ -104,6 +108,9 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("migrate-domain ldg1", "migrate-domain: too few operands"),
     ("list-history ''", "list-history: an operand is empty"),
     ("set-vcpu \u00b2 ldg1", "'\u00b2' is not a number of virtual CPUs"),
+    ("add-vcpu -c many ldg1", "'many' is not a number of cores"),
+    ("add-core ldg1", "add-core: give a number of cores, and a domain"),
+    ("set-core x ldg1", "'x' is not a number of cores"),
     ("set-logctl", "set-logctl: say what is to be logged, or defaults"),
     ("set-logctl cmd", "'cmd' is not of the form LOG=on or LOG=off"),
     ("set-vcpu many ldg1", "'many' is not a number of virtual CPUs"),
@@ -530,3 +537,11 @@ def test_what_the_manager_wants_to_be_known_is_printed(
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("VERSION 1.11\n", "a newer\nautosave\n")
     assert asked[0][3] == {COMMAND_HEADER: "list-domain"}
+
+
+@pytest.mark.parametrize("line", ["add-core cid=1,2 ldg1", "set-core cid=1 ldg1", "remove-core -g /SYS/CMU0 ldg1"])
+def test_cores_cannot_be_named(line: str, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """One clear line, and nothing is sent."""
+    assert run(line.split()) == 1
+    assert "is not supported on this platform" in capsys.readouterr().err
+    assert office.sent == []

@@ -38,6 +38,8 @@ LISTINGS = (
     "list -o status -p app-production-01 ldg3",
     "list -o cpu,memory ldg4",
     "list -o resmgmt,physio,crypto ldg1",
+    "list -o core,cpu,resmgmt ldg6",
+    "list -o core,resmgmt -p ldg6",
     "list -o crypto -p app-production-01",
     "list -o stats ldg1",
     "list -o resmgmt,stats app-production-01",

@@ -260,6 +260,40 @@ def test_whole_cores_while_the_guest_runs(tmp_path: Path) -> None:
     at_desk(tmp_path, with_guest(work))  # type: ignore[arg-type]
 
 
+def test_properties_of_cores(tmp_path: Path) -> None:
+    """What is refused says why; threading turns the same cores into other virtual CPUs."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        async def refused(code: str, **properties: str) -> None:
+            given = {name.replace("_", "-"): value for name, value in properties.items()}
+            with pytest.raises(LdomsError) as caught:
+                await manager.domains.set("ldg1", given)
+            assert caught.value.code == code, caught.value.message
+
+        await refused("bad-property", max_cores="0")
+        await refused("bad-property", max_cores="few")
+        await refused("bad-property", threading="fast")
+        await refused("whole-core", threading="max-ipc")
+        await manager.vcpus.change("ldg1", CpuChange("set", Unit.CORES, 2))
+        await refused("max-cores", max_cores="1")
+        await manager.domains.set("ldg1", {"threading": "max-ipc", "max-cores": "2"})
+        constraints = manager.host.store.domain("ldg1").constraints
+        assert (constraints.vcpus, constraints.whole_core, constraints.max_cores) == (2, True, 2)
+        with pytest.raises(LdomsError) as caught:
+            await manager.vcpus.change("ldg1", CpuChange("add", Unit.CORES, 1))
+        assert caught.value.code == "max-cores"
+        await manager.vcpus.change("ldg1", CpuChange("remove", Unit.CORES, 1))
+        await manager.life.bind("ldg1")
+        assert len(bindings(manager).held) == 4
+        await refused("domain-bound", threading="max-throughput")
+        await manager.life.unbind("ldg1")
+        await manager.domains.set("ldg1", {"threading": "", "max-cores": "unlimited"})
+        constraints = manager.host.store.domain("ldg1").constraints
+        assert (constraints.vcpus, constraints.whole_core, constraints.max_cores) == (4, True, 0)
+
+    at_desk(tmp_path, work)
+
+
 def test_the_control_domain_changes_at_once(tmp_path: Path) -> None:
     """What QEMU's other threads may use follows, also in whole cores, also with a guest there."""
 
