@@ -90,6 +90,7 @@ async def may_manage(
 ) -> AsyncIterator[Caller]:
     """The caller, who may change things; what it does with that goes into the history."""
     _require(request, who, Role.MANAGE, "change the domains of this host")
+    await known.manager.policies.rest()
     try:
         yield who
     except LdomsError:

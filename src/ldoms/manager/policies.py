@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, time
 from typing import Any
@@ -29,6 +30,9 @@ KIND = "resource-policy"
 TICK_S = 1.0
 """Whether a sample is due is looked at so often; samples are whole seconds."""
 MAX_PRIORITY = 9999
+REST_S = 15.0
+"""So long a command waits at most for a policy's change; it is told that the domain is busy then."""
+NO_AGENT = "the guest agent, which gives virtual CPUs back, does not run in the guest"
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +57,8 @@ class PolicyVerbs:
         self._samples: dict[str, _Sample] = {}
         self._statistics: dict[tuple[str, str], PolicyStatus] = {}
         self._background = Background()
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
 
     # Verbs
 
@@ -102,6 +108,15 @@ class PolicyVerbs:
         counting = active_policy(domain.policies, self._now())
         return tuple(replace(self._known(domain, one.name), active=one is counting) for one in domain.policies)
 
+    async def rest(self) -> None:
+        """Wait until no policy is changing a domain: nobody's command is to fail because one is.
+
+        Such a change takes a second or so, and comes by itself; whoever types a command cannot know of it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                await self._at_rest.wait()
+
     # The loop
 
     def start(self) -> None:
@@ -148,7 +163,11 @@ class PolicyVerbs:
         known = replace(known, utilisation=utilisation, samples=known.samples + 1, note="")
         wanted = decide(policy, have, utilisation)
         wanted = min(wanted, have + len(self._host.partition().free_strands))
-        if wanted != have:
+        running = self._host.guests.get(domain.uuid)
+        if wanted < have and running is not None and not await running.guest.has_agent():
+            known = replace(known, note=NO_AGENT)
+        elif wanted != have:
+            self._at_rest.clear()
             try:
                 await self._vcpus.set(domain.name, wanted)
             except Busy:
@@ -156,6 +175,8 @@ class PolicyVerbs:
             except LdomsError as error:
                 known = replace(known, note=error.message)
                 _log.warning("policy-failed", domain=domain.name, policy=policy.name, reason=error.message)
+            finally:
+                self._at_rest.set()
             self._samples.pop(domain.uuid, None)
             known = self._note_change(domain, policy, known, have)
         self._statistics[domain.uuid, policy.name] = known

@@ -90,6 +90,42 @@ def test_a_policy_waits_while_others_work(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_nothing_is_asked_of_a_guest_without_an_agent(tmp_path: Path) -> None:
+    """It could not give back a virtual CPU: the domain is not held for a try, and the statistics say why."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await make_busy(host, manager, 1.0)
+        manager.policies.add("ldg1", "follow", {**EAGER, "vcpu-max": "2"})
+        await asyncio.sleep(8)
+        assert host.guest is not None
+        host.guest.load, host.guest.agent.is_there = 0.01, False
+        for _ in range(800):
+            await asyncio.sleep(0.01)
+            assert not manager.host.operations.held_by("ldg1")
+        assert vcpus(manager) == 2
+        assert status(manager).note == "the guest agent, which gives virtual CPUs back, does not run in the guest"
+
+    at_desk(tmp_path, work)
+
+
+def test_whoever_changes_something_waits_for_a_policy(tmp_path: Path) -> None:
+    """A change that a policy makes by itself makes no command fail: the command comes after it."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await make_busy(host, manager, 1.0)
+        manager.policies.add("ldg1", "follow", {**EAGER, "vcpu-max": "2"})
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            if manager.host.operations.held_by("ldg1"):
+                break
+        assert manager.host.operations.held_by("ldg1")
+        await manager.policies.rest()
+        assert vcpus(manager) == 2
+        manager.policies.remove("ldg1", ["follow"])
+
+    at_desk(tmp_path, work)
+
+
 def test_a_policy_that_does_not_count_does_nothing(tmp_path: Path) -> None:
     """Disabled, or of a domain that does not run."""
 
