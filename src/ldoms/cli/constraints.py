@@ -55,7 +55,7 @@ def _sections(view: DomainView, around: Surroundings, *, extended: bool) -> Iter
     if view.domain.is_control:
         yield from services_of.concentrators(around.services)
         yield from services_of.switches(around.services)
-        yield from services_of.disk_services(around.services)
+        yield from services_of.disk_services(around.services, around.domains)
     yield from of.network(asked, around)
     yield from of.disk(asked, around)
     if extended:

@@ -20,6 +20,7 @@ from ldoms.cli.report import migration_lines, migration_records, report_lines
 from ldoms.cli.text import PARSE_VERSION, Section, columns, record, show
 from ldoms.model.codec import from_wire
 from ldoms.model.domain import DomainView
+from ldoms.model.errors import NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.host import HostView
 from ldoms.model.migration import MigrationReport
@@ -35,7 +36,7 @@ def _services(view: DomainView, around: Surroundings, *, clients: bool) -> Itera
         users = around.domains if clients else ()
         yield from services_of.concentrators(around.services, users)
         yield from services_of.switches(around.services, users)
-        yield from services_of.disk_services(around.services, users)
+        yield from services_of.disk_services(around.services, around.domains, clients=clients)
 
 
 FORMATS: dict[str, Sections] = {
@@ -48,7 +49,7 @@ FORMATS: dict[str, Sections] = {
     "crypto": lambda view, around: of.crypto(view),
     "disk": lambda view, around: [
         *of.disk(view, around),
-        *(services_of.disk_services(around.services) if view.domain.is_control else ()),
+        *(services_of.disk_services(around.services, around.domains) if view.domain.is_control else ()),
     ],
     "domain": lambda view, around: [
         *of.softstate(view),
@@ -187,11 +188,18 @@ def _list_services(client: Client, words: Words) -> int:
     if words.has("--json"):
         say_json(client.get("/services"))
         return 0
-    sections = [
-        *services_of.concentrators(services, owner=True),
-        *services_of.switches(services, owner=True),
-        *services_of.disk_services(services, owner=True),
-    ]
+    everybody = [view.domain for view in domains(client)]
+    known = {domain.name: domain for domain in everybody}
+    for name in words.operands:
+        if name not in known:
+            raise NotFound(f"LDom {name} was not found")
+    sections: list[Section] = []
+    if not words.operands or any(known[name].is_control for name in words.operands):
+        sections = [
+            *services_of.concentrators(services, owner=True),
+            *services_of.switches(services, owner=True),
+            *services_of.disk_services(services, everybody, owner=True),
+        ]
     if words.has("-p"):
         say_lines([PARSE_VERSION, *(line for section in sections for line in section.records)])
     else:
@@ -332,7 +340,7 @@ COMMANDS = (
         details="It is list-domain -l with the other end of each connection: whose disk is on a volume, which"
         " domains are on a switch.",
     ),
-    Command("list-services", "services", "", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)),
+    Command("list-services", "services", "[DOM...]", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)),
     Command(
         "list-devices",
         "devices",

@@ -90,14 +90,16 @@ def switches(services: Services, domains: Sequence[Domain] = (), *, owner: bool 
     yield Section("VSW", lines, records)
 
 
-def disk_services(services: Services, domains: Sequence[Domain] = (), *, owner: bool = False) -> Iterable[Section]:
-    """Virtual disk servers and their volumes."""
+def disk_services(
+    services: Services, domains: Sequence[Domain], *, clients: bool = False, owner: bool = False
+) -> Iterable[Section]:
+    """Virtual disk servers and their volumes; `domains` count as their clients, and are listed with `clients`."""
     if not services.disk_services:
         return
     lines = [_row(VDS_WIDTHS, ["NAME", "VOLUME", "OPTIONS", "MPGROUP", "DEVICE"], "LDOM", owner)]
     records = []
     for service in services.disk_services:
-        clients = [
+        users = [
             (f"{disk.name}@{domain.name}", disk.volume)
             for domain in domains
             if domain.is_bound
@@ -106,16 +108,18 @@ def disk_services(services: Services, domains: Sequence[Domain] = (), *, owner: 
         ]
         if not service.volumes:
             lines.append(_row(VDS_WIDTHS, [service.name], service.domain, owner))
-        records.append(record("VDS", name=service.name, nclients=len(clients)))
+        records.append(record("VDS", name=service.name, nclients=len(users)))
         for number, volume in enumerate(service.volumes):
             options = ",".join(volume.options)
             values = [volume.name, options, volume.mpgroup, volume.backend]
             name, domain_name = (service.name, service.domain) if number == 0 else ("", "")
             lines.append(_row(VDS_WIDTHS, [name, *values], domain_name, owner))
             records.append(record("", vol=volume.name, opts=options, dev=volume.backend, mpgroup=volume.mpgroup))
-        if clients:
+        if not clients:
+            continue
+        if users:
             lines.append(_INDENT + columns((27,), ["CLIENT", "VOLUME"]))
-        for client, volume_name in clients:
+        for client, volume_name in users:
             lines.append(_INDENT + columns((27,), [client, volume_name]))
             records.append(record("", client=client, vol=volume_name))
     yield Section("VDS", lines, records)

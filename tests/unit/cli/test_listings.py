@@ -276,6 +276,16 @@ def test_services_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[s
     assert vds.more[1] == {"vol": "data", "opts": "ro,slice", "dev": "/dev/sdb", "mpgroup": "group1"}
     assert records[0].values["port-range"] == "5000-5100"
     assert records[1].values["mac-addr"] == "00:14:4f:fa:46:6a"
+    assert [vds.values["nclients"] for vds in records[3:]] == ["2", "0"], "as list-bindings counts them"
+
+
+def test_services_of_some_domains(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the control domain; no other has any here."""
+    assert printed(capsys, "list-services", "-p", "ldg1", "primary") == printed(capsys, "list-services", "-p")
+    assert run(["list-services", "ldg1"]) == 0
+    assert capsys.readouterr().out == ""
+    assert run(["list-services", "nobody"]) == 1
+    assert capsys.readouterr().err == "LDom nobody was not found\n"
 
 
 def test_devices_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
