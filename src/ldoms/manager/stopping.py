@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
@@ -22,6 +23,8 @@ QUICK_S = 15.0
 TICK_S = 1.0
 PRESSES = 10
 """The power button is pressed so often, every second, after a guest was seen to come up: its button works later."""
+YOUNG_S = 120.0
+"""A guest that was started so lately may have its drivers, and nothing yet that heeds its button."""
 
 _log = structlog.get_logger(__name__)
 
@@ -88,9 +91,9 @@ class Stopping:
             if options.mode is StopMode.FORCE or running.is_dead:
                 await running.guest.quit()
             elif options.mode is StopMode.QUICK:
-                await self._quickly(domain.name, running, follower, options.limit_s or QUICK_S)
+                await self._quickly(domain, running, follower, options.limit_s or QUICK_S)
             else:
-                await self._in_good_order(domain.name, running, options, follower)
+                await self._in_good_order(domain, running, options, follower)
         finally:
             running.ending = running.guest.is_gone
         await running.ended.wait()
@@ -98,10 +101,12 @@ class Stopping:
 
     # Inside
 
-    async def _in_good_order(self, name: str, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
-        guest = running.guest
+    async def _in_good_order(
+        self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower
+    ) -> None:
+        name, guest = domain.name, running.guest
         limit_s = STOP_S if options.limit_s is None else options.limit_s
-        again = await _ask(running)
+        again = await _ask(running, domain.started_at)
         if await _wait(guest.wait_gone(), limit_s, name, "shutting down", follower, again):
             return
         # As LDoms does when it was given a time: what did not end in it is switched off.
@@ -109,10 +114,10 @@ class Stopping:
         if not quick:
             raise _late(name, limit_s)
         _log.info("stop-quickly", domain=name, after_s=limit_s)
-        await self._quickly(name, running, follower, QUICK_S)
+        await self._quickly(domain, running, follower, QUICK_S)
 
-    async def _quickly(self, name: str, running: RunningGuest, follower: Follower, limit_s: float) -> None:
-        guest, again = running.guest, None
+    async def _quickly(self, domain: Domain, running: RunningGuest, follower: Follower, limit_s: float) -> None:
+        name, guest, again = domain.name, running.guest, None
         try:
             if not await guest.has_agent():
                 raise HostError(f"LDom {name} has no guest agent", code="no-agent")
@@ -120,7 +125,7 @@ class Stopping:
         except HostError:
             # Without an agent that may run programs, asking in good order is all there is.
             limit_s = max(limit_s, STOP_S)
-            again = await _ask(running)
+            again = await _ask(running, domain.started_at)
         if not await _wait(guest.wait_gone(), limit_s, name, "switching off", follower, again):
             raise _late(name, limit_s)
 
@@ -139,7 +144,7 @@ class Stopping:
             # There is no button for a restart: it is switched off in good order, and on again.
             running.ending = True
             try:
-                again = await _ask(running)
+                again = await _ask(running, domain.started_at)
                 if not await _wait(guest.wait_gone(), limit_s, name, "restarting", follower, again):
                     raise _late(name, limit_s, "restart")
             finally:
@@ -161,7 +166,7 @@ class Stopping:
         return (f"the message was not shown to the users of LDom {name}: {reason}",)
 
 
-async def _ask(running: RunningGuest) -> Callable[[], Awaitable[None]] | None:
+async def _ask(running: RunningGuest, started_at: float) -> Callable[[], Awaitable[None]] | None:
     """Ask a guest to shut down: through its agent if there is one, else by the power button.
 
     Returns:
@@ -172,7 +177,8 @@ async def _ask(running: RunningGuest) -> Callable[[], Awaitable[None]] | None:
         with suppress(HostError):
             await guest.agent.shut_down(PowerWish.OFF)
         return None
-    was_booting, left = running.booting, PRESSES
+    may_miss_it = running.booting or time.time() - started_at < YOUNG_S
+    left = PRESSES
     await guest.press_power_button()
 
     async def again() -> None:
@@ -182,7 +188,7 @@ async def _ask(running: RunningGuest) -> Callable[[], Awaitable[None]] | None:
             with suppress(HostError):  # it may have ended meanwhile
                 await guest.press_power_button()
 
-    return again if was_booting else None
+    return again if may_miss_it else None
 
 
 async def _wait(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_who_waits_no_more_leaves_a_domain_that_may_be_used(tmp_path: Path) -> N
 
 
 def test_the_power_button_is_pressed_until_a_booting_guest_sees_it(tmp_path: Path) -> None:
-    """Its firmware does not, and its kernel only when its drivers are there; one that is up is asked once."""
+    """Its firmware does not, and its kernel only when its drivers are there; one that is up for long is asked once."""
 
     async def work(host: FakeHost, manager: Manager) -> None:
         guest = await active(host, manager)
@@ -192,6 +193,12 @@ def test_the_power_button_is_pressed_until_a_booting_guest_sees_it(tmp_path: Pat
         guest.agent.is_there = False
         await asyncio.sleep(5)
         presses.clear()
+        guest.has_booted = False
+        guest.press_power_button = press  # type: ignore[method-assign]
+        over, _ = await stop(manager, StopMode.HALT, 30.0)
+        assert (over.error["code"], len(presses)) == ("stop-timeout", 10)  # what heeds the button comes after drivers
+        presses.clear()
+        manager.host.save(replace(manager.host.store.domain("ldg1"), started_at=1.0))
         guest.has_booted = False  # as it is for the press of a guest that does not care
         guest.press_power_button = press  # type: ignore[method-assign]
         over, _ = await stop(manager, StopMode.HALT, 30.0)
