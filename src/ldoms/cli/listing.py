@@ -340,7 +340,14 @@ COMMANDS = (
         details="It is list-domain -l with the other end of each connection: whose disk is on a volume, which"
         " domains are on a switch.",
     ),
-    Command("list-services", "services", "[DOM...]", "list virtual services", _list_services, options=(EXTENDED, PARSE, JSON)),
+    Command(
+        "list-services",
+        "services",
+        "[DOM...]",
+        "list virtual services",
+        _list_services,
+        options=(EXTENDED, PARSE, JSON),
+    ),
     Command(
         "list-devices",
         "devices",

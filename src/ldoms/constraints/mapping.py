@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.domain import ConsoleConstraint, Constraints, Domain, VirtualDisk, VirtualNetwork
+from ldoms.model.policy import Policy
 from ldoms.model.services import ConsoleConcentrator, VirtualDiskService, VirtualSwitch, Volume
 
 OVF = "./schemas/envelope"
@@ -84,7 +85,7 @@ MORE = Resource(
     "ldom_info",
     Domain,
     elsewhere=NOT_DESCRIBED
-    | {"name", "uuid", "mac", "hostid", "constraints", "variables", "disks", "networks", "console"},
+    | {"name", "uuid", "mac", "hostid", "constraints", "variables", "disks", "networks", "console", "policies"},
 )
 """Fields that a domain may get some day beside those that have a place of their own."""
 NETWORK = Resource(
@@ -98,6 +99,25 @@ DISK = Resource(
     VirtualDisk,
     {"name": "vdisk_name", "service": "service_name", "volume": "vol_name", "timeout_s": "timeout"},
 )
+POLICY = Resource(
+    "policy",
+    Policy,
+    {
+        "name": "policy_name",
+        "enabled": "policy_enable",
+        "priority": "policy_priority",
+        "vcpu_min": "policy_vcpu_min",
+        "vcpu_max": "policy_vcpu_max",
+        "util_lower": "policy_util_lower",
+        "util_upper": "policy_util_upper",
+        "begin": "policy_tod_begin",
+        "end": "policy_tod_end",
+        "sample_rate_s": "policy_sample_rate",
+        "attack": "policy_attack",
+        "decay": "policy_decay",
+        "elastic_margin": "policy_elastic_margin",
+    },
+)
 CONSOLE = Resource("console", ConsoleConstraint, {"service": "service_name", "log": "enable-log"})
 DISK_SERVICE = Resource("vds", VirtualDiskService, {"name": "service_name"}, elsewhere=frozenset({"volumes"}))
 VOLUME = Resource("vds_volume", Volume, {"name": "vol_name", "backend": "block_dev", "options": "vol_opts"})
@@ -110,7 +130,7 @@ SWITCH = Resource(
 CONCENTRATOR = Resource(
     "vcc", ConsoleConcentrator, {"name": "service_name", "port_min": "min_port", "port_max": "max_port"}
 )
-RESOURCES = (INFO, MORE, NETWORK, DISK, CONSOLE, DISK_SERVICE, VOLUME, SWITCH, CONCENTRATOR)
+RESOURCES = (INFO, MORE, NETWORK, DISK, POLICY, CONSOLE, DISK_SERVICE, VOLUME, SWITCH, CONCENTRATOR)
 
 SPARC_ONLY = frozenset(
     {"cmi", "crypto", "cwq", "hvdump", "ndpsldcc", "ndpsldcs", "physio_device", "physio_minor", "rsrc_group"}

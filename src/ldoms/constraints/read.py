@@ -26,6 +26,7 @@ from ldoms.constraints.mapping import (
     NETWORK,
     OVF,
     PLATFORM,
+    POLICY,
     PROPERTIES,
     RASD,
     SPARC_ONLY,
@@ -40,6 +41,7 @@ from ldoms.constraints.write import ENCODING
 from ldoms.model.domain import ConsoleConstraint, Constraints, Domain
 from ldoms.model.errors import RequestError
 from ldoms.model.identity import CONTROL_DOMAIN
+from ldoms.model.policy import Policy
 from ldoms.model.services import Services, VirtualDiskService
 from ldoms.model.sizes import MAX_DESCRIPTION_BYTES, parse_size_mib
 
@@ -232,7 +234,7 @@ def _domain(name: str, items: Sequence[_Item], warnings: list[str]) -> Described
     properties: dict[str, str] = {}
     constraints: dict[str, Any] = {}
     variables: dict[str, str] = {}
-    disks, networks, console = [], [], ConsoleConstraint()
+    disks, networks, policies, console = [], [], [], ConsoleConstraint()
     for item in items:
         match item.type:
             case INFO.name:
@@ -243,6 +245,8 @@ def _domain(name: str, items: Sequence[_Item], warnings: list[str]) -> Described
                 networks.append(_values(NETWORK, item, warnings, {"id": -1}))
             case DISK.name:
                 disks.append(_values(DISK, item, warnings, {"id": -1}))
+            case POLICY.name:
+                policies.append(Policy(**_values(POLICY, item, warnings)))
             case CONSOLE.name:
                 console = ConsoleConstraint(**_values(CONSOLE, item, warnings))
             case "var":
@@ -264,6 +268,7 @@ def _domain(name: str, items: Sequence[_Item], warnings: list[str]) -> Described
             disks=tuple(DISK.kind(**values) for values in _numbered(disks)),
             networks=tuple(NETWORK.kind(**values) for values in _numbered(networks)),
             console=console,
+            policies=tuple(policies),
         ),
         properties,
     )

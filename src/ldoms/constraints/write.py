@@ -21,6 +21,7 @@ from ldoms.constraints.mapping import (
     NETWORK,
     OVF,
     PLATFORM,
+    POLICY,
     RASD,
     SWITCH,
     UNITS,
@@ -78,6 +79,8 @@ def _write_domain(content: etree._Element, domain: Domain) -> None:
         _write(content, DISK, disk)
     for name, value in domain.variables:
         _properties(_item(content, "var"), {"name": name, "value": value})
+    for policy in domain.policies:
+        _write(content, POLICY, policy)
     if domain.console != ConsoleConstraint():
         _write(content, CONSOLE, domain.console)
 

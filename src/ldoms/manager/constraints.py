@@ -22,6 +22,7 @@ from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.memory import MemoryVerbs
 from ldoms.manager.network_properties import changed_network, network_properties, switch_properties
+from ldoms.manager.policies import check_policy
 from ldoms.manager.properties import MAX_DEVICES
 from ldoms.manager.switches import SwitchVerbs
 from ldoms.manager.vcpus import VcpuVerbs
@@ -233,6 +234,10 @@ class ConstraintVerbs:
         """What the commands that would have made it look at."""
         check_name(wanted.name, "domain")
         services = self._host.store.services()
+        for policy in wanted.policies:
+            check_policy(policy)
+            if [known.name for known in wanted.policies].count(policy.name) > 1:
+                raise AlreadyExists(f"policy {policy.name} is given twice in LDom {wanted.name}")
         for kind, devices in (("disk", wanted.disks), ("virtual network", wanted.networks)):
             names, numbers = [device.name for device in devices], [device.id for device in devices]
             for name in names:

@@ -221,12 +221,27 @@ def _with_properties(policy: Policy, properties: Mapping[str, str]) -> Policy:
         policy = replace(policy, begin=_time_of_day("tod-begin", given.pop("tod-begin") or DAY_BEGIN.isoformat()))
     if "tod-end" in given:
         policy = replace(policy, end=_time_of_day("tod-end", given.pop("tod-end") or DAY_END.isoformat()))
-    for name, (field, low, high) in _NUMBERS.items():
+    for name, (field, _, high) in _NUMBERS.items():
         if name in given:
             text = given.pop(name)
-            value: Any = _number(name, text, low, high) if text else getattr(default, field)
+            value: Any = _number(name, text, high) if text else getattr(default, field)
             policy = replace(policy, **{field: value})
     refuse_unknown(given)
+    check_policy(policy)
+    return policy
+
+
+def check_policy(policy: Policy) -> None:
+    """Make sure that a policy makes sense, whoever has written it.
+
+    Raises:
+        RequestError: it does not.
+    """
+    check_name(policy.name, "policy")
+    for name, (field, low, high) in _NUMBERS.items():
+        _check_number(name, getattr(policy, field), low, high)
+    for name, text in (("tod-begin", policy.begin), ("tod-end", policy.end)):
+        _time_of_day(name, text)
     if policy.util_lower >= policy.util_upper:
         raise RequestError(
             f"util-lower={policy.util_lower} must be less than util-upper={policy.util_upper}", code="bad-property"
@@ -235,7 +250,6 @@ def _with_properties(policy: Policy, properties: Mapping[str, str]) -> Policy:
         raise RequestError(
             f"vcpu-min={policy.vcpu_min} must not be more than vcpu-max={policy.vcpu_max}", code="bad-property"
         )
-    return policy
 
 
 # Property: the field of a policy, and what it may be; a highest value of 0 means that it may be unlimited.
@@ -252,14 +266,17 @@ _NUMBERS = {
 }
 
 
-def _number(name: str, text: str, low: int, high: int) -> int | None:
-    if not high and text == "unlimited":
-        return None
-    number = int_property(name, text)
-    if number < low or (high and number > high):
+def _number(name: str, text: str, high: int) -> int | None:
+    return None if not high and text == "unlimited" else int_property(name, text)
+
+
+def _check_number(name: str, number: int | None, low: int, high: int) -> None:
+    if number is None and not high:
+        return
+    if number is None or number < low or (high and number > high):
         limit = f"from {low} to {high}" if high else f"at least {low}, or unlimited"
-        raise RequestError(f"{name}={text} is out of range: it is {limit}", code="bad-property")
-    return number
+        given = "unlimited" if number is None else number
+        raise RequestError(f"{name}={given} is out of range: it is {limit}", code="bad-property")
 
 
 def _time_of_day(name: str, text: str) -> str:

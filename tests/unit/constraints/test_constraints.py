@@ -134,7 +134,7 @@ def test_what_is_written_is_read_back(guests: list[Domain], control: Domain, ser
 
 def test_every_field_has_its_place() -> None:
     """Of a domain, all but what belongs to this host and this moment; two fields never share a key."""
-    written = {"name", "uuid", "mac", "hostid", "constraints", "variables", "disks", "networks", "console"}
+    written = {"name", "uuid", "mac", "hostid", "constraints", "variables", "disks", "networks", "console", "policies"}
     more = {known.name for known in MORE.fields().values()}
     assert {known.name for known in dataclasses.fields(Domain)} == written | more | NOT_DESCRIBED
     for resource in RESOURCES:

@@ -12,6 +12,7 @@ from ldoms.constraints import write_description
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import Constraints, Domain, DomainState, VirtualDisk, VirtualNetwork
 from ldoms.model.errors import AlreadyExists, LdomsError, NotFound, RequestError
+from ldoms.model.policy import Policy
 from ldoms.model.services import Services, VirtualSwitch
 from unit.clock import run
 from unit.manager.desk import at_desk, fake_host, furnish
@@ -40,8 +41,12 @@ def test_a_description_makes_the_same_domain_again(tmp_path: Path) -> None:
             {"pvid": "10", "vid": "20,30", "maxbw": "1.5G", "allowed-ips": "192.0.2.7", "protection": "ip-nospoof"}
             | {"pvlan": "100,isolated", "alt-mac-addrs": "00:14:4f:fc:00:05", "cos": "3"},
         )
+        manager.policies.add(
+            "ldg1", "day", {"enable": "yes", "tod-begin": "08:00", "vcpu-max": "3", "decay": "unlimited"}
+        )
         await manager.life.bind("ldg1")
         text = manager.constraints.describe(["ldg1"])
+        assert '<gprop:GenericProperty key="policy_tod_begin">08:00:00</gprop:GenericProperty>' in text
         await manager.life.unbind("ldg1")
         before = host.store.domain("ldg1")
         manager.domains.remove("ldg1")
@@ -92,6 +97,31 @@ def test_a_whole_host_is_made_of_its_description(tmp_path: Path) -> None:
         await host.stop()
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("policies", "message"),
+    [
+        ((Policy("day", begin="noon"),), "tod-begin=noon is no time of day"),
+        ((Policy("day", priority=0),), "priority=0 is out of range: it is from 1 to 9999"),
+        ((Policy("day", util_lower=99, util_upper=1),), "util-lower=99 must be less than util-upper=1"),
+        ((Policy("a day"),), "'a day' cannot name a policy"),
+        ((Policy("day"), Policy("day")), "policy day is given twice in LDom ldg1"),
+    ],
+)
+def test_policies_of_a_description_are_those_of_add_policy(
+    policies: tuple[Policy, ...], message: str, tmp_path: Path
+) -> None:
+    """What makes no sense is refused: it would end the loop that carries policies out."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        text = changed(host.store.domain("ldg1"), policies=policies)
+        manager.domains.remove("ldg1")
+        with pytest.raises(LdomsError, match=message):
+            await manager.constraints.add(text)
+        assert host.domain_names == []
+
+    at_desk(tmp_path, work)
 
 
 def test_a_host_that_cannot_be_made_stays_as_it_was(tmp_path: Path) -> None:
