@@ -6,7 +6,7 @@ import os
 import sys
 
 from ldoms.api.client import Client, part
-from ldoms.cli.command import Command, Option, Words
+from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.options import UNUSED
 
 
@@ -27,6 +27,8 @@ def _remove_vcc(client: Client, words: Words) -> int:
 
 
 def _set_console(client: Client, words: Words) -> int:
+    if not words.properties:
+        raise UsageError("set-vcons: give at least one property")
     client.put(f"/domains/{part(words.operands[0])}/console", {"properties": dict(words.properties)})
     return 0
 

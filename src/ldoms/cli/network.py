@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldoms.api.client import Client, part
-from ldoms.cli.command import Command, Option, Words
+from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.options import UNUSED
 
 SWITCH_PROPERTIES = (
@@ -25,6 +25,8 @@ def _add_vsw(client: Client, words: Words) -> int:
 
 
 def _set_vsw(client: Client, words: Words) -> int:
+    if not words.properties:
+        raise UsageError("set-vsw: give at least one property")
     body = {"properties": dict(words.properties), "quick": words.has("-q")}
     client.patch(f"/switches/{part(words.operands[0])}", body)
     return 0
@@ -43,6 +45,8 @@ def _add_vnet(client: Client, words: Words) -> int:
 
 
 def _set_vnet(client: Client, words: Words) -> int:
+    if not words.properties:
+        raise UsageError("set-vnet: give at least one property")
     name, domain = words.operands
     body = {"properties": dict(words.properties)}
     client.patch(f"/domains/{part(domain)}/networks/{part(name)}", body)
