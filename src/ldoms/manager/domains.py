@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid as uuids
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ class DomainVerbs:
                 self._host.store.delete_domain(domain.uuid)
                 self._host.store.forget_ownership(domain.uuid)
                 self._host.events.publish(EventKind.DOMAIN_REMOVED, name)
+            shutil.rmtree(self._host.places.domain(domain.uuid), ignore_errors=True)  # what QEMU has said
 
     # Variables
 

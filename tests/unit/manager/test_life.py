@@ -58,7 +58,11 @@ def test_a_domain_goes_through_its_states_and_back(tmp_path: Path) -> None:
         assert (host.guest, host.network.taps) == (None, {})
         await manager.life.unbind("ldg1")
         assert (state(manager), len(manager.host.partition().free_strands)) == (DomainState.INACTIVE, free)
+        directory = manager.host.places.domain(host.store.domain("ldg1").uuid)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "qemu.log").write_text("what QEMU has said")
         manager.domains.remove("ldg1")
+        assert not directory.exists()
         kinds = [event.kind for event in host.store.events() if event.domain == "ldg1"]
         assert kinds[-5:] == [
             EventKind.DOMAIN_BOUND,
