@@ -10,22 +10,16 @@ from typing import Protocol
 
 import pytest
 
-from ldoms.hypervisor.engine import (
+from ldoms.hypervisor.engine import Engine, Guest
+from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
+from ldoms.hypervisor.states import (
     ENDED,
     AddedMemory,
-    ControlPlacement,
-    DeviceSpec,
-    DiskSpec,
     DiskState,
-    Engine,
-    Guest,
     GuestEvent,
     GuestEventKind,
-    GuestSpec,
     MigrationEnd,
     MigrationStatus,
-    NetworkSpec,
-    Placement,
     RunState,
 )
 from ldoms.model.errors import HostError

@@ -26,19 +26,12 @@ from pyroute2 import netns
 from contracts import engine, neighbours, network, passwords, storage
 from ldoms.hypervisor.command_line import LOG_FILE, PID_FILE
 from ldoms.hypervisor.confinement import Confinement
-from ldoms.hypervisor.engine import (
-    DeviceSpec,
-    DiskSpec,
-    Guest,
-    GuestSpec,
-    MigrationEnd,
-    NetworkSpec,
-    Placement,
-    RunState,
-)
+from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.probe import Probe, probe
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu import QemuEngine
+from ldoms.hypervisor.specs import DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
+from ldoms.hypervisor.states import MigrationEnd, RunState
 from ldoms.lab import images
 from ldoms.lab.spaces import Space, make_space
 from ldoms.migration.copying import make_run, stop_copy

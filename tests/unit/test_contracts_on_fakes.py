@@ -12,8 +12,8 @@ import pytest
 
 from contracts import engine, neighbours, network, passwords, storage
 from ldoms.auth.fake import FakePasswords
-from ldoms.hypervisor.engine import DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.hypervisor.fake import FakeEngine, FakeGuest, FakeWorld
+from ldoms.hypervisor.specs import DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.services import VirtualSwitch
 from ldoms.net.fake import FakeNeighbours, FakeNetwork

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ldoms.hypervisor.engine import GuestVcpu, PowerWish
+from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
 
 ANSWER_S = 3.0

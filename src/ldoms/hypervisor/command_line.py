@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec
+from ldoms.hypervisor.specs import DiskSpec, GuestSpec, NetworkSpec
 
 FIRST_PORT_SLOT = 4
 PORTS = 160

@@ -20,8 +20,9 @@ from ldoms.hypervisor.command_line import (
     node_name,
     nothing,
 )
-from ldoms.hypervisor.engine import DeviceSpec, DiskSpec, DiskState
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
+from ldoms.hypervisor.specs import DeviceSpec, DiskSpec
+from ldoms.hypervisor.states import DiskState
 from ldoms.model.errors import HostError
 
 _DEVICE = re.compile(r"^(disk|network)(\d+)-device$")

@@ -1,6 +1,7 @@
 """What the rest of ldoms asks of a hypervisor: start guests, follow them, and move their memory.
 
 `QemuEngine` does it with QEMU, `FakeEngine` in memory; ``tests/contracts/engine.py`` holds both to the same promises.
+What is handed over is in `specs.py`, what comes back in `states.py`.
 """
 
 from __future__ import annotations
@@ -8,237 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-from ldoms.model.domain import Machine
+from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, Placement
+from ldoms.hypervisor.states import (
+    AddedMemory,
+    DiskState,
+    GuestEvent,
+    GuestVcpu,
+    MigrationEnd,
+    PowerWish,
+    RunState,
+)
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
-from ldoms.model.sizes import ACTIVE_ALIGNMENT_MIB
-
-
-@dataclass(frozen=True, slots=True)
-class DiskSpec:
-    """A disk of a guest.
-
-    Attributes:
-        device: ``disk@ID``.
-        path: image file or block device; None = nothing is behind it, and every request fails.
-        is_device: it is a block device.
-        direct: the file system can do without the host's page cache, as shared storage needs it.
-        port: number of the root port it sits behind.
-        boot_index: the firmware tries the lowest first.
-        queues: for requests; 0 = as many as QEMU was started with virtual CPUs.
-    """
-
-    device: str
-    path: Path | None
-    is_device: bool
-    format: str
-    read_only: bool
-    direct: bool
-    port: int
-    boot_index: int
-    queues: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """A network interface of a guest; `tap` exists already."""
-
-    device: str
-    tap: str
-    mac: str
-    mtu: int
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskState:
-    """How a disk of a guest does.
-
-    Attributes:
-        path: what is behind it; None = it was cut.
-        has_failed: a request has failed since the guest was last resumed.
-        is_direct: it is opened without the host's page cache.
-    """
-
-    path: Path | None
-    has_failed: bool
-    is_direct: bool = False
-
-
-DeviceSpec: TypeAlias = DiskSpec | NetworkSpec
-"""What can be given to a guest that runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where the threads of a guest run.
-
-    Attributes:
-        vcpus: for each virtual CPU of the machine, the host CPUs that it may run on.
-        vcpu_quota: of CPU time that all virtual CPUs together get, in CPUs; None = no limit.
-    """
-
-    vcpus: tuple[frozenset[int], ...]
-    vcpu_quota: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPlacement:
-    """Where everything of QEMU that is not a virtual CPU runs: the CPUs of the control domain."""
-
-    cpus: frozenset[int]
-    quota: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSpec:
-    """A guest to start: the machine in full, so that two hosts make the same one of it.
-
-    Attributes:
-        directory: for its sockets and logs, private to it; made if missing.
-        kernel, initrd, boot_args: for a direct kernel boot; without a kernel the firmware boots from the disks.
-        memory_mib: that it is started with.
-        added_memory_mib: that it has been given beyond that, on the host that it comes from.
-        hostid: the serial number that the machine shows to its guest; empty = none.
-        incoming: wait for another host's memory instead of starting afresh.
-    """
-
-    uuid: str
-    name: str
-    directory: Path
-    machine: Machine
-    vcpus: int
-    memory_mib: int
-    placement: Placement
-    disks: tuple[DiskSpec, ...] = ()
-    networks: tuple[NetworkSpec, ...] = ()
-    kernel: Path | None = None
-    initrd: Path | None = None
-    boot_args: str = ""
-    hostid: str = ""
-    incoming: bool = False
-    added_memory_mib: int = 0
-
-    @property
-    def memory_room_mib(self) -> int:
-        """How much memory can be added while it runs: what its machine leaves room for, in whole steps."""
-        room = self.machine.memory_max_mib - self.memory_mib
-        return max(0, room // ACTIVE_ALIGNMENT_MIB * ACTIVE_ALIGNMENT_MIB)
-
-
-@dataclass(frozen=True, slots=True)
-class AddedMemory:
-    """What a guest has beyond the memory that it was started with.
-
-    Attributes:
-        address_mib: where the guest sees the first of it.
-        size_mib: that the guest has taken, rounded up.
-        requested_mib: that it is asked to have; it takes or gives back until it has it, also when it restarts.
-        maximum_mib: that it can be asked to have.
-    """
-
-    address_mib: int
-    size_mib: int
-    requested_mib: int
-    maximum_mib: int
-
-
-class RunState(StrEnum):
-    """What a guest does, as far as a manager needs to tell the difference."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    """Stopped, may be resumed."""
-    INCOMING = "incoming"
-    """Waits for, or receives, another host's memory."""
-    SENT = "sent"
-    """Stopped because its memory has gone to another host."""
-    SHUT_DOWN = "shut-down"
-    CRASHED = "crashed"
-    STALLED = "stalled"
-    """Stopped because a disk does not work; the requests that failed are tried again when it is resumed."""
-
-
-class GuestEventKind(StrEnum):
-    """What a guest, or its QEMU, reports by itself."""
-
-    STOPPED = "stopped"
-    RESUMED = "resumed"
-    RESET = "reset"
-    SHUT_DOWN = "shut-down"
-    PANICKED = "panicked"
-    MIGRATION = "migration"
-    """The state of a migration changed; data: ``status``."""
-    MIGRATION_PASS = "migration-pass"  # noqa: S105
-    """A new pass over memory began; data: ``pass``."""
-    DISK_FAILED = "disk-failed"
-    """A disk does not work, and the guest is stopped for it; data: ``reason``."""
-    DEVICE_GONE = "device-gone"
-    """The guest has let a device go, and its back end is closed; data: ``device``."""
-    GONE = "gone"
-    """The process has ended; always the last one."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestEvent:
-    """Something that a guest reported.
-
-    Attributes:
-        at: seconds since 1970, by the clock of this host, taken where it happened.
-    """
-
-    kind: GuestEventKind
-    at: float
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-class MigrationStatus(StrEnum):
-    """QEMU's words for the state of a migration that a manager acts on; any other means: still under way."""
-
-    NONE = "none"
-    SETUP = "setup"
-    ACTIVE = "active"
-    PRE_SWITCHOVER = "pre-switchover"
-    DEVICE = "device"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDED = frozenset({MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED})
-
-
-class MigrationEnd(StrEnum):
-    """Which end of a migration a guest is."""
-
-    SEND = "send"
-    RECEIVE = "receive"
-
-
-class PowerWish(StrEnum):
-    """What a guest can be asked to do; the words are those of the guest agent."""
-
-    OFF = "powerdown"
-    RESTART = "reboot"
-
-
-@dataclass(frozen=True, slots=True)
-class GuestVcpu:
-    """A virtual CPU as the system in the guest sees it.
-
-    Attributes:
-        vid: the guest's own number. It is ours, too, as long as the CPUs of a machine have no gaps.
-        fixed: the guest cannot do without it.
-    """
-
-    vid: int
-    online: bool
-    fixed: bool = False
 
 
 class Agent(Protocol):

@@ -7,27 +7,19 @@ guests with the same UUID run at the same time, it is written down in `FakeWorld
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ldoms.hypervisor.engine import (
+from ldoms.hypervisor.fake_agent import FakeAddedMemory, FakeAgent
+from ldoms.hypervisor.fake_devices import FakeDevices
+from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement
+from ldoms.hypervisor.states import (
     AddedMemory,
-    ControlPlacement,
-    DeviceSpec,
-    DiskSpec,
-    DiskState,
-    GuestEvent,
     GuestEventKind,
-    GuestSpec,
-    GuestVcpu,
     MigrationEnd,
     MigrationStatus,
-    NetworkSpec,
-    Placement,
-    PowerWish,
     RunState,
 )
 from ldoms.model.errors import HostError
@@ -70,120 +62,7 @@ class FakeWorld:
         return [guest for guest in self.guests if guest.uuid == uuid and guest.run_state is RunState.RUNNING]
 
 
-class FakeAddedMemory:
-    """Memory beyond what a guest was started with.
-
-    Attributes:
-        size_mib: that the guest has taken.
-        requested_mib: that it is asked to have.
-        step_mib: that it takes or gives back each time that somebody looks; 0 = it does not obey.
-        least_mib: that it cannot give back.
-    """
-
-    def __init__(self, spec: GuestSpec) -> None:
-        self._spec = spec
-        self.size_mib = 0
-        self.requested_mib = spec.added_memory_mib
-        self.step_mib = 1 << 20
-        self.least_mib = 0
-
-    def look(self, *, runs: bool) -> AddedMemory | None:
-        """Go a step towards what was asked, if the guest runs."""
-        if not self._spec.memory_room_mib:
-            return None
-        if runs:
-            wanted = max(self.requested_mib, min(self.least_mib, self.size_mib))
-            self.size_mib += max(-self.step_mib, min(self.step_mib, wanted - self.size_mib))
-        return AddedMemory(4096, self.size_mib, self.requested_mib, self._spec.memory_room_mib)
-
-    def request(self, size_mib: int) -> None:
-        """Note the wish."""
-        if size_mib > self._spec.memory_room_mib:
-            raise HostError("qom-set: QEMU says: more than the maximum", code="qemu-refused")
-        self.requested_mib = size_mib
-
-
-class FakeAgent:
-    """A guest agent.
-
-    Attributes:
-        error_s: what the guest's clock is off.
-        is_there: it answers.
-        obeys: the guest does what it is asked to.
-        told: what its users have been told.
-        busy: virtual CPUs that cannot be taken offline now.
-    """
-
-    def __init__(self, guest: FakeGuest) -> None:
-        self.error_s = 0.0
-        self.is_there = True
-        self.obeys = False
-        self.told: list[str] = []
-        self.busy: set[int] = set()
-        self._guest = guest
-
-    async def clock(self) -> float:
-        """The host's time, and what the guest's is off."""
-        return time.time() + self.error_s
-
-    async def set_clock(self, at: float) -> None:
-        """Set the guest's clock."""
-        self.error_s = at - time.time()
-
-    async def vcpus(self) -> tuple[GuestVcpu, ...]:
-        """The virtual CPUs of the guest; the first one is fixed."""
-        self._check()
-        return tuple(
-            GuestVcpu(vid, online=vid not in self._guest.offline, fixed=vid == 0) for vid in range(self._guest.vcpus)
-        )
-
-    async def set_vcpus(self, vids: Sequence[int], *, online: bool) -> None:
-        """Bring virtual CPUs online or take them offline, up to the first one that cannot be."""
-        self._check()
-        for number, vid in enumerate(vids):
-            if not 0 <= vid < self._guest.vcpus or (not online and (vid == 0 or vid in self.busy)):
-                if number == 0:
-                    raise HostError(f"guest-set-vcpus: the guest agent says: CPU {vid}", code="agent-refused")
-                return
-            if online:
-                self._guest.offline.discard(vid)
-                self._guest.started.add(vid)
-            else:
-                self._guest.offline.add(vid)
-
-    async def ping(self) -> bool:
-        """Whether it answers."""
-        return self.is_there
-
-    async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
-        """Accept the wish; what comes of it is the guest's business: see `obeys`."""
-        self._check()
-        if self.obeys and wish is PowerWish.OFF:
-            await self._guest.press_power_button()
-        elif self.obeys:
-            await self._guest.reset()
-
-    async def switch_off(self) -> None:
-        """It obeys, also when it does not obey otherwise."""
-        self._check()
-        await self._guest.press_power_button()
-
-    async def tell(self, text: str) -> None:
-        """Keep it."""
-        self._check()
-        self.told.append(text)
-
-    async def system(self) -> str:
-        """A system."""
-        self._check()
-        return "Fake OS 1"
-
-    def _check(self) -> None:
-        if not self.is_there:
-            raise HostError("the guest agent does not answer", code="no-agent")
-
-
-class FakeGuest:
+class FakeGuest(FakeDevices):
     """A guest that is only an object. See `ldoms.hypervisor.engine.Guest`.
 
     Attributes:
@@ -195,8 +74,7 @@ class FakeGuest:
     """
 
     def __init__(self, spec: GuestSpec, world: FakeWorld) -> None:
-        self.uuid = spec.uuid
-        self.spec = spec
+        super().__init__(spec)
         self.console = spec.directory / "console.sock"
         self.agent = FakeAgent(self)
         self.vcpus = spec.vcpus
@@ -204,17 +82,14 @@ class FakeGuest:
         self.started = set(range(spec.vcpus))
         self.wakes_vcpus = False
         self.keeps_vcpus = False
-        self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
         self.status: str = MigrationStatus.NONE
         self.plan: MigrationPlan | None = None
         self.key = ""
         self.memory = 0
         self.added = FakeAddedMemory(spec)
-        self.hangs = False
         self.passes = 0
         self.announced = 0
         self.breaks = 0
-        self.links: dict[str, bool] = {}
         self.placement = spec.placement
         self.refuses_to_run = False
         self.interrupted = 0
@@ -222,41 +97,12 @@ class FakeGuest:
         self.has_booted = True
         self.load = 0.0
         """Of each virtual CPU, between 0 and 1."""
-        self.plugged: dict[str, DeviceSpec] = {disk.device: disk for disk in spec.disks}
-        self.plugged |= {network.device: network for network in spec.networks}
-        self.held: set[str] = set()
-        """Devices that it does not let go when it is asked to."""
-        self.broken: set[Path] = set()
-        """Back ends that cannot be opened."""
-        self.failed: set[Path | None] = set()
-        """Back ends whose requests fail."""
-        self._kept: dict[str, DiskSpec] = {}
-        self._is_dead = False
         self._world = world
-        self._gone = asyncio.Event()
-        self._queues: set[asyncio.Queue[GuestEvent]] = set()
         self._address: tuple[str, int] | None = None
         self._copy: asyncio.Task[None] | None = None
         self._receiver: FakeGuest | None = None
         self._switch = asyncio.Event()
         world.guests.append(self)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it has ended."""
-        return self._gone.is_set()
-
-    @contextmanager
-    def events(self) -> Iterator[asyncio.Queue[GuestEvent]]:
-        """Subscribe to what it reports from now on."""
-        queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
-        self._queues.add(queue)
-        if self.is_gone:
-            queue.put_nowait(GuestEvent(GuestEventKind.GONE, self._now()))
-        try:
-            yield queue
-        finally:
-            self._queues.discard(queue)
 
     async def state(self) -> RunState:
         """What it does."""
@@ -351,13 +197,6 @@ class FakeGuest:
         assert len(placement.vcpus) == self.vcpus, "every virtual CPU has a place"
         self.placement = placement
 
-    async def set_link(self, device: str, *, up: bool) -> None:
-        """Note it."""
-        await self._answer()
-        if not isinstance(self.plugged.get(device), NetworkSpec):
-            raise HostError(f"set_link on LDom {self.spec.name}: QEMU says: no {device}", code="qemu-refused")
-        self.links[device] = up
-
     def cpu_seconds(self) -> tuple[float, ...]:
         """As much as its `load` says, which is the same since the beginning of time."""
         return (self.load * asyncio.get_running_loop().time(),) * self.vcpus
@@ -403,99 +242,6 @@ class FakeGuest:
         await self._answer()
         return vid in self.started
 
-    # Devices
-
-    @property
-    def layout(self) -> tuple[int, frozenset[tuple[str, int]]]:
-        """What must be the same on both ends of a migration: root ports, and which device is behind which."""
-        ports = frozenset((device.device, device.port) for device in self.plugged.values())
-        return max(self.spec.machine.root_ports, *(port + 1 for _, port in ports), 0), ports
-
-    async def devices(self) -> frozenset[str]:
-        """Its disks and network interfaces."""
-        await self._answer()
-        return frozenset(self.plugged)
-
-    async def plug(self, device: DeviceSpec) -> None:
-        """Give it a device."""
-        await self._answer()
-        if device.device in self.plugged:
-            raise HostError(f"LDom {self.spec.name} has a device {device.device} already", code="device-taken")
-        root_ports, taken = self.layout
-        if not device.port < root_ports or device.port in {port for _, port in taken}:
-            raise HostError(f"device_add: QEMU says: no bus port{device.port} is free", code="qemu-refused")
-        if isinstance(device, DiskSpec) and device.path in self.broken:
-            raise HostError(f"blockdev-add: QEMU says: Could not open {device.path}", code="qemu-refused")
-        self.plugged[device.device] = device
-
-    async def unplug(self, device: str, limit_s: float) -> None:
-        """Take a device away, unless the guest holds it."""
-        await self._answer()
-        if device not in self.plugged:
-            raise HostError(f"device_del: QEMU says: Device {device} not found", code="qemu-refused")
-        if device in self.held or self.run_state is not RunState.RUNNING:
-            await asyncio.sleep(limit_s)
-            raise HostError(f"the guest of LDom {self.spec.name} has not let go of {device}", code="device-held")
-        self.let_go(device)
-        await asyncio.sleep(0)
-
-    async def disks(self) -> Mapping[str, DiskState]:
-        """How each of its disks does."""
-        await self._answer()
-        disks = [device for device in self.plugged.values() if isinstance(device, DiskSpec)]
-        return {
-            disk.device: DiskState(disk.path, disk.path in self.failed, disk.direct and disk.path is not None)
-            for disk in disks
-        }
-
-    async def cut_disk(self, device: str, *, close: bool = True) -> None:
-        """Nothing is behind it any more."""
-        await self._answer()
-        disk = self._disk(device)
-        if not close and disk.path is not None:
-            self._kept[device] = disk
-        if close:
-            self._kept.pop(device, None)
-        self.plugged[device] = replace(disk, path=None)
-
-    async def mend_disk(self, disk: DiskSpec) -> None:
-        """Something is behind it again."""
-        await self._answer()
-        missing = disk.path in self.broken or (disk.path is not None and disk.path.parts[:2] == ("/", "nowhere"))
-        if missing and disk.device not in self._kept:
-            raise HostError(f"blockdev-add: QEMU says: Could not open {disk.path}", code="qemu-refused")
-        self._disk(disk.device)
-        self.plugged[disk.device] = self._kept.pop(disk.device, disk)
-
-    def fail(self, path: Path) -> None:
-        """Have every request for what is at `path` fail; the guest does one at once."""
-        self.broken.add(path)
-        self.failed.add(path)
-        self._stall()
-
-    def recover(self, path: Path) -> None:
-        """What is at `path` works again."""
-        self.broken.discard(path)
-        self.failed.discard(path)
-
-    def _stall(self) -> None:
-        behind = {device.path for device in self.plugged.values() if isinstance(device, DiskSpec)}
-        if self.run_state is RunState.RUNNING and self.failed & behind:
-            self.run_state = RunState.STALLED
-            self._emit(GuestEventKind.DISK_FAILED, reason="Input/output error")
-            self._emit(GuestEventKind.STOPPED)
-
-    def _disk(self, device: str) -> DiskSpec:
-        disk = self.plugged[device]
-        assert isinstance(disk, DiskSpec)
-        return disk
-
-    def let_go(self, device: str) -> None:
-        """Let a device go, perhaps long after it was asked to."""
-        self.held.discard(device)
-        del self.plugged[device]
-        self._emit(GuestEventKind.DEVICE_GONE, device=device)
-
     async def added_memory(self) -> AddedMemory | None:
         """What it has beyond the memory that it was started with."""
         await self._answer()
@@ -505,25 +251,6 @@ class FakeGuest:
         """Note the wish."""
         await self._answer()
         self.added.request(size_mib)
-
-    def die(self, noticed_after_s: float = 0.0) -> None:
-        """End as a killed process does: it answers no more at once, and is known to be gone somewhat later."""
-        self.run_state = RunState.CRASHED
-        self._is_dead = True
-        if noticed_after_s:
-            asyncio.get_running_loop().call_later(noticed_after_s, self._be_gone)
-        else:
-            self._be_gone()
-
-    def _be_gone(self) -> None:
-        if self.is_gone:
-            return
-        self._gone.set()
-        if self._copy is not None:
-            self._copy.cancel()
-        if self._address is not None:
-            self._world.listeners.pop(self._address, None)
-        self._emit(GuestEventKind.GONE)
 
     # Migration
 
@@ -605,6 +332,12 @@ class FakeGuest:
 
     # Inside
 
+    def _cut(self) -> None:
+        if self._copy is not None:
+            self._copy.cancel()
+        if self._address is not None:
+            self._world.listeners.pop(self._address, None)
+
     async def _send_to(self, receiver: FakeGuest | None) -> None:
         if receiver is None or receiver.is_gone or receiver.plan is None or receiver.key != self.key:
             await self._end_copy(MigrationStatus.FAILED)
@@ -665,21 +398,6 @@ class FakeGuest:
     def _set_status(self, status: str) -> None:
         self.status = status
         self._emit(GuestEventKind.MIGRATION, status=str(status))
-
-    def _emit(self, kind: GuestEventKind, **data: object) -> None:
-        for queue in self._queues:
-            queue.put_nowait(GuestEvent(kind, self._now(), data))
-
-    async def _answer(self) -> None:
-        await asyncio.sleep(0)
-        if self._is_dead:
-            raise HostError(f"the connection to the QEMU of LDom {self.spec.name} was lost", code="qemu-gone")
-        if self.hangs:
-            await asyncio.sleep(5)
-            raise HostError(f"LDom {self.spec.name}: QEMU did not answer in time", code="qemu-silent")
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 class FakeEngine:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import structlog
 
-from ldoms.hypervisor.engine import DiskSpec, DiskState
+from ldoms.hypervisor.specs import DiskSpec
+from ldoms.hypervisor.states import DiskState
 from ldoms.manager.disk_paths import DiskPath, paths_of
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.host import Host

@@ -16,7 +16,7 @@ import asyncio
 
 import structlog
 
-from ldoms.hypervisor.engine import DiskState, RunState
+from ldoms.hypervisor.states import DiskState, RunState
 from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.background import Background
 from ldoms.manager.disk_paths import DiskPath

@@ -10,7 +10,8 @@ from typing import Any
 
 import structlog
 
-from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, RunState
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import GuestEvent, GuestEventKind, RunState
 from ldoms.manager.background import Background
 from ldoms.model.errors import HostError
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ldoms.hypervisor.engine import ControlPlacement, Engine, Placement
+from ldoms.hypervisor.engine import Engine
+from ldoms.hypervisor.specs import ControlPlacement, Placement
 from ldoms.manager.config import Config, Places
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from ldoms.hypervisor.engine import Guest, GuestSpec, NetworkSpec
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.specs import GuestSpec, NetworkSpec
 from ldoms.manager.back_ends import BackEnds, lost_disk
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.failure import FailurePolicies

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from ldoms.hypervisor.engine import RunState
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.background import Background
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 
-from ldoms.hypervisor.engine import RunState
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.back_ends import BackEnds
 from ldoms.manager.health import memory_health, online_cpus
 from ldoms.manager.host import Host

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import psutil
 
-from ldoms.hypervisor.engine import Guest, RunState
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_paths import DiskPath, twins_of

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldoms.hypervisor.engine import Guest, GuestEventKind, RunState
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import GuestEventKind, RunState
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle

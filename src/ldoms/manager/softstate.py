@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from ldoms.hypervisor.engine import RunState
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.guests import RunningGuest
 from ldoms.model.errors import HostError
 

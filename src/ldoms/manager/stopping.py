@@ -10,7 +10,8 @@ from typing import Protocol
 
 import structlog
 
-from ldoms.hypervisor.engine import Guest, GuestEvent, GuestEventKind, PowerWish
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import GuestEvent, GuestEventKind, PowerWish
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.model.domain import Domain

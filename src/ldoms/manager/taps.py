@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import structlog
 
-from ldoms.hypervisor.engine import NetworkSpec
+from ldoms.hypervisor.specs import NetworkSpec
 from ldoms.manager.host import Host
 from ldoms.manager.ports import dead_networks, devices_of, port_of
 from ldoms.model.domain import Domain, VirtualNetwork

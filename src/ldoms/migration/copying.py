@@ -5,14 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from ldoms.hypervisor.engine import (
-    ENDED,
-    Guest,
-    GuestEvent,
-    GuestEventKind,
-    MigrationStatus,
-    RunState,
-)
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import ENDED, GuestEvent, GuestEventKind, MigrationStatus, RunState
 from ldoms.migration.convergence import GiveUp, PassSample, SetLimit, Situation, decide
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink

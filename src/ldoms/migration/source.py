@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 
 from ldoms.checks import evaluate
-from ldoms.hypervisor.engine import Guest, GuestEvent, MigrationEnd, MigrationStatus, RunState
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock
 from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
 from ldoms.migration.gates import gate

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from ldoms.auth.tokens import digest, make_token, matches
-from ldoms.hypervisor.engine import Guest, MigrationEnd, RunState
-from ldoms.hypervisor.engine import MigrationStatus as CopyStatus
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import MigrationEnd, RunState
+from ldoms.hypervisor.states import MigrationStatus as CopyStatus
 from ldoms.migration.gates import gate
 from ldoms.migration.local import LocalHost
 from ldoms.model.domain import Domain, MigrationStatus

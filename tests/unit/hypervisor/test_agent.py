@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
-from ldoms.hypervisor.engine import GuestVcpu, PowerWish
+from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
 from unit.clock import run
 

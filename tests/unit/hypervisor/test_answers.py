@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ldoms.hypervisor import qemu
+from ldoms.hypervisor import qemu_migration
 from ldoms.hypervisor.command_line import LOG_FILE
 from ldoms.hypervisor.confinement import Confinement
-from ldoms.hypervisor.engine import GuestEvent, GuestEventKind, MigrationEnd, RunState
-from ldoms.hypervisor.qemu import QemuGuest
+from ldoms.hypervisor.qemu_guest import QemuGuest
+from ldoms.hypervisor.states import GuestEvent, GuestEventKind, MigrationEnd, RunState
 from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationPlan, Progress
 
@@ -33,7 +33,7 @@ PLAN = MigrationPlan(
 @pytest.fixture
 def guest(tmp_path: Path) -> QemuGuest:
     """A guest whose process and monitor are never asked."""
-    process: Any = SimpleNamespace(gone=asyncio.Event())
+    process: Any = SimpleNamespace(gone=asyncio.Event(), break_connections=lambda: None)
     return QemuGuest("uuid", "ldg1", tmp_path, process, Confinement())
 
 
@@ -65,7 +65,7 @@ def test_progress_is_in_seconds_and_bytes() -> None:
             "mbps": 8.0,
         },
     }
-    assert qemu._progress(answer) == Progress(
+    assert qemu_migration._progress(answer) == Progress(
         status="active",
         elapsed_s=1.5,
         passes=2,
@@ -83,7 +83,7 @@ def test_progress_is_in_seconds_and_bytes() -> None:
 
 def test_progress_before_a_migration_is_none() -> None:
     """QEMU answers with an empty object then."""
-    assert qemu._progress({}) == Progress(status="none")
+    assert qemu_migration._progress({}) == Progress(status="none")
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_a_log_that_is_not_there_says_nothing(guest: QemuGuest) -> None:
 
 def test_parameters_are_in_the_units_of_qemu() -> None:
     """The limit in whole milliseconds; what belongs to more than one channel only with that capability."""
-    one = {"max-bandwidth": 125_000_000, "downtime-limit": 30, "tls-creds": qemu.TLS_OBJECT}
-    assert qemu._parameters(PLAN) == one
+    one = {"max-bandwidth": 125_000_000, "downtime-limit": 30, "tls-creds": qemu_migration.TLS_OBJECT}
+    assert qemu_migration._parameters(PLAN) == one
     several = MigrationPlan(("multifd",), 2, "", "zstd", 0, 0.3, 0.3)
-    assert qemu._parameters(several) == {
+    assert qemu_migration._parameters(several) == {
         "max-bandwidth": 0,
         "downtime-limit": 300,
         "tls-creds": "",
@@ -186,13 +186,13 @@ async def test_what_qemu_did_not_keep_is_named(
     guest: QemuGuest, monkeypatch: pytest.MonkeyPatch, kept: dict[str, object], on: set[str], complaint: str
 ) -> None:
     """Ends that differ would hang for ever instead of failing."""
-    wanted = qemu._parameters(PLAN)
-    monkeypatch.setattr(guest, "_monitor", ForgetfulMonitor(wanted | kept, on))
+    wanted = qemu_migration._parameters(PLAN)
+    monkeypatch.setattr(guest._migration, "_monitor", ForgetfulMonitor(wanted | kept, on))
     with pytest.raises(HostError, match=complaint) as caught:
-        await guest._read_back(PLAN, wanted)
+        await guest._migration._read_back(PLAN, wanted)
     assert caught.value.code == "qemu-refused"
-    monkeypatch.setattr(guest, "_monitor", ForgetfulMonitor(wanted, set(PLAN.capabilities)))
-    await guest._read_back(PLAN, wanted)
+    monkeypatch.setattr(guest._migration, "_monitor", ForgetfulMonitor(wanted, set(PLAN.capabilities)))
+    await guest._migration._read_back(PLAN, wanted)
 
 
 @pytest.mark.parametrize(("end", "kept"), [(MigrationEnd.SEND, False), (MigrationEnd.RECEIVE, True)])
@@ -209,9 +209,9 @@ async def test_the_key_is_on_the_disk_no_longer_than_qemu_reads_it(
             assert [stat.S_IMODE(path.stat().st_mode) for path in (file.parent, file)] == [0o700, 0o600]
             seen.append(arguments)
 
-    monkeypatch.setattr(guest, "_monitor", SimpleNamespace(execute=execute))
-    await guest._add_key(end, "NORMAL", key)
+    monkeypatch.setattr(guest._migration, "_monitor", SimpleNamespace(execute=execute))
+    await guest._migration._add_key(end, "NORMAL", key)
     assert [(one["dir"], key in str(one)) for one in seen] == [(str(file.parent), False)]
     assert file.exists() == kept
-    guest._forget_key()
+    guest._migration._forget_key()
     assert not file.parent.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.command_line import command_line, disk_front_end
-from ldoms.hypervisor.engine import DiskSpec, GuestSpec, NetworkSpec, Placement
+from ldoms.hypervisor.specs import DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.model.domain import CpuModel, Machine
 
 GOLDEN = Path(__file__).parent / "golden"

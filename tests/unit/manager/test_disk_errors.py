@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.engine import DiskSpec, RunState
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.hypervisor.specs import DiskSpec
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.disk_errors import RETRY_S, SETTLE_S
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import DomainState, DomainView

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.engine import DiskSpec
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.hypervisor.specs import DiskSpec
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import Domain
 from ldoms.model.errors import HostError, LdomsError, NoResources

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from ldoms.hypervisor.engine import RunState
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.control_domain import fit
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import DomainState

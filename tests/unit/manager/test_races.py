@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.engine import GuestEventKind
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.hypervisor.states import GuestEventKind
 from ldoms.manager.manager import Manager
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.services import VirtualSwitch

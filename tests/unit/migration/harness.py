@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ldoms.console.telnet import Port
-from ldoms.hypervisor.engine import RunState
 from ldoms.hypervisor.fake import FACTS, FakeEngine, FakeGuest, FakeWorld
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.config import Config, HostConfig, Places
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.events import EventHub

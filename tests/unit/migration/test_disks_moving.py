@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ldoms.hypervisor.engine import DiskSpec
+from ldoms.hypervisor.specs import DiskSpec
 from ldoms.model.operation import OperationStatus
 from unit.clock import run
 from unit.migration.harness import DOMAIN, Pair

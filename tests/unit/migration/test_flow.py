@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.engine import RunState
+from ldoms.hypervisor.states import RunState
 from ldoms.model.errors import Busy, RequestError
 from ldoms.model.migration import Outcome
 from ldoms.model.operation import OperationStatus

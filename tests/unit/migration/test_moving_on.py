@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.engine import Guest, RunState
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import RunState
 from ldoms.migration.peer import Credentials
 from ldoms.model.migration import GuestClock, MigrationOptions, MigrationRecord, Role
 from ldoms.model.operation import OperationStatus

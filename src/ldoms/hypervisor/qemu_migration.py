@@ -1,0 +1,202 @@
+"""How QEMU sends and receives the memory of a guest: capabilities, key, connections, progress."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ldoms.hypervisor.qmp import QUICK_S, SLOW_S, Monitor
+from ldoms.hypervisor.states import MigrationEnd, MigrationStatus
+from ldoms.model.errors import HostError
+from ldoms.model.migration import MigrationPlan, Progress
+
+HANDSHAKE_S = 3.0
+"""The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
+HANDSHAKE_POLL_S = 0.01
+KEYS_DIRECTORY = "keys"
+KEY_USER = "ldoms"
+TLS_OBJECT = "ldoms-tls"
+
+
+class QemuMigration:
+    """One end of a migration. The promises are those of `ldoms.hypervisor.engine.Guest`."""
+
+    def __init__(self, name: str, directory: Path, monitor: Monitor, break_connections: Callable[[], None]) -> None:
+        """Prepare for domain `name`, whose key is kept below `directory` as long as it is needed."""
+        self._name = name
+        self._directory = directory
+        self._monitor = monitor
+        self._break_connections = break_connections
+
+    async def set_up(self, end: MigrationEnd, plan: MigrationPlan, key: str) -> None:
+        """Set capabilities and parameters, all of them, and read them back."""
+        await self._set_capabilities(plan.capabilities)
+        if plan.encrypted:
+            await self._add_key(end, plan.cipher, key)
+        wanted = _parameters(plan)
+        await self._monitor.execute("migrate-set-parameters", wanted)
+        await self._read_back(plan, wanted)
+
+    async def clear(self) -> None:
+        """Take back what `set_up` set, and forget the key."""
+        # What one attempt sets stays set in QEMU for the next.
+        with suppress(HostError):
+            await self._monitor.execute("migrate-set-parameters", {"tls-creds": ""})
+        with suppress(HostError):
+            await self._monitor.execute("object-del", {"id": TLS_OBJECT})
+        with suppress(HostError):
+            await self._set_capabilities(())
+        self._forget_key()
+
+    async def listen(self, host: str, port: int) -> None:
+        """Wait for the memory of another host's guest."""
+        try:
+            await self._monitor.execute(
+                # With exit-on-error a failed copy would end the process before we can ask it why.
+                "migrate-incoming",
+                {"channels": _channels(host, port), "exit-on-error": False},
+                limit_s=SLOW_S,
+            )
+        except HostError as error:
+            if "already in use" in error.message:
+                raise HostError(f"port {port} is taken by another process", code="port-taken") from error
+            raise
+
+    async def send(self, host: str, port: int) -> None:
+        """Start to send the guest's memory."""
+        await self._monitor.execute("migrate", {"channels": _channels(host, port)}, limit_s=SLOW_S)
+        await self._watch_handshake()
+
+    async def continue_switchover(self) -> None:
+        """Leave the state ``pre-switchover``: send the rest."""
+        await self._monitor.execute("migrate-continue", {"state": "pre-switchover"}, limit_s=QUICK_S)
+
+    async def cancel(self) -> None:
+        """Ask for an end of the migration."""
+        await self._monitor.execute("migrate_cancel", limit_s=QUICK_S)
+
+    async def cut(self) -> None:
+        """Break the connections of the migration, also when QEMU is blocked on them."""
+        # From outside: QEMU's own `yank` knows a connection only once TLS has been agreed on. There are no others.
+        self._break_connections()
+
+    async def progress(self) -> Progress:
+        """How far the migration is."""
+        return _progress(await self._monitor.execute("query-migrate"))
+
+    async def set_downtime_limit(self, seconds: float) -> None:
+        """Allow a running migration to suspend the guest for so long."""
+        await self._monitor.execute("migrate-set-parameters", {"downtime-limit": round(seconds * 1000)})
+
+    async def announce(self) -> None:
+        """Tell the network where the guest's addresses are now."""
+        await self._monitor.execute("announce-self", {"initial": 50, "max": 550, "rounds": 5, "step": 100})
+
+    # Inside
+
+    async def _watch_handshake(self) -> None:
+        # QEMU agrees on TLS in its main loop, and waits there for the other end; soon its virtual CPUs wait as well.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + HANDSHAKE_S
+        try:
+            while clock() < deadline:
+                answer = await self._monitor.execute("query-migrate", limit_s=HANDSHAKE_S)
+                if answer.get("status") not in (MigrationStatus.NONE, MigrationStatus.SETUP):
+                    return
+                await asyncio.sleep(HANDSHAKE_POLL_S)
+        except HostError as error:
+            if error.code == "qemu-silent":
+                await self.cut()
+                raise HostError(
+                    "the target has taken the connection for the memory and says nothing on it", code="target-mute"
+                ) from error
+            raise
+
+    async def _set_capabilities(self, wanted: tuple[str, ...]) -> None:
+        now = {
+            entry["capability"]: entry["state"] for entry in await self._monitor.execute("query-migrate-capabilities")
+        }
+        missing = sorted(set(wanted) - set(now))
+        if missing:
+            raise HostError(
+                f"the QEMU of LDom {self._name} has no migration capability {', '.join(missing)}", code="qemu-refused"
+            )
+        changes = [
+            {"capability": name, "state": name in wanted} for name, is_on in now.items() if is_on != (name in wanted)
+        ]
+        if changes:
+            await self._monitor.execute("migrate-set-capabilities", {"capabilities": changes})
+
+    async def _add_key(self, end: MigrationEnd, cipher: str, key: str) -> None:
+        directory = self._directory / KEYS_DIRECTORY
+        self._forget_key()
+        directory.mkdir(mode=0o700)
+        file = os.open(directory / "keys.psk", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w") as keys:
+            keys.write(f"{KEY_USER}:{key}\n")
+        credentials = {"qom-type": "tls-creds-psk", "id": TLS_OBJECT, "dir": str(directory), "priority": cipher}
+        if end is MigrationEnd.SEND:
+            credentials |= {"endpoint": "client", "username": KEY_USER}
+        else:
+            credentials |= {"endpoint": "server"}
+        await self._monitor.execute("object-add", credentials)
+        if end is MigrationEnd.SEND:
+            # Loaded; the receiving end reads its file anew for each channel that connects.
+            self._forget_key()
+
+    def _forget_key(self) -> None:
+        shutil.rmtree(self._directory / KEYS_DIRECTORY, ignore_errors=True)
+
+    async def _read_back(self, plan: MigrationPlan, wanted: Mapping[str, Any]) -> None:
+        # Mismatched ends hang for ever instead of failing, so nothing is taken for granted.
+        entries = await self._monitor.execute("query-migrate-capabilities")
+        on = {entry["capability"] for entry in entries if entry["state"]}
+        parameters = await self._monitor.execute("query-migrate-parameters")
+        differing = {name for name, value in wanted.items() if parameters.get(name) != value}
+        if on != set(plan.capabilities) or differing:
+            raise HostError(
+                f"the QEMU of LDom {self._name} did not keep the migration settings"
+                f" {', '.join(sorted(differing | (on ^ set(plan.capabilities))))}",
+                code="qemu-refused",
+            )
+
+
+def _channels(host: str, port: int) -> list[dict[str, Any]]:
+    address = {"transport": "socket", "type": "inet", "host": host, "port": str(port)}
+    return [{"channel-type": "main", "addr": address}]
+
+
+def _parameters(plan: MigrationPlan) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "max-bandwidth": plan.max_bandwidth_bytes_s,
+        "downtime-limit": round(plan.downtime_limit_s * 1000),
+        "tls-creds": TLS_OBJECT if plan.encrypted else "",
+    }
+    if "multifd" in plan.capabilities:
+        # Never changed while a migration runs: QEMU 10.0 crashes on it.
+        parameters |= {"multifd-channels": plan.channels, "multifd-compression": plan.compression}
+    return parameters
+
+
+def _progress(answer: Mapping[str, Any]) -> Progress:
+    ram: Mapping[str, Any] = answer.get("ram", {})
+    page = ram.get("page-size", 4096)
+    return Progress(
+        status=answer.get("status", "none"),
+        elapsed_s=answer.get("total-time", 0) / 1000,
+        passes=ram.get("dirty-sync-count", 0),
+        transferred_bytes=ram.get("transferred", 0),
+        remaining_bytes=ram.get("remaining", 0),
+        total_bytes=ram.get("total", 0),
+        dirty_bytes_s=float(ram.get("dirty-pages-rate", 0) * page),
+        bandwidth_bytes_s=ram.get("mbps", 0) * 1e6 / 8,
+        expected_downtime_s=answer.get("expected-downtime", 0) / 1000,
+        downtime_s=answer.get("downtime", 0) / 1000,
+        throttle_percent=answer.get("cpu-throttle-percentage", 0),
+        error=answer.get("error-desc", ""),
+    )
