@@ -156,8 +156,7 @@ class Listing:
             return DomainState.INACTIVE
         if domain.is_control:
             return DomainState.ACTIVE
-        operation = self._host.operations.on(domain.name)
-        verb = operation.kind if operation else self._host.operations.held_by(domain.name)
+        verb = self._host.operations.holder(domain.name)
         if verb in _BUSY_STATES:
             return _BUSY_STATES[verb]
         running = self._host.guests.get(domain.uuid)

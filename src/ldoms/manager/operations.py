@@ -99,9 +99,10 @@ class Operations:
                 return handle.operation
         return None
 
-    def held_by(self, domain: str) -> str:
-        """The verb of the short work that holds a domain, or empty."""
-        return self._held.get(domain, "")
+    def holder(self, domain: str) -> str:
+        """The kind of the operation, or the verb of the short work, that holds a domain; or empty."""
+        operation = self.on(domain)
+        return operation.kind if operation is not None else self._held.get(domain, "")
 
     # Long work
 

@@ -57,8 +57,8 @@ class PolicyVerbs:
         self._samples: dict[str, _Sample] = {}
         self._statistics: dict[tuple[str, str], PolicyStatus] = {}
         self._background = Background()
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
+        self._changing: dict[str, asyncio.Event] = {}
+        """For each domain that a policy is changing, what is set when it has done so."""
 
     # Verbs
 
@@ -108,14 +108,16 @@ class PolicyVerbs:
         counting = active_policy(domain.policies, self._now())
         return tuple(replace(self._known(domain, one.name), active=one is counting) for one in domain.policies)
 
-    async def rest(self) -> None:
+    async def rest(self, domain_name: str) -> None:
         """Wait until no policy is changing a domain: nobody's command is to fail because one is.
 
         Such a change takes a second or so, and comes by itself; whoever types a command cannot know of it.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REST_S):
-                await self._at_rest.wait()
+        changed = self._changing.get(domain_name)
+        if changed is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REST_S):
+                    await changed.wait()
 
     # The loop
 
@@ -167,7 +169,7 @@ class PolicyVerbs:
         if wanted < have and running is not None and not await running.guest.has_agent():
             known = replace(known, note=NO_AGENT)
         elif wanted != have:
-            self._at_rest.clear()
+            changed = self._changing[domain.name] = asyncio.Event()
             try:
                 await self._vcpus.set(domain.name, wanted)
             except Busy:
@@ -176,7 +178,8 @@ class PolicyVerbs:
                 known = replace(known, note=error.message)
                 _log.warning("policy-failed", domain=domain.name, policy=policy.name, reason=error.message)
             finally:
-                self._at_rest.set()
+                del self._changing[domain.name]
+                changed.set()
             self._samples.pop(domain.uuid, None)
             known = self._note_change(domain, policy, known, have)
         self._statistics[domain.uuid, policy.name] = known
@@ -201,8 +204,7 @@ class PolicyVerbs:
 
     def _is_held(self, domain: Domain) -> bool:
         """Whether a migration or other work has the domain: its policies pause, and what it uses then says little."""
-        held = self._host.operations.on(domain.name) or self._host.operations.held_by(domain.name)
-        return bool(held) or not self._host.is_owner(domain.uuid)
+        return bool(self._host.operations.holder(domain.name)) or not self._host.is_owner(domain.uuid)
 
 
 def _check_guest(domain: Domain) -> None:

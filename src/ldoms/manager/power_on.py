@@ -266,8 +266,7 @@ class PowerOn:
         domain = self._store.domain_by_uuid(uuid)
         if domain is None:
             return False
-        operations = self._host.operations
-        busy = operations.on(domain.name) is not None or bool(operations.held_by(domain.name))
+        busy = bool(self._host.operations.holder(domain.name))
         unsettled = any(record.uuid == uuid for record in self._store.migrations(unsettled=True))
         return busy or unsettled or not self._host.is_owner(uuid)
 

@@ -101,7 +101,7 @@ def test_nothing_is_asked_of_a_guest_without_an_agent(tmp_path: Path) -> None:
         host.guest.load, host.guest.agent.is_there = 0.01, False
         for _ in range(800):
             await asyncio.sleep(0.01)
-            assert not manager.host.operations.held_by("ldg1")
+            assert not manager.host.operations.holder("ldg1")
         assert vcpus(manager) == 2
         assert status(manager).note == "the guest agent, which gives virtual CPUs back, does not run in the guest"
 
@@ -116,10 +116,10 @@ def test_whoever_changes_something_waits_for_a_policy(tmp_path: Path) -> None:
         manager.policies.add("ldg1", "follow", {**EAGER, "vcpu-max": "2"})
         for _ in range(1000):
             await asyncio.sleep(0.01)
-            if manager.host.operations.held_by("ldg1"):
+            if manager.host.operations.holder("ldg1"):
                 break
-        assert manager.host.operations.held_by("ldg1")
-        await manager.policies.rest()
+        assert manager.host.operations.holder("ldg1")
+        await manager.policies.rest("ldg1")
         assert vcpus(manager) == 2
         manager.policies.remove("ldg1", ["follow"])
 
