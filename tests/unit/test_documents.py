@@ -236,3 +236,11 @@ def test_links_lead_somewhere() -> None:
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("room", ["hypervisor", "manager"])
+def test_every_file_of_a_large_room_has_its_place(room: str) -> None:
+    """Whoever looks for the place of a change finds it in the page on the architecture; fakes are not listed."""
+    text = (DOCS / "explanation/architecture.md").read_text().split(f"\n### Inside `{room}`\n")[1].split("\n#")[0]
+    listed = set(re.findall(r"`(\w+\.py)`", text)) - {"fake.py"}
+    assert listed == {path.name for path in (SOURCE / room).glob("[a-z]*.py") if not path.name.startswith("fake")}
