@@ -9,13 +9,14 @@ from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.options import FORCE
 from ldoms.model.errors import RequestError
 
+MAX_DIGITS = 9
+
 
 def _vcpu(action: str, client: Client, words: Words) -> int:
     number, name = words.operands
     noun = "cores" if words.has("-c") else "vcpus"
-    if not number.isdecimal():
-        raise UsageError(f"'{number}' is not a number of {'cores' if words.has('-c') else 'virtual CPUs'}")
-    client.put(f"/domains/{part(name)}/{noun}", {"action": action, "amount": int(number)})
+    amount = _amount(number, "cores" if words.has("-c") else "virtual CPUs")
+    client.put(f"/domains/{part(name)}/{noun}", {"action": action, "amount": amount})
     return 0
 
 
@@ -27,10 +28,16 @@ def _core(action: str, client: Client, words: Words) -> int:
     if len(words.operands) != 2:
         raise UsageError(f"{action}-core: give a number of cores, and a domain")
     number, name = words.operands
-    if not number.isdecimal():
-        raise UsageError(f"'{number}' is not a number of cores")
-    client.put(f"/domains/{part(name)}/cores", {"action": action, "amount": int(number)})
+    client.put(f"/domains/{part(name)}/cores", {"action": action, "amount": _amount(number, "cores")})
     return 0
+
+
+def _amount(number: str, what: str) -> int:
+    if not number.isdecimal():
+        raise UsageError(f"'{number}' is not a number of {what}")
+    if len(number.lstrip("0")) > MAX_DIGITS:
+        raise UsageError(f"{number} {what} are more than any host has")
+    return int(number)
 
 
 def _not_here(what: str, why: str) -> RequestError:

@@ -159,7 +159,7 @@ def _with_cores(name: str, now: Constraints, change: CpuChange, strands_per_core
     on_a_core = vcpus_on_a_core(now, strands_per_core)
     if not now.whole_core and change.action != "set" and now.vcpus % on_a_core:
         raise RequestError(
-            f"LDom {name} has {_count(now.vcpus, 'virtual CPU')}, which are not whole cores of"
+            f"LDom {name} has {_count(now.vcpus, 'virtual CPU')}, and no whole cores of"
             f" {_count(strands_per_core, 'strand')}: give it whole ones first ('ldm set-core NUMBER {name}')",
             code="whole-core",
         )

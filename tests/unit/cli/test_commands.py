@@ -116,6 +116,8 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("set-core x ldg1", "'x' is not a number of cores"),
     ("set-logctl", "set-logctl: say what is to be logged, or defaults"),
     ("set-logctl cmd", "'cmd' is not of the form LOG=on or LOG=off"),
+    ("set-vcpu 99999999999 ldg1", "99999999999 virtual CPUs are more than any host has"),
+    ("add-core 99999999999 ldg1", "99999999999 cores are more than any host has"),
     ("set-vcpu many ldg1", "'many' is not a number of virtual CPUs"),
     ("set-vcpu -1 ldg1", "option -1 is not known"),
     ("add-vdisk id=x d v@s ldg1", "id=x is not a number"),

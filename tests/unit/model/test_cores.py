@@ -58,7 +58,7 @@ def test_a_change_is_counted_in_what_it_says(words: str, now: Constraints, wante
     [
         ("add-vcpu 4", WHOLE, "whole-core", "LDom ldg1 has whole cores: change their number ('ldm add-core')"),
         ("set-vcpu 4", WHOLE, "whole-core", "'ldm set-vcpu' on the inactive domain takes the constraint away"),
-        ("add-core 1", PLAIN, "whole-core", "has 6 virtual CPUs, which are not whole cores of 4 strands"),
+        ("add-core 1", PLAIN, "whole-core", "has 6 virtual CPUs, and no whole cores of 4 strands"),
         ("remove-core 2", WHOLE, "last-vcpu", "LDom ldg1 has 2 cores and must keep at least one"),
         ("set-vcpu 0", PLAIN, "last-vcpu", "LDom ldg1 has 6 virtual CPUs and must keep at least one"),
         ("add-core 1", replace(WHOLE, max_cores=2), "max-cores", "at most 2 cores (max-cores=2), and needs 3 for 12"),
