@@ -6,10 +6,10 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
@@ -22,6 +22,12 @@ TELL_POLL_S = 0.2
 # Linux's own switch: u makes file systems read-only, o switches off (admin-guide/sysrq).
 _SWITCH_OFF = "sync; echo u >/proc/sysrq-trigger; sleep 1; echo o >/proc/sysrq-trigger"
 _DELIMITER = b"\xff"
+
+T = TypeVar("T")
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
 
 
 class QemuAgent:
@@ -47,7 +53,7 @@ class QemuAgent:
         Raises:
             HostError: it does not answer.
         """
-        return float(await self._call("guest-get-time")) / 1e9
+        return await self._call("guest-get-time", read=lambda answer: float(answer) / 1e9)
 
     async def set_clock(self, at: float) -> None:
         """Set the guest's clock to `at` seconds since 1970.
@@ -63,11 +69,7 @@ class QemuAgent:
         Raises:
             HostError: it does not answer, or cannot.
         """
-        known = [
-            GuestVcpu(cpu["logical-id"], cpu["online"], fixed=not cpu.get("can-offline", False))
-            for cpu in await self._call("guest-get-vcpus")
-        ]
-        return tuple(sorted(known, key=lambda cpu: cpu.vid))
+        return await self._call("guest-get-vcpus", read=_vcpus)
 
     async def set_vcpus(self, vids: Sequence[int], *, online: bool) -> None:
         """Bring virtual CPUs online or take them offline.
@@ -95,37 +97,47 @@ class QemuAgent:
             HostError: it does not answer, may not run programs, or has no ``wall``.
         """
         data = base64.b64encode(f"{text}\n".encode()).decode()
-        started = await self._call("guest-exec", {"path": "wall", "input-data": data})
+        pid = await self._call("guest-exec", {"path": "wall", "input-data": data}, read=lambda answer: answer["pid"])
         for _ in range(TELL_TRIES):
-            status = await self._call("guest-exec-status", {"pid": started["pid"]})
-            if status["exited"]:
-                if status.get("exitcode", 1) == 0:
-                    return
+            status = await self._call("guest-exec-status", {"pid": pid}, read=_exit_status)
+            if status == 0:
+                return
+            if status is not None:
                 break
             await asyncio.sleep(TELL_POLL_S)
         raise HostError(f"wall has failed in LDom {self._name}", code="agent-refused")
 
     async def system(self) -> str:
         """The name of the guest's operating system."""
-        found = await self._call("guest-get-osinfo")
-        name = found.get("pretty-name") or found.get("name") or found.get("id")
+        name = await self._call("guest-get-osinfo", read=_system)
         if not name:
             raise HostError(f"the guest agent of LDom {self._name} does not know its system", code="agent-refused")
-        return str(name)
+        return name
 
     async def _call(
-        self, command: str, arguments: Mapping[str, object] | None = None, limit_s: float = ANSWER_S
-    ) -> Any:
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        read: Callable[[Any], T] = _as_it_is,
+        limit_s: float = ANSWER_S,
+    ) -> T:
         async with self._connection(limit_s) as (reader, writer):
             await self._synchronize(reader, writer)
             await _write(writer, {"execute": command, "arguments": arguments or {}})
             answer = json.loads(await reader.readline())
-        if "error" in answer:
+        try:
+            if "error" in answer:
+                raise HostError(
+                    f"{command} in LDom {self._name}: the guest agent says: {answer['error'].get('desc')}",
+                    code="agent-refused",
+                )
+            return read(answer["return"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            # Whoever has the guest can have its agent say anything.
             raise HostError(
-                f"{command} in LDom {self._name}: the guest agent says: {answer['error'].get('desc')}",
-                code="agent-refused",
-            )
-        return answer["return"]
+                f"{command} in LDom {self._name}: the answer of the guest agent makes no sense", code="agent-refused"
+            ) from error
 
     async def _synchronize(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # An answer to somebody who has gone may still be on its way: the delimiter tells where ours begin.
@@ -153,7 +165,7 @@ class QemuAgent:
                 raise HostError(
                     f"the guest agent of LDom {self._name} does not answer within {limit_s:g} s", code="no-agent"
                 ) from error
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, EOFError, ValueError, AttributeError, asyncio.LimitOverrunError) as error:
                 raise HostError(
                     f"the guest agent of LDom {self._name} cannot be reached: {error}", code="no-agent"
                 ) from error
@@ -162,3 +174,20 @@ class QemuAgent:
 async def _write(writer: asyncio.StreamWriter, message: Mapping[str, object]) -> None:
     writer.write(json.dumps(message).encode() + b"\n")
     await writer.drain()
+
+
+def _vcpus(answer: Any) -> tuple[GuestVcpu, ...]:
+    known = [
+        GuestVcpu(int(cpu["logical-id"]), bool(cpu["online"]), fixed=not cpu.get("can-offline", False))
+        for cpu in answer
+    ]
+    return tuple(sorted(known, key=lambda cpu: cpu.vid))
+
+
+def _exit_status(answer: Any) -> int | None:
+    """None while it runs."""
+    return int(answer.get("exitcode", 1)) if answer["exited"] else None
+
+
+def _system(answer: Any) -> str:
+    return str(answer.get("pretty-name") or answer.get("name") or answer.get("id") or "")

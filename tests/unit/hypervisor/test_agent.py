@@ -220,3 +220,28 @@ def test_an_agent_that_breaks_off_is_an_error_of_this_host(monkeypatch: pytest.M
     with pytest.raises(HostError, match="the guest agent of LDom ldg1 cannot be reached") as caught:
         run(QemuAgent(Path("/run/agent.sock"), "ldg1").clock())
     assert caught.value.code == "no-agent"
+
+
+@pytest.mark.parametrize("answer", [[], 7, {"return": [7]}, {"return": {"a": 1}}, {"error": 7}, {}])
+@pytest.mark.parametrize("question", ["clock", "vcpus", "system", "tell"])
+def test_an_answer_that_makes_no_sense_is_an_error_of_this_host(
+    monkeypatch: pytest.MonkeyPatch, question: str, answer: object
+) -> None:
+    """Whoever has the guest can have its agent say anything."""
+    arguments = ("hello",) if question == "tell" else ()
+    with pytest.raises(HostError):
+        ask(monkeypatch, lambda agent: getattr(agent, question)(*arguments), lambda request: answer)  # type: ignore[arg-type, return-value]
+
+
+def test_an_agent_that_talks_without_end_is_an_error_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up when it has said more than any answer has."""
+
+    async def connect(path: Path) -> tuple[asyncio.StreamReader, FakeSocket]:
+        socket = FakeSocket(silent)
+        socket.write = lambda data: None  # type: ignore[method-assign]
+        socket.reader.feed_data(b"x" * (1 << 20))
+        return socket.reader, socket
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", connect)
+    with pytest.raises(HostError):
+        run(QemuAgent(Path("/run/agent.sock"), "ldg1").clock())
