@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -240,26 +241,11 @@ class LifeVerbs:
         Returns:
             Whether any guest is there, be it one that does not answer.
         """
-        is_any_alive = False
-        for domain in self._host.store.domains():
-            if domain.bindings is None or domain.is_control:
-                continue
-            guest = None
+        domains = [domain for domain in self._host.store.domains() if domain.is_bound and not domain.is_control]
+        for domain in domains:
             await self._consoles.reopen(domain)
-            try:
-                guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
-            except HostError as error:
-                is_any_alive = True
-                _log.error("guest-silent", domain=domain.name, reason=error.message)
-            if guest is not None:
-                is_any_alive = True
-                await self._host.guests.enter(guest)
-                await self._consoles.connect(domain.uuid, guest)
-                _log.info("guest-found", domain=domain.name)
-            elif domain.started_at:
-                # It may have been shut down in good order while nobody looked: no failure policy acts on that.
-                await self._note_end(domain, well=False)
-        return is_any_alive
+        # All at once: one whose QEMU hangs takes as long as a start may take.
+        return any(await asyncio.gather(*(self._find(domain) for domain in domains)))
 
     async def end_guest(self, uuid: str) -> None:
         """End a guest, if there is one, without asking it."""
@@ -273,6 +259,23 @@ class LifeVerbs:
             await self._back_ends.settle(disk)
 
     # Inside
+
+    async def _find(self, domain: Domain) -> bool:
+        """Find the guest of a domain again; whether it is there."""
+        try:
+            guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
+        except HostError as error:
+            _log.error("guest-silent", domain=domain.name, reason=error.message)
+            return True
+        if guest is not None:
+            await self._host.guests.enter(guest)
+            await self._consoles.connect(domain.uuid, guest)
+            _log.info("guest-found", domain=domain.name)
+            return True
+        if domain.started_at:
+            # It may have been shut down in good order while nobody looked: no failure policy acts on that.
+            await self._note_end(domain, well=False)
+        return False
 
     async def _end(self, running: RunningGuest) -> None:
         running.ending = True

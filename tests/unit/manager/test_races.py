@@ -143,3 +143,21 @@ def test_what_goes_wrong_at_the_end_of_a_guest_is_waited_for_by_nobody(
             await running.ended.wait()
 
     at_desk(tmp_path, work)
+
+
+def test_guests_that_hang_hold_a_restart_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one after the other: the manager of a host serves nobody before it has looked for its guests."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await two_guests(host, manager)
+
+        async def attach(uuid: str, name: str, directory: Path) -> None:
+            await asyncio.sleep(30)
+            raise HostError(f"the QEMU of LDom {name} does not answer", code="qemu-silent")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(host.engine, "attach", attach)
+            async with asyncio.timeout(31):
+                assert await manager.life.find_guests()
+
+    at_desk(tmp_path, work)
