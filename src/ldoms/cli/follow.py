@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,19 +22,24 @@ RETRY_S = 0.5
 def follow(client: Client, operation: Operation) -> Operation:
     """Wait for the end of an operation; the manager may be restarted meanwhile."""
     with _progress(operation) as show:
-        deadline = time.monotonic() + LOST_S
-        while True:
-            try:
-                for data in client.stream(f"/operations/{operation.id}/events"):
-                    operation = from_wire(Operation, data)
-                    show(operation)
-                    deadline = time.monotonic() + LOST_S
-            except HostError:
-                if time.monotonic() > deadline:
-                    raise
-            if operation.is_over:
-                return operation
-            time.sleep(RETRY_S)
+        return attend(client, operation, show)
+
+
+def attend(client: Client, operation: Operation, show: Callable[[Operation], None]) -> Operation:
+    """The same, where `show` hears of each change."""
+    deadline = time.monotonic() + LOST_S
+    while True:
+        try:
+            for data in client.stream(f"/operations/{operation.id}/events"):
+                operation = from_wire(Operation, data)
+                show(operation)
+                deadline = time.monotonic() + LOST_S
+        except HostError:
+            if time.monotonic() > deadline:
+                raise
+        if operation.is_over:
+            return operation
+        time.sleep(RETRY_S)
 
 
 class CtrlC:

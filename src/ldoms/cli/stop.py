@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,17 +9,15 @@ from typing import Any
 from ldoms.api.client import Client, error_from, part
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.domain import ALL, chosen
+from ldoms.cli.follow import attend
 from ldoms.cli.output import complain, on_terminal, say
 from ldoms.model.codec import from_wire
 from ldoms.model.dependencies import stop_order
 from ldoms.model.domain import DomainState
-from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.errors import LdomsError
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.stopping import MAX_STOP_S, STOP_S, StopMode
 
-LOST_S = 60.0
-"""How long a manager may be away, for a restart, before its work is followed no more."""
-RETRY_S = 0.5
 AT_ONCE = 16
 """So many domains are stopped at the same time."""
 
@@ -41,18 +38,7 @@ class Following:
             LdomsError: it has failed, or was called off.
         """
         self.running[operation.id] = operation
-        deadline = time.monotonic() + LOST_S
-        while not operation.is_over:
-            try:
-                for data in self._client.stream(f"/operations/{operation.id}/events"):
-                    operation = from_wire(Operation, data)
-                    show(operation)
-                    deadline = time.monotonic() + LOST_S
-            except HostError:
-                if time.monotonic() > deadline:
-                    raise
-            if not operation.is_over:
-                time.sleep(RETRY_S)
+        operation = attend(self._client, operation, show)
         del self.running[operation.id]
         if operation.status is not OperationStatus.SUCCESS:
             raise error_from({"family": "LdomsError", **operation.error})

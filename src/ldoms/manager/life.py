@@ -19,10 +19,10 @@ from ldoms.manager.consoles import Consoles
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
-from ldoms.manager.operations import Handle
+from ldoms.manager.operations import Handle, Unobserved
 from ldoms.manager.ports import dead_disks, dead_networks, pick_ports, root_ports, without_dead_devices
 from ldoms.manager.stopping import KIND as STOP_DOMAIN
-from ldoms.manager.stopping import Alone, Stopping
+from ldoms.manager.stopping import Stopping
 from ldoms.manager.taps import Taps, tap_of
 from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.boot import boot_positions
@@ -128,7 +128,7 @@ class LifeVerbs:
         """
         options = StopOptions(StopMode.FORCE if force else StopMode.HALT, limit_s)
         with self._host.changing(name, STOP_DOMAIN) as domain:
-            await self._stopping.stop(domain, options, Alone())
+            await self._stopping.stop(domain, options, Unobserved())
             return self._host.store.domain(name)
 
     def begin_stop(self, name: str, options: StopOptions, user: str) -> Operation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid as uuids
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import structlog
 from ldoms.manager.background import Background
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.host import Host
-from ldoms.manager.operations import Handle, Work
+from ldoms.manager.operations import Handle, Unobserved, Work
 from ldoms.migration.journal import Journal
 from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
@@ -275,13 +274,3 @@ class MigrationVerbs:
             report=report,
             active=active,
         )
-
-
-class Unobserved:
-    """Nobody follows a migration that is over and only has to be told to its target."""
-
-    def __init__(self) -> None:
-        self.cancelled = asyncio.Event()
-
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
-        """Nobody wants to know."""

@@ -45,6 +45,16 @@ class Handle:
         self._operations.tell(self.operation)
 
 
+class Unobserved:
+    """In place of a `Handle`, for work that nobody follows or calls off."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+
+    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
+        """Nobody wants to know."""
+
+
 class Operations:
     """The operations of a host: at most one for each domain."""
 

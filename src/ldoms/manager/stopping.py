@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
 
 import structlog
 
@@ -14,6 +13,7 @@ from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import GuestEvent, GuestEventKind, PowerWish
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
+from ldoms.migration.local import Observer
 from ldoms.model.domain import Domain
 from ldoms.model.errors import Cancelled, HostError, RequestError
 from ldoms.model.stopping import STOP_S, StopMode, StopOptions
@@ -28,27 +28,6 @@ YOUNG_S = 120.0
 """A guest that was started so lately may have its drivers, and nothing yet that heeds its button."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Follower(Protocol):
-    """Who hears how far it is, and may call it off."""
-
-    @property
-    def cancelled(self) -> asyncio.Event:
-        """Set when it is called off."""
-
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
-        """Hear how far it is."""
-
-
-class Alone:
-    """Nobody follows."""
-
-    def __init__(self) -> None:
-        self.cancelled = asyncio.Event()
-
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
-        """Nobody hears it."""
 
 
 class Stopping:
@@ -72,7 +51,7 @@ class Stopping:
             raise RequestError(f"LDom {domain.name} is not active", code="domain-not-active")
         return running
 
-    async def stop(self, domain: Domain, options: StopOptions, follower: Follower) -> tuple[str, ...]:
+    async def stop(self, domain: Domain, options: StopOptions, follower: Observer) -> tuple[str, ...]:
         """Stop the guest of a domain, which stays bound, or have it restart.
 
         Returns:
@@ -103,7 +82,7 @@ class Stopping:
     # Inside
 
     async def _in_good_order(
-        self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower
+        self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Observer
     ) -> None:
         name, guest = domain.name, running.guest
         limit_s = STOP_S if options.limit_s is None else options.limit_s
@@ -117,7 +96,7 @@ class Stopping:
         _log.info("stop-quickly", domain=name, after_s=limit_s)
         await self._quickly(domain, running, follower, QUICK_S)
 
-    async def _quickly(self, domain: Domain, running: RunningGuest, follower: Follower, limit_s: float) -> None:
+    async def _quickly(self, domain: Domain, running: RunningGuest, follower: Observer, limit_s: float) -> None:
         name, guest, again = domain.name, running.guest, None
         try:
             if not await guest.has_agent():
@@ -130,7 +109,7 @@ class Stopping:
         if not await _wait(guest.wait_gone(), limit_s, name, "switching off", follower, again):
             raise _late(name, limit_s)
 
-    async def _reboot(self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Follower) -> None:
+    async def _reboot(self, domain: Domain, running: RunningGuest, options: StopOptions, follower: Observer) -> None:
         name, guest = domain.name, running.guest
         limit_s = STOP_S if options.limit_s is None else options.limit_s
         if await guest.has_agent():
@@ -197,7 +176,7 @@ async def _wait(
     limit_s: float,
     name: str,
     phase: str,
-    follower: Follower,
+    follower: Observer,
     again: Callable[[], Awaitable[None]] | None = None,
 ) -> bool:
     """Whether it ends in time; the follower hears how much of that has passed. `again` is done every second.
