@@ -112,6 +112,34 @@ def test_a_guest_that_boots_again_wakes_nothing_for_long(database: Database) -> 
     assert database.given() == parked
 
 
+def test_a_policy_follows_the_load(database: Database) -> None:
+    """A busy guest gets a virtual CPU and brings it online; when it is idle again it gives it back."""
+    hosts, name = database.hosts, database.name
+    database.change("set-vcpu", 2)
+    limits = ("vcpu-min=2", "vcpu-max=3", "util-lower=30", "util-upper=60", "sample-rate=2")
+    hosts.ldm(database.host, "add-policy", "enable=yes", *limits, "name=follow", name)
+    try:
+        sql = "select count(*) from (select md5(i::text) from generate_series(1, 100000000) i) x"
+        busy = [hosts.start("client", "psql", "-h", database.server.host, "-U", "postgres", "-c", sql) for _ in "ab"]
+        try:
+            wait_until(lambda: database.online() == "0-2", 60, "the busy guest has not got a third virtual CPU")
+        finally:
+            query(
+                database.server,
+                "select pg_terminate_backend(pid) from pg_stat_activity where query like '%md5%100000000%'"
+                " and pid <> pg_backend_pid()",
+                prefix=database.prefix,
+            )
+            for process in busy:
+                process.wait(20)
+        wait_until(lambda: database.online() == "0-1", 60, "the idle guest has not given it back")
+        rows = hosts.ldm(database.host, "list", "-o", "stats", "-p", name)
+        assert "|name=follow|active=yes|" in rows
+        assert "|added=1|removed=1|" in rows
+    finally:
+        hosts.ldm(database.host, "remove-policy", "follow", name)
+
+
 def test_a_guest_without_an_agent_takes_and_moves(hosts: Hosts) -> None:
     """The tiny guest brings it online by itself; nobody can ask it to give one back."""
     name = hosts.standing_guest()

@@ -90,7 +90,7 @@ async def may_manage(
 ) -> AsyncIterator[Caller]:
     """The caller, who may change things; what it does with that goes into the history."""
     _require(request, who, Role.MANAGE, "change the domains of this host")
-    await known.manager.policies.rest(request.path_params.get("name", ""))
+    await known.manager.host.operations.rest(request.path_params.get("name", ""))
     try:
         yield who
     except LdomsError:

@@ -184,7 +184,10 @@ class LiveCpus:
                 return
             with suppress(HostError, RequestError):  # not up yet, or somebody is at work on it
                 await running.guest.agent.vcpus()
-                with self._host.changing(domain.name, "park-vcpu") as domain:
+                with (
+                    self._host.operations.unasked(domain.name),
+                    self._host.changing(domain.name, "park-vcpu") as domain,
+                ):
                     parked = _bindings(domain).parked
                     awake = [cpu.vid for cpu in await running.guest.agent.vcpus() if cpu.online and cpu.vid in parked]
                     if awake:

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from ldoms.model.codec import to_wire
 from ldoms.model.errors import Busy, Cancelled, CheckFailed, LdomsError, NotFound, RequestError
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.store import Store
+
+REST_S = 15.0
+"""So long a command waits at most for work that nobody has asked for; it is told that the domain is busy then."""
 
 Work = Callable[["Handle"], Awaitable[Mapping[str, Any]]]
 
@@ -63,6 +66,7 @@ class Operations:
         self._store = store
         self._running: dict[str, Handle] = {}
         self._held: dict[str, str] = {}
+        self._unasked: dict[str, set[asyncio.Event]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[str, set[asyncio.Queue[Operation]]] = {}
 
@@ -108,6 +112,31 @@ class Operations:
             if handle.operation.domain == domain and kind in ("", handle.operation.kind):
                 return handle.operation
         return None
+
+    @contextmanager
+    def unasked(self, domain: str) -> Iterator[None]:
+        """Mark short work on a domain that nobody has asked for: commands wait for its end (`rest`)."""
+        done = asyncio.Event()
+        marks = self._unasked.setdefault(domain, set())
+        marks.add(done)
+        try:
+            yield
+        finally:
+            marks.discard(done)
+            if not marks:
+                self._unasked.pop(domain, None)
+            done.set()
+
+    async def rest(self, domain: str) -> None:
+        """Wait until nothing is at work on a domain that nobody has asked for.
+
+        Such work takes a second or so, and comes by itself: whoever types a command cannot know of it, and it is not
+        to fail because of that.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                for done in tuple(self._unasked.get(domain, ())):
+                    await done.wait()
 
     def holder(self, domain: str) -> str:
         """The kind of the operation, or the verb of the short work, that holds a domain; or empty."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, time
 from typing import Any
@@ -30,8 +29,6 @@ KIND = "resource-policy"
 TICK_S = 1.0
 """Whether a sample is due is looked at so often; samples are whole seconds."""
 MAX_PRIORITY = 9999
-REST_S = 15.0
-"""So long a command waits at most for a policy's change; it is told that the domain is busy then."""
 NO_AGENT = "the guest agent, which gives virtual CPUs back, does not run in the guest"
 
 _log = structlog.get_logger(__name__)
@@ -57,8 +54,6 @@ class PolicyVerbs:
         self._samples: dict[str, _Sample] = {}
         self._statistics: dict[tuple[str, str], PolicyStatus] = {}
         self._background = Background()
-        self._changing: dict[str, asyncio.Event] = {}
-        """For each domain that a policy is changing, what is set when it has done so."""
 
     # Verbs
 
@@ -107,17 +102,6 @@ class PolicyVerbs:
         """What each policy of a domain has done, and which one counts now."""
         counting = active_policy(domain.policies, self._now())
         return tuple(replace(self._known(domain, one.name), active=one is counting) for one in domain.policies)
-
-    async def rest(self, domain_name: str) -> None:
-        """Wait until no policy is changing a domain: nobody's command is to fail because one is.
-
-        Such a change takes a second or so, and comes by itself; whoever types a command cannot know of it.
-        """
-        changed = self._changing.get(domain_name)
-        if changed is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REST_S):
-                    await changed.wait()
 
     # The loop
 
@@ -169,17 +153,14 @@ class PolicyVerbs:
         if wanted < have and running is not None and not await running.guest.has_agent():
             known = replace(known, note=NO_AGENT)
         elif wanted != have:
-            changed = self._changing[domain.name] = asyncio.Event()
             try:
-                await self._vcpus.set(domain.name, wanted)
+                with self._host.operations.unasked(domain.name):
+                    await self._vcpus.set(domain.name, wanted)
             except Busy:
                 return  # somebody has come between; the next sample tells
             except LdomsError as error:
                 known = replace(known, note=error.message)
                 _log.warning("policy-failed", domain=domain.name, policy=policy.name, reason=error.message)
-            finally:
-                del self._changing[domain.name]
-                changed.set()
             self._samples.pop(domain.uuid, None)
             known = self._note_change(domain, policy, known, have)
         self._statistics[domain.uuid, policy.name] = known

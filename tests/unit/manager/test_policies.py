@@ -119,7 +119,7 @@ def test_whoever_changes_something_waits_for_a_policy(tmp_path: Path) -> None:
             if manager.host.operations.holder("ldg1"):
                 break
         assert manager.host.operations.holder("ldg1")
-        await manager.policies.rest("ldg1")
+        await manager.host.operations.rest("ldg1")
         assert vcpus(manager) == 2
         manager.policies.remove("ldg1", ["follow"])
 

@@ -117,7 +117,7 @@ def test_a_guest_that_hangs_holds_no_policy_up(tmp_path: Path) -> None:
         await asyncio.sleep(3.5)  # a sample, and a look; a command that is not answered takes 5 s
         assert busy.vcpus == 2
         async with asyncio.timeout(1):
-            await manager.policies.rest("ldg2")  # no command waits either
+            await manager.host.operations.rest("ldg2")  # no command waits either
         hung.hangs = False
 
     at_desk(tmp_path, work)
