@@ -33,6 +33,7 @@ test-fault: setup images  ## migrations with something broken in every phase
 bench: setup images  ## measure
 	$(BIN)/ldoms-bench migrations
 	$(BIN)/ldoms-bench reconfigure
+	$(BIN)/ldoms-bench commands
 
 docs: python  ## write the table of commands, the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man

@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldoms.bench.server import Server, query
 from ldoms.bench.stage import SOURCE, Stage, heading, say, stage
 from ldoms.model.errors import HostError, LdomsError
 
 LAB = "bench"
-GUEST = "idle"
-GUEST_ADDRESS = "10.77.0.10"
+GUEST, GUEST_ADDRESS = "idle", "10.77.0.10"
+"""A tiny guest, which tells how much memory it has."""
+DATABASE, DATABASE_ADDRESS = "idledb", "10.77.0.11"
+"""A PostgreSQL guest: it has the agent, which lets virtual CPUs go."""
 FIRST_MEMORY = "512M"
+READY_S = 90.0
 SETTLE_S = 5.0
 GUEST_S = 5.0
 """The guest may take so long to say that it has what it was given."""
@@ -41,7 +45,7 @@ class Change:
 
     Attributes:
         limit_s: that its median should keep; 0 = none.
-        counter: of the guest's answer, such as ``memory``.
+        counter: of the guest: ``memory`` in MiB, or ``cpus`` that are online.
         by: what is added to it.
     """
 
@@ -55,6 +59,8 @@ class Change:
 CHANGES = (
     Change("add 2 GiB", ("add-memory", "2G"), "memory", 2048, 2.0),
     Change("remove 2 GiB", ("remove-memory", "2G"), "memory", -2048),
+    Change("add a virtual CPU", ("add-vcpu", "1"), "cpus", 1, 1.0),
+    Change("take it back", ("remove-vcpu", "1"), "cpus", -1),
 )
 """In this order, again and again: what one adds, the next one removes."""
 
@@ -66,10 +72,12 @@ def run_reconfigure(build: Path, rounds: int) -> None:
         LdomsError: a command failed, or the guest has not got what it was given.
     """
     values: dict[str, list[float]] = {change.name: [] for change in CHANGES}
-    heading(f"A lab, an idle guest, and {rounds} rounds of {len(CHANGES)} changes")
+    heading(f"A lab, two idle guests, and {rounds} rounds of {len(CHANGES)} changes")
     with stage(LAB) as made:
         made.type(made.lab("guest", "--memory", FIRST_MEMORY, GUEST, "tiny"))
-        made.type(made.on(SOURCE, "ldm", "start-domain", GUEST))
+        made.type(made.lab("guest", DATABASE, "postgres"))
+        made.type(made.on(SOURCE, "ldm", "start-domain", GUEST, DATABASE))
+        _wait_for_database(made)
         time.sleep(SETTLE_S)
         for number in range(rounds):
             for change in CHANGES:
@@ -82,7 +90,7 @@ def run_reconfigure(build: Path, rounds: int) -> None:
     heading("Seconds: median [least .. most]")
     for name, one in summary.items():
         limit = f"   at most {one['limit']:g}" if one["limit"] else ""
-        say(f"{name:<16}{one['median']:.3f} [{one['min']:.3f} .. {one['max']:.3f}]{limit}")
+        say(f"{name:<20}{one['median']:.3f} [{one['min']:.3f} .. {one['max']:.3f}]{limit}")
     say(f"\nAll values           {build / 'reconfigure.json'}")
 
 
@@ -98,9 +106,15 @@ def guest_counter(answer: str, counter: str) -> int:
     return int(found[1])
 
 
+def count_cpus(online: str) -> int:
+    """How many CPUs a list of the kernel's names, such as ``0-2,5``."""
+    ends = [part.split("-") for part in online.strip().split(",")]
+    return sum(int(pair[-1]) - int(pair[0]) + 1 for pair in ends)
+
+
 def _measure(made: Stage, change: Change) -> float:
     wanted = _ask(made, change.counter) + change.by
-    command = " ".join(["ldm", *change.words, GUEST])
+    command = " ".join(["ldm", *change.words, GUEST if change.counter == "memory" else DATABASE])
     times = made.output(made.on(SOURCE, "sh", "-c", f"date +%s.%N && {command} && date +%s.%N")).split()
     deadline = time.monotonic() + GUEST_S
     while (has := _ask(made, change.counter)) != wanted:
@@ -109,7 +123,23 @@ def _measure(made: Stage, change: Change) -> float:
     return float(times[-1]) - float(times[0])
 
 
+def _wait_for_database(made: Stage) -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            _ask(made, "cpus")
+            return
+        except HostError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def _ask(made: Stage, counter: str) -> int:
+    if counter == "cpus":
+        sql = "select pg_read_file('/sys/devices/system/cpu/online')"
+        online = query(Server(DATABASE_ADDRESS, database="postgres"), sql, prefix=made.client, timeout_s=5)[0][0]
+        return count_cpus(str(online))
     answer = made.output([*made.client, sys.executable, "-c", _ASK, GUEST_ADDRESS])
     return guest_counter(answer, counter)
 
