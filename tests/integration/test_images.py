@@ -209,7 +209,7 @@ def test_tiny_finds_pages_that_are_not_its_own(tiny: Image, start: Start, tmp_pa
 
 
 def test_tiny_answers_over_tcp(tiny: Image, start: Start) -> None:
-    """Every line comes back with the count of heartbeats, on one connection that stays open."""
+    """Every line comes back with the count of heartbeats and its memory, on one connection that stays open."""
     port = free_port()
     nic = f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:7"
     guest = start(
@@ -222,12 +222,13 @@ def test_tiny_answers_over_tcp(tiny: Image, start: Start) -> None:
         for line in ("hello", "", "two words"):
             stream.write(f"{line}\n")
             stream.flush()
-            match = re.fullmatch(rf"{line} count=(\d+) errors=0\n", stream.readline())
+            match = re.fullmatch(rf"{line} count=(\d+) errors=0 memory=(\d+)\n", stream.readline())
             assert match
             counts.append(int(match[1]))
             guest.heartbeat()
         assert counts == sorted(counts)
         assert counts[0] > 0
+        assert 64 < int(match[2]) <= 128, "its memory in MiB"
 
 
 def test_tiny_obeys_its_console(tiny: Image, start: Start) -> None:
