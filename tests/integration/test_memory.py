@@ -7,11 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import COMMAND_S, SOURCE, TARGET, Hosts, interrupt, wait_until
+from ldoms.lab.lab import HostPlan
+from support import COMMAND_S, SOURCE, TARGET, Hosts, interrupt, make_hosts, wait_until
 
 FIRST_MIB = 512
 """The kernel keeps account of what is added in what it was started with: 16 MiB for each GiB."""
 ADDED_MIB = 2048
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """Two hosts that leave room for more memory, also without KVM."""
+    with make_hosts(plan=HostPlan(strands_per_cpu=8, memory_room=True)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

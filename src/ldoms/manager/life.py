@@ -330,10 +330,20 @@ class LifeVerbs:
             qemu_version=facts.version,
             max_vcpus=most,
             disk_queues=min(most, MAX_DISK_QUEUES),
-            memory_max_mib=memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib),
+            memory_max_mib=self._memory_maximum_mib(domain),
             root_ports=root_ports(domain),
             panic_device=True,
         )
+
+    def _memory_maximum_mib(self, domain: Domain) -> int:
+        """To how much the memory of a guest can grow while it runs; 0 = it cannot.
+
+        Under TCG only if the administrator wants it: the device for it makes moves lose pages (docs/how-to/migrate.md).
+        """
+        wish = self._host.config.hypervisor.memory_room
+        if wish == "never" or (wish == "auto" and self._host.engine.facts.accelerator == "tcg"):
+            return 0
+        return memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib)
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
         network = domain.network(name)

@@ -151,6 +151,13 @@ class MemoryVerbs:
                 code="boot-memory",
                 removable_mib=now - boot,
             )
+        if wanted_mib > boot and not added.maximum_mib:
+            raise RequestError(
+                f"LDom {name} cannot get more memory while it runs: its machine has no room for it, as [hypervisor]"
+                f" memory_room in ldmd.toml said when it was bound; stop it ('ldm stop-domain {name}') to give it more",
+                code="no-memory-room",
+                maximum_mib=boot,
+            )
         if wanted_mib > boot + added.maximum_mib:
             raise RequestError(
                 f"LDom {name} cannot have more than {boot + added.maximum_mib}M while it runs: its machine was made for"
