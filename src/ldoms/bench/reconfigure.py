@@ -25,6 +25,8 @@ GUEST, GUEST_ADDRESS = "idle", "10.77.0.10"
 """A tiny guest, which tells how much memory it has."""
 DATABASE, DATABASE_ADDRESS = "idledb", "10.77.0.11"
 """A PostgreSQL guest: it has the agent, which lets virtual CPUs go."""
+HOST_MEMORY = "8G"
+"""Half of it is for the guests."""
 FIRST_MEMORY = "512M"
 READY_S = 90.0
 SETTLE_S = 5.0
@@ -73,7 +75,7 @@ def run_reconfigure(build: Path, rounds: int) -> None:
     """
     values: dict[str, list[float]] = {change.name: [] for change in CHANGES}
     heading(f"A lab, two idle guests, and {rounds} rounds of {len(CHANGES)} changes")
-    with stage(LAB, "--memory-room") as made:
+    with stage(LAB, "--memory-room", "--memory", HOST_MEMORY) as made:
         made.type(made.lab("guest", "--memory", FIRST_MEMORY, GUEST, "tiny"))
         made.type(made.lab("guest", DATABASE, "postgres"))
         made.type(made.on(SOURCE, "ldm", "start-domain", GUEST, DATABASE))
