@@ -13,6 +13,7 @@ from ldoms.migration.peer import Credentials
 from ldoms.model.codec import to_wire
 from ldoms.model.cores import CpuChange, Unit
 from ldoms.model.domain import Domain, DomainView
+from ldoms.model.guest import GuestCpus
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation
 from ldoms.model.stopping import StopOptions
@@ -175,6 +176,12 @@ async def set_network(known: Known, who: Changer, name: str, network: str, body:
 async def remove_network(known: Known, who: Changer, name: str, network: str, force: bool = False) -> Any:
     """Disconnect a network interface; a guest that runs is asked to let it go."""
     return answer(await known.manager.networks.remove(name, network, force=force))
+
+
+@router.get("/{name}/guest-cpus", response_model=GuestCpus)
+async def show_guest_cpus(known: Known, who: Reviewer, name: str) -> Any:
+    """What the virtual CPUs of a guest have done since it booted, by its agent."""
+    return answer(await known.manager.inside.cpus(name))
 
 
 @router.put("/{name}/console", response_model=Domain)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
+from ldoms.model.guest import CpuTimes
 
 ANSWER_S = 3.0
 VCPUS_S = 10.0
@@ -79,6 +80,14 @@ class QemuAgent:
         """
         wanted = [{"logical-id": vid, "online": online} for vid in vids]
         await self._call("guest-set-vcpus", {"vcpus": wanted}, limit_s=VCPUS_S)
+
+    async def cpu_times(self) -> tuple[CpuTimes, ...]:
+        """What the virtual CPUs that are online have done since the guest booted, by number.
+
+        Raises:
+            HostError: it does not answer, or cannot.
+        """
+        return await self._call("guest-get-cpustats", read=_cpu_times)
 
     async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:
         """Ask the guest to shut down, or to restart. The agent does not answer this one."""
@@ -182,6 +191,29 @@ def _vcpus(answer: Any) -> tuple[GuestVcpu, ...]:
         for cpu in answer
     ]
     return tuple(sorted(known, key=lambda cpu: cpu.vid))
+
+
+# Our names and those of the agent, which counts in milliseconds; a kernel may lack all but the first three.
+_CPU_TIMES = {
+    "user_s": "user",
+    "system_s": "system",
+    "idle_s": "idle",
+    "nice_s": "nice",
+    "iowait_s": "iowait",
+    "irq_s": "irq",
+    "softirq_s": "softirq",
+    "steal_s": "steal",
+    "guest_s": "guest",
+    "guest_nice_s": "guestnice",
+}
+
+
+def _cpu_times(answer: Any) -> tuple[CpuTimes, ...]:
+    known = [
+        CpuTimes(int(cpu["cpu"]), **{ours: float(cpu.get(theirs, 0)) / 1000 for ours, theirs in _CPU_TIMES.items()})
+        for cpu in answer
+    ]
+    return tuple(sorted(known, key=lambda cpu: cpu.cpu))
 
 
 def _exit_status(answer: Any) -> int | None:

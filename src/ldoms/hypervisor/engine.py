@@ -22,6 +22,7 @@ from ldoms.hypervisor.states import (
     PowerWish,
     RunState,
 )
+from ldoms.model.guest import CpuTimes
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
 
@@ -58,6 +59,13 @@ class Agent(Protocol):
 
         Raises:
             HostError: it does not answer, or refuses the first one.
+        """
+
+    async def cpu_times(self) -> tuple[CpuTimes, ...]:
+        """What the virtual CPUs that are online have done since the guest booted, by number.
+
+        Raises:
+            HostError: it does not answer, or cannot: QEMU's can since 7.1.
         """
 
     async def shut_down(self, wish: PowerWish = PowerWish.OFF) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from ldoms.hypervisor.specs import GuestSpec
 from ldoms.hypervisor.states import AddedMemory, GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
+from ldoms.model.guest import CpuTimes
 
 
 class Machine(Protocol):
@@ -66,6 +67,7 @@ class FakeAgent:
         is_there: it answers.
         obeys: the guest does what it is asked to.
         told: what its users have been told.
+        used_s: seconds of CPU time that programs have used, by virtual CPU.
         busy: virtual CPUs that cannot be taken offline now.
     """
 
@@ -74,6 +76,7 @@ class FakeAgent:
         self.is_there = True
         self.obeys = False
         self.told: list[str] = []
+        self.used_s: dict[int, float] = {}
         self.busy: set[int] = set()
         self._guest = guest
 
@@ -105,6 +108,15 @@ class FakeAgent:
                 self._guest.started.add(vid)
             else:
                 self._guest.offline.add(vid)
+
+    async def cpu_times(self) -> tuple[CpuTimes, ...]:
+        """What was put into `used_s`, and nothing else; CPUs that are offline are left out."""
+        self._check()
+        return tuple(
+            CpuTimes(vid, user_s=self.used_s.get(vid, 0.0), system_s=0.0, idle_s=0.0)
+            for vid in range(self._guest.vcpus)
+            if vid not in self._guest.offline
+        )
 
     async def ping(self) -> bool:
         """Whether it answers."""

@@ -18,6 +18,7 @@ from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.host import Host
 from ldoms.manager.hotplug import HotPlug
+from ldoms.manager.inside import Inside
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.links import GuestLinks
 from ldoms.manager.listing import Listing
@@ -97,6 +98,7 @@ class Manager:
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
         self.listing = Listing(host, self.migrations, back_ends, self.policies)
+        self.inside = Inside(host)
         self.network_devices = NetworkDevices(host)
         self.logs = LogVerbs(host.store, host.logs)
 

@@ -36,7 +36,14 @@ class Handle:
         self.cancelled = asyncio.Event()
         """Set when somebody has asked for an end."""
 
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
+    def update(
+        self,
+        *,
+        phase: str | None = None,
+        progress: int | None = None,
+        may_cancel: bool | None = None,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         """Tell how far it is. Nothing of this is written down: the journal of the work is what counts."""
         now = self.operation
         self.operation = replace(
@@ -44,6 +51,7 @@ class Handle:
             phase=now.phase if phase is None else phase,
             progress=now.progress if progress is None else progress,
             may_cancel=now.may_cancel if may_cancel is None else may_cancel,
+            figures=now.figures if figures is None else figures,
         )
         self._operations.tell(self.operation)
 
@@ -54,7 +62,14 @@ class Unobserved:
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
 
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
+    def update(
+        self,
+        *,
+        phase: str | None = None,
+        progress: int | None = None,
+        may_cancel: bool | None = None,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         """Nobody wants to know."""
 
 

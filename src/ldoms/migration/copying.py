@@ -11,6 +11,7 @@ from ldoms.migration.convergence import GiveUp, PassSample, SetLimit, Situation,
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink
 from ldoms.migration.local import Observer
+from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, MigrationError
 from ldoms.model.migration import MigrationPlan, Progress, Ticket
 
@@ -101,7 +102,7 @@ class MemoryCopy:
             if await self._next_status() == MigrationStatus.PRE_SWITCHOVER:
                 return True
             progress = await self._guest.progress()
-            observer.update(progress=progress.percent)
+            observer.update(progress=progress.percent, figures=to_wire(progress))
             self._link.progress = progress.percent
             if progress.passes > seen_passes > 0:
                 self._journal.note_pass(progress)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ldoms.hypervisor.engine import Guest
 from ldoms.model.domain import Domain
@@ -18,8 +19,15 @@ class Observer(Protocol):
 
     cancelled: asyncio.Event
 
-    def update(self, *, phase: str | None = None, progress: int | None = None, may_cancel: bool | None = None) -> None:
-        """How far it is, and whether it can still be cancelled."""
+    def update(
+        self,
+        *,
+        phase: str | None = None,
+        progress: int | None = None,
+        may_cancel: bool | None = None,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """How far it is, whether it can still be cancelled, and for a copy its `Progress` as JSON data."""
 
 
 class LocalHost(Protocol):

@@ -26,6 +26,8 @@ class Operation:
         domain: name of the domain that is held while it runs.
         phase: where it is, in words of its own; for a migration the name of the `Phase`.
         progress: percent.
+        figures: how far it is in figures of its own; for a migration the fields of `ldoms.model.migration.Progress`,
+            renewed several times a second while memory is copied. They are not written down before its end.
         may_cancel: whether stopping it is still possible.
         error: ``code``, ``message`` and ``details`` of the error that ended it.
         result: what it made, such as the migration report.
@@ -40,6 +42,7 @@ class Operation:
     status: OperationStatus = OperationStatus.RUNNING
     phase: str = ""
     progress: int = 0
+    figures: Mapping[str, Any] = field(default_factory=dict)
     may_cancel: bool = False
     ended_at: float = 0.0
     error: Mapping[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ import pytest
 from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
 from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
+from ldoms.model.guest import CpuTimes
 from unit.clock import run
 
 Handler = Callable[[dict[str, Any]], "dict[str, Any] | None"]
@@ -105,6 +106,21 @@ def test_virtual_cpus_are_asked_for_and_changed(monkeypatch: pytest.MonkeyPatch)
     _, socket = ask(monkeypatch, lambda agent: agent.set_vcpus([1, 2], online=False), lambda request: {"return": 2})
     wanted = [{"logical-id": 1, "online": False}, {"logical-id": 2, "online": False}]
     assert socket.asked == [{"execute": "guest-set-vcpus", "arguments": {"vcpus": wanted}}]
+
+
+def test_the_times_of_virtual_cpus_are_told_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number; what a kernel does not count is nothing."""
+    told = [
+        {"type": "linux", "cpu": 1, "user": 10, "system": 20, "idle": 30},
+        {"type": "linux", "cpu": 0, "user": 1500, "nice": 250, "system": 2500, "idle": 3500, "iowait": 4, "irq": 5}
+        | {"softirq": 6, "steal": 7000, "guest": 8, "guestnice": 9},
+    ]
+    answer, socket = ask(monkeypatch, lambda agent: agent.cpu_times(), lambda request: {"return": told})
+    assert [request["execute"] for request in socket.asked] == ["guest-get-cpustats"]
+    assert answer == (
+        CpuTimes(0, 1.5, 2.5, 3.5, 0.25, 0.004, 0.005, 0.006, 7.0, 0.008, 0.009),
+        CpuTimes(1, 0.01, 0.02, 0.03),
+    )
 
 
 @pytest.mark.parametrize(

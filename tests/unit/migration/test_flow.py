@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.states import RunState
+from ldoms.model.codec import from_wire
 from ldoms.model.errors import Busy, RequestError
-from ldoms.model.migration import Outcome
+from ldoms.model.migration import Outcome, Progress
 from ldoms.model.operation import OperationStatus
 from unit.migration.harness import DOMAIN, Gates, Pair, migrating
 
@@ -24,6 +25,20 @@ def test_an_active_domain_moves_and_keeps_its_memory(tmp_path: Path) -> None:
         assert pair.target.guest is not None
         assert pair.target.guest.memory == 42
         assert pair.target.guest.announced == 1
+
+    migrating(tmp_path, work)
+
+
+def test_whoever_follows_a_migration_sees_how_the_copy_does(tmp_path: Path) -> None:
+    """The figures of the hypervisor, while memory is copied: what was sent, what is changed, what is held back."""
+
+    async def work(pair: Pair) -> None:
+        started = pair.migrate()
+        seen = [known.figures async for known in pair.manager.host.operations.follow(started.id)]
+        copies = [from_wire(Progress, figures) for figures in seen if figures]
+        assert copies
+        assert all(one.status for one in copies)
+        assert max(one.transferred_bytes for one in copies) > 0
 
     migrating(tmp_path, work)
 
