@@ -53,19 +53,21 @@ async def remove_domain(known: Known, who: Changer, name: str) -> None:
 @router.put("/{name}/vcpus", response_model=Domain)
 async def change_vcpus(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
     """Change the number of virtual CPUs."""
-    if known.manager.reconfiguration.delays(name):
-        known.manager.reconfiguration.change_vcpus(body.action, body.amount)
-        return answer(known.manager.host.store.domain(name))
-    verbs = known.manager.vcpus
-    change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
-    return answer(await change(name, body.amount))
+    return answer(await _change_cpus(known, name, CpuChange(body.action, Unit.VCPUS, body.amount)))
 
 
 @router.put("/{name}/cores", response_model=Domain)
-async def change_cores(known: Known, who: Changer, name: str, body: wire.Amount) -> Any:
-    """Change the number of whole cores."""
-    known.manager.reconfiguration.check_takes_cores(name)
-    return answer(await known.manager.vcpus.change(name, CpuChange(body.action, Unit.CORES, body.amount)))
+async def change_cores(known: Known, who: Changer, name: str, body: wire.CoreChange) -> Any:
+    """Change the whole cores of a domain: how many, or with `core_ids` which."""
+    return answer(await _change_cpus(known, name, CpuChange(body.action, Unit.CORES, body.amount, body.core_ids)))
+
+
+async def _change_cpus(known: Known, name: str, change: CpuChange) -> Domain:
+    """Make a change, or note it for the next power-on."""
+    if known.manager.reconfiguration.delays(name):
+        known.manager.reconfiguration.change_cpus(change)
+        return known.manager.host.store.domain(name)
+    return await known.manager.vcpus.change(name, change)
 
 
 @router.put("/{name}/memory", response_model=Domain, responses={202: {"model": Operation}})
@@ -204,6 +206,7 @@ async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -
         max_bandwidth_bytes_s=body.max_bandwidth_bytes_s,
         encrypted=body.encrypted,
         save_spconfig=body.save_spconfig,
+        core_map=body.core_map,
     )
     credentials = Credentials(
         user="" if body.certificates else options.user,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -17,6 +17,10 @@ NOTICE_HEADER = "X-Ldm-Notice"
 """Of an answer: what `ldm` has to tell whoever typed the command, percent-encoded."""
 CONSOLE_HEADER = "X-Ldm-Console"
 """The id of a client of a console, in the answer that it follows."""
+
+
+CoreId = Annotated[int, Field(ge=0, le=1 << 40)]
+"""The number of a core."""
 
 
 class _Body(BaseModel):
@@ -40,6 +44,14 @@ class Amount(_Body):
 
     action: Literal["add", "set", "remove"]
     amount: int = Field(ge=0, le=1 << 40)
+
+
+class CoreChange(_Body):
+    """A change of the whole cores of a domain: of their number, or with `core_ids` of those that are named."""
+
+    action: Literal["add", "set", "remove"]
+    amount: int = Field(default=0, ge=0, le=1 << 40)
+    core_ids: tuple[CoreId, ...] | None = Field(default=None, max_length=1 << 16)
 
 
 class MemoryAmount(Amount):
@@ -155,6 +167,7 @@ class Migration(_Body):
     certificates: bool = False
     encrypted: bool = True
     save_spconfig: bool = False
+    core_map: tuple[tuple[CoreId, CoreId], ...] = ()
     max_suspend_s: float = Field(default=DEFAULT_MAX_SUSPEND_S, gt=0, le=2000)
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
 

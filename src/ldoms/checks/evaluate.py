@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldoms.checks import devices, hosts, machine, networks
+from ldoms.checks import devices, hosts, machine, named_cores, networks
 from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
 from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     Rule("macs", ANY, devices.macs),
     Rule("masters", ANY, devices.masters),
     Rule("cpu-count", BOUND, machine.cpu_count),
+    Rule("named-cores", ANY, named_cores.named_cores),
     Rule("memory-amount", BOUND, machine.memory_amount),
     Rule("volumes", BOUND, devices.volumes),
     Rule("images", BOUND, devices.images),

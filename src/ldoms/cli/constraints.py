@@ -52,6 +52,8 @@ def _sections(view: DomainView, around: Surroundings, *, extended: bool) -> Iter
     yield Section("DOMAIN", [view.domain.name], [record("DOMAIN", name=view.domain.name)])
     for section in (of.uuid, of.mac, of.hostid, of.control, of.dependency, of.vcpu, of.crypto, of.memory, of.variables):
         yield from section(asked)
+    if view.domain.constraints.whole_core or view.domain.constraints.max_cores:
+        yield from of.constraint(asked)
     if view.domain.is_control:
         yield from services_of.concentrators(around.services)
         yield from services_of.switches(around.services)

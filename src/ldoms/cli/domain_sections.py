@@ -14,6 +14,7 @@ from ldoms.cli.text import Section, columns, percent, record
 from ldoms.model.codec import to_wire
 from ldoms.model.domain import Domain, DomainView, VirtualNetwork
 from ldoms.model.errors import NotFound
+from ldoms.model.named_cores import listed
 from ldoms.model.services import Services
 from ldoms.model.sizes import MIB, format_size
 
@@ -106,9 +107,11 @@ def core(view: DomainView) -> Iterable[Section]:
     strands: dict[int, list[int]] = {}
     for vcpu in bindings.vcpus:
         strands.setdefault(vcpu.core, []).append(vcpu.strand)
+    named = view.domain.constraints.core_ids
     if bindings.idle and strands:  # then all its cores are whole
-        per_core = (len(bindings.vcpus) + len(bindings.idle)) // len(strands)
-        strands = {number: list(range(number * per_core, (number + 1) * per_core)) for number in strands}
+        numbers = sorted({*strands, *named})
+        per_core = (len(bindings.vcpus) + len(bindings.idle)) // len(numbers)
+        strands = {number: list(range(number * per_core, (number + 1) * per_core)) for number in numbers}
     lines = [columns((6,), ["CID", "CPUSET"])]
     records = ["CORE"]
     for number, members in strands.items():
@@ -174,6 +177,8 @@ def constraint(view: DomainView) -> Iterable[Section]:
         "max-cores": str(constraints.max_cores or "unlimited"),
         "threading": constraints.threading.value,
     }
+    if constraints.core_ids:
+        pairs |= {"physical-bindings": "core", "cid": listed(constraints.core_ids)}
     lines = [f"{name}={value}" for name, value in pairs.items()]
     yield Section("CONSTRAINT", lines, ["CONSTRAINT" + "".join(f"|{line}" for line in lines)])
 

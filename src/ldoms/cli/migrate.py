@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ldoms.api.client import Client, error_from, part
@@ -70,7 +71,7 @@ def read_password_file(path: Path) -> str:
 
 
 def _migrate(client: Client, words: Words) -> int:
-    name, target = words.operands
+    name, target, core_map = _sorted(words.operands)
     user, host, new_name = parse_target(target)
     dry_run = words.has("-n")
     if words.has("-c") and (words.has("-p") or user):
@@ -84,6 +85,7 @@ def _migrate(client: Client, words: Words) -> int:
         "certificates": words.has("-c"),
         "save_spconfig": words.has("-s"),
         "encrypted": not words.has("--no-encryption"),
+        **({"core_map": core_map} if core_map else {}),
         "max_suspend_s": _max_suspend_s(words),
         "max_bandwidth_bytes_s": _max_bandwidth(words),
     }
@@ -109,6 +111,25 @@ def _migrate(client: Client, words: Words) -> int:
     if words.has("--json"):
         say_json(operation.result["report"])
     return 0
+
+
+def _sorted(operands: Sequence[str]) -> tuple[str, str, list[list[int]]]:
+    """The domain, the target, and the cores of both hosts that belong together; the maps stand between the two."""
+    maps = dict(word.split("=", 1) for word in operands if word.startswith(("cidmap=", "mblockmap=")))
+    rest = [word for word in operands if not word.startswith(("cidmap=", "mblockmap="))]
+    if len(rest) != 2:
+        raise UsageError(f"migrate-domain: too {'few' if len(rest) < 2 else 'many'} operands")
+    if "mblockmap" in maps:
+        raise RequestError(
+            "mblockmap= is not supported on this platform: memory has no named blocks here", code="not-supported"
+        )
+    pairs = maps["cidmap"].split(",") if "cidmap" in maps else []
+    for pair in pairs:
+        if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,9}", pair):
+            raise UsageError(
+                f"cidmap={maps['cidmap']} is no map of cores: write a core here and one there, such as cidmap=0:1,2:3"
+            )
+    return rest[0], rest[1], [[int(core) for core in pair.split(":")] for pair in pairs]
 
 
 def _complain_about(error: LdomsError, *, force: bool) -> None:
@@ -236,7 +257,7 @@ COMMANDS = (
     Command(
         "migrate-domain",
         "migration",
-        "DOM [USER@]HOST[:NEWNAME]",
+        "DOM [MAP...] [USER@]HOST[:NEWNAME]",
         "move a domain to another host",
         _migrate,
         options=(
@@ -254,7 +275,9 @@ COMMANDS = (
         " and resumes on the target; a bound or inactive one only moves its description. The command says nothing"
         " when it succeeds. Ctrl-C cancels the migration; if ldm is killed, or its terminal goes away, the migration"
         " goes on. The password is that of USER, or of the user who runs the command, on the target; the user must"
-        " be root or in the group ldoms there.",
+        " be root or in the group ldoms there. MAP is cidmap=CORE:CORE[,CORE:CORE...]: for each core that was named for"
+        " the domain (set-core cid=), the one that it is to have on the target. mblockmap= is not supported: memory has"
+        " no named blocks here.",
     ),
     Command(
         "cancel-operation",

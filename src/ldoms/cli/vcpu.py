@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, Option, UsageError, Words
@@ -21,15 +22,29 @@ def _vcpu(action: str, client: Client, words: Words) -> int:
 
 
 def _core(action: str, client: Client, words: Words) -> int:
-    if words.has("-g"):
+    if words.has("-g") or words.has("-n"):
         raise _not_here(f"{action}-core -g", "a host is one group of resources here; give a number of cores")
+    body: dict[str, Any] = {"action": action}
     if "cid" in words.properties:
-        raise _not_here("cid=", "cores have no names that a domain could keep; give a number of cores")
-    if len(words.operands) != 2:
-        raise UsageError(f"{action}-core: give a number of cores, and a domain")
-    number, name = words.operands
-    client.put(f"/domains/{part(name)}/cores", {"action": action, "amount": _amount(number, "cores")})
+        if len(words.operands) != 1:
+            raise UsageError(f"{action}-core: with cid= give a domain, and no number")
+        body["core_ids"] = _core_ids(action, words.properties["cid"])
+    elif len(words.operands) != 2:
+        raise UsageError(f"{action}-core: give a number of cores, or cid=, and a domain")
+    else:
+        body["amount"] = _amount(words.operands[0], "cores")
+    client.put(f"/domains/{part(words.operands[-1])}/cores", body)
     return 0
+
+
+def _core_ids(action: str, text: str) -> list[int]:
+    """Read ``0,2,5``; only set-core may name no core."""
+    if not text and action == "set":
+        return []
+    numbers = text.split(",")
+    if not all(number.isdecimal() and number.isascii() and len(number) <= MAX_DIGITS for number in numbers):
+        raise UsageError(f"cid={text} names no cores: write their numbers with commas between, such as cid=0,1")
+    return [int(number) for number in numbers]
 
 
 def _amount(number: str, what: str) -> int:
@@ -53,7 +68,10 @@ _VCPU_DETAILS = (
 _CORE_DETAILS = (
     "A core is a host CPU with all its strands. A domain that was given cores shares none with another domain (the"
     " whole-core constraint), and can then be changed by cores only; 'ldm set-vcpu' on the inactive domain takes the"
-    " constraint away. Cores cannot be named (cid=)."
+    " constraint away. cid=CORE[,CORE...] names the cores that it is to have; 'ldm list-devices -a core' lists them. As"
+    " long as a domain has cores that were named, they are changed by name only. 'ldm set-core cid= DOM' ends that: the"
+    " domain keeps as many cores as it has, and may be given others when it is bound again. The virtual CPUs of a guest"
+    " that runs move to the cores that are named."
 )
 _CORES = Option("-c", "count cores, as set-core does")
 
@@ -109,7 +127,11 @@ COMMANDS = (
         "[NUMBER] DOM",
         "take whole cores from a domain",
         partial(_core, "remove"),
-        options=(FORCE, Option("-g", "not here: a host is one group of resources", "GROUP")),
+        options=(
+            FORCE,
+            Option("-g", "not here: a host is one group of resources", "GROUP"),
+            Option("-n", "how many of a resource group; not here", "CORES"),
+        ),
         properties=("cid",),
         details=_CORE_DETAILS,
     ),

@@ -45,6 +45,7 @@ OPERANDS: Mapping[str, Offer] = {
     "LOG=STATE": tuple(
         f"{kind}={state}" for kind in ("cmd", "debug", "fatal", "info", "notice", "warning") for state in ("on", "off")
     ),
+    "MAP": ("cidmap=", "mblockmap="),
     "NAME=VALUE": ("auto-boot?=", "boot-args=", "boot-device=", "boot-file=", "boot-initrd="),
     "BACKEND": Kind.FILE,
     "FILE": Kind.FILE,

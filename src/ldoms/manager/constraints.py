@@ -26,6 +26,7 @@ from ldoms.manager.policies import check_policy
 from ldoms.manager.properties import MAX_DEVICES
 from ldoms.manager.switches import SwitchVerbs
 from ldoms.manager.vcpus import VcpuVerbs
+from ldoms.model.cores import unfitting
 from ldoms.model.dependencies import start_order
 from ldoms.model.domain import ConsoleConstraint, Domain, VirtualNetwork
 from ldoms.model.errors import AlreadyExists, LdomsError, RequestError
@@ -234,6 +235,8 @@ class ConstraintVerbs:
         """What the commands that would have made it look at."""
         check_name(wanted.name, "domain")
         services = self._host.store.services()
+        if why := unfitting(wanted.constraints, self._host.size.strands_per_cpu):
+            raise _bad(wanted, why)
         for policy in wanted.policies:
             check_policy(policy)
             if [known.name for known in wanted.policies].count(policy.name) > 1:

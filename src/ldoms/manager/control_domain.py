@@ -33,12 +33,13 @@ def fit(control: Domain, size: HostSize) -> Domain:
     partition = Partition(size, {})
     kept = [strand for strand in control.bindings.strands if strand in size.strands] or [0]
     idle = tuple(strand for strand in control.bindings.idle if strand in size.strands)
+    cores = tuple(core for core in control.constraints.core_ids if core < len(size.cpus))
     inside = tuple(
         block for block in control.bindings.memory if block.physical_address_mib + block.size_mib <= size.memory_mib
     ) or shrink_memory(control.bindings.memory, size.memory_mib)
     memory_mib = sum(block.size_mib for block in inside)
     return replace(
         control,
-        constraints=replace(control.constraints, vcpus=len(kept), memory_mib=memory_mib),
+        constraints=replace(control.constraints, vcpus=len(kept), memory_mib=memory_mib, core_ids=cores),
         bindings=replace(control.bindings, vcpus=partition.bind_vcpus(kept), memory=inside, idle=idle),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,9 +12,10 @@ import structlog
 from ldoms.hypervisor.engine import Guest
 from ldoms.manager.background import Background
 from ldoms.manager.host import Host
-from ldoms.model.cores import lay_out
+from ldoms.model.cores import cores_of, lay_out
 from ldoms.model.domain import Bindings, Constraints, Domain, Machine
 from ldoms.model.errors import HostError, NoResources, RequestError
+from ldoms.model.named_cores import kept_names
 
 WAKE_S = 10.0
 """How long a guest may take to bring new virtual CPUs online."""
@@ -63,11 +64,20 @@ class LiveCpus:
         except HostError as error:
             _log.warning("vcpus-unknown", domain=domain.name, reason=error.message)
             return domain
+        known = self._without_spare_strands(known)
         if known == domain:
             return domain
         _log.warning("vcpus-differ", domain=domain.name, vcpus=known.constraints.vcpus)
         await guest.place(self._host.placement(_bindings(known)))
         return self._host.save(known)
+
+    def _without_spare_strands(self, domain: Domain) -> Domain:
+        """Without what a change that was interrupted has held for its guest."""
+        bindings, partition = _bindings(domain), self._host.partition()
+        cores = {vcpu.core for vcpu in bindings.vcpus} if domain.constraints.whole_core else set[int]()
+        cores |= set(domain.constraints.core_ids)
+        idle = tuple(strand for strand in bindings.idle if partition.core_of(strand) in cores)
+        return replace(domain, bindings=replace(bindings, idle=idle))
 
     async def change(self, domain: Domain, wanted: Constraints, guest: Guest) -> Domain:
         """Have the guest of a domain use as many virtual CPUs as are wanted.
@@ -109,7 +119,7 @@ class LiveCpus:
         vids = sorted((*(vcpu.vid for vcpu in bindings.vcpus), *added))
         layout = lay_out(self._host.partition(), name, wanted, vids, bindings)
         given = replace(bindings, vcpus=layout.vcpus, idle=layout.idle, parked=parked)
-        grown = self._host.save(replace(domain, constraints=wanted, bindings=given))
+        grown = self._host.save(_holding(replace(domain, constraints=wanted, bindings=given), bindings.held))
         try:
             for _ in new:
                 await guest.plug_vcpu()
@@ -117,6 +127,7 @@ class LiveCpus:
             await self.compare(grown, guest)
             raise
         await guest.place(self._host.placement(given))
+        grown = self._host.save(replace(grown, bindings=given))
         awake = await wake(guest, added, fresh=new)
         if asleep := sorted(set(added) - awake):
             raise HostError(
@@ -135,14 +146,23 @@ class LiveCpus:
         name, bindings = domain.name, _bindings(domain)
         count = len(bindings.vcpus) - wanted.vcpus
         vids = [vcpu.vid for vcpu in bindings.vcpus]
-        if why_parked(_machine(domain)):
-            gone = await put_to_sleep(name, guest, vids, count)
-            parked = sorted({*bindings.parked, *gone})
-        else:
-            gone = await unplug(guest, vids, count)
-            parked = [vid for vid in bindings.parked if vid < await guest.count_vcpus()]
+        # Strands that it does not have yet are kept for it until the guest has let go of enough.
+        layout = lay_out(self._host.partition(), name, wanted, vids[: wanted.vcpus], bindings)
+        domain = self._host.save(_holding(domain, (*layout.idle, *(vcpu.strand for vcpu in layout.vcpus))))
+        try:
+            if why_parked(_machine(domain)):
+                gone = await put_to_sleep(name, guest, vids, count)
+                parked = sorted({*bindings.parked, *gone})
+            else:
+                gone = await unplug(guest, vids, count)
+                parked = [vid for vid in bindings.parked if vid < await guest.count_vcpus()]
+        except HostError:
+            self._host.save(replace(domain, bindings=bindings))
+            raise
         if gone:
-            domain = await self._give_back(domain, wanted, gone, tuple(parked), guest)
+            domain = await self._give_back(domain, bindings, wanted, gone, tuple(parked), guest)
+        else:
+            domain = self._host.save(replace(domain, bindings=bindings))
         if len(gone) < count:
             raise HostError(
                 f"LDom {name} was to give back {_vcpus(count)}, and its guest has let go of {len(gone) or 'none'}:"
@@ -154,11 +174,19 @@ class LiveCpus:
         return domain
 
     async def _give_back(
-        self, domain: Domain, wanted: Constraints, gone: Collection[int], parked: tuple[int, ...], guest: Guest
+        self,
+        domain: Domain,
+        bindings: Bindings,
+        wanted: Constraints,
+        gone: Collection[int],
+        parked: tuple[int, ...],
+        guest: Guest,
     ) -> Domain:
-        bindings = _bindings(domain)
         left = [vcpu.vid for vcpu in bindings.vcpus if vcpu.vid not in gone]
         wanted = replace(wanted, vcpus=len(left))
+        if wanted.core_ids:
+            cores = cores_of(wanted, self._host.size.strands_per_cpu)
+            wanted = replace(wanted, core_ids=kept_names(domain.constraints, wanted, cores))
         layout = lay_out(self._host.partition(), domain.name, wanted, left, bindings)
         bindings = replace(bindings, vcpus=layout.vcpus, idle=layout.idle, parked=parked)
         await guest.place(self._host.placement(bindings))
@@ -285,6 +313,14 @@ def as_plugged(domain: Domain, plugged: int) -> Domain:
         domain,
         constraints=replace(domain.constraints, vcpus=len(vcpus)),
         bindings=replace(bindings, vcpus=vcpus, parked=tuple(vid for vid in range(plugged) if vid not in used)),
+    )
+
+
+def _holding(domain: Domain, strands: Iterable[int]) -> Domain:
+    """A domain that holds further strands: nobody else is given what its guest still runs on, or is about to."""
+    bindings = _bindings(domain)
+    return replace(
+        domain, bindings=replace(bindings, idle=tuple(sorted({*bindings.idle, *strands} - {*bindings.strands})))
     )
 
 

@@ -133,6 +133,7 @@ class LocalMigrationHost:
             macs=host.macs(),
             free_strands=len(partition.free_strands),
             free_cores=len(partition.whole_cores()),
+            whole_cores=partition.whole_cores(),
             free_memory_mib=partition.free_memory_mib,
             available_memory_mib=psutil.virtual_memory().available // MIB,
             free_console_ports=free_ports,

@@ -17,10 +17,12 @@ from ldoms.manager.memory import MIN_PRIMARY_MIB, MemoryVerbs
 from ldoms.manager.vcpus import VcpuVerbs
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.configuration import PendingChange
+from ldoms.model.cores import CpuChange, asked, with_cpus
 from ldoms.model.domain import Constraints
 from ldoms.model.errors import Busy, LdomsError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.identity import CONTROL_DOMAIN
+from ldoms.model.named_cores import check_exist
 from ldoms.model.sizes import ACTIVE_ALIGNMENT_MIB, align_up
 
 _log = structlog.get_logger(__name__)
@@ -78,34 +80,24 @@ class Reconfiguration:
             raise RequestError(f"no delayed reconfiguration of LDom {name} is pending", code="no-reconfiguration")
         self._put(None)
 
-    def change_vcpus(self, action: str, count: int) -> None:
-        """Note how many virtual CPUs the control domain is to have.
+    def change_cpus(self, change: CpuChange) -> None:
+        """Note which virtual CPUs or whole cores the control domain is to have.
 
         Raises:
-            RequestError: it would have none, or more than the host has.
+            RequestError: it would have none, or more than the host has; or see `asked`.
         """
         pending, control = self._both()
-        now = control.vcpus if pending.vcpus is None else pending.vcpus
-        wanted, most = _changed(action, now, count), len(self._host.size.strands)
-        if not 1 <= wanted <= most:
+        size = self._host.size
+        now = with_cpus(control, pending.cpus) if pending.cpus else control
+        wanted = asked(CONTROL_DOMAIN, now, change, size.strands_per_cpu, bound=False)
+        check_exist(self._host.partition(), CONTROL_DOMAIN, wanted.core_ids)
+        most = len(size.strands)
+        if wanted.vcpus > most:
             raise RequestError(
-                f"LDom {CONTROL_DOMAIN} is to have {now} virtual CPUs after the reboot, and can have 1 to {most}",
+                f"LDom {CONTROL_DOMAIN} is to have {now.vcpus} virtual CPUs after the reboot, and can have 1 to {most}",
                 code="bad-amount",
             )
-        self._put(replace(pending, vcpus=wanted))
-
-    def check_takes_cores(self, name: str) -> None:
-        """Make sure that a change of a domain's cores does not have to wait.
-
-        Raises:
-            RequestError: it would have to.
-        """
-        if self.delays(name):
-            raise RequestError(
-                f"a delayed reconfiguration of LDom {name} is pending, which takes virtual CPUs only: use"
-                " 'ldm set-vcpu', or cancel it ('ldm cancel-reconf')",
-                code="reconfiguration-pending",
-            )
+        self._put(replace(pending, cpus=with_cpus(Constraints(), wanted)))
 
     def change_memory(self, action: str, size_mib: int) -> None:
         """Note how much memory the control domain is to have, in steps of 256 MiB, rounded up.
@@ -131,8 +123,8 @@ class Reconfiguration:
         if pending is None:
             return
         try:
-            if pending.vcpus is not None:
-                await self._vcpus.set(CONTROL_DOMAIN, pending.vcpus)
+            if pending.cpus is not None:
+                await self._vcpus.change_control(pending.cpus)
             if pending.memory_mib is not None:
                 await self._memory.set(CONTROL_DOMAIN, pending.memory_mib)
         except LdomsError as error:

@@ -101,13 +101,19 @@ def _control(wanted: Configuration, now: Situation, held: Sequence[Domain]) -> D
     memory = model.bindings.memory
     if not all(_is_free(block, now.size, held) for block in memory):
         memory = partition.pick_memory(min(model.bindings.memory_mib, partition.free_memory_mib), mine.name)
+    constraints = replace(
+        model.constraints,
+        vcpus=len(strands),
+        memory_mib=sum(block.size_mib for block in memory),
+        core_ids=model.constraints.core_ids if len(strands) == len(model.bindings.vcpus) else (),
+    )
     return replace(
         model,
         uuid=mine.uuid,
         mac=mine.mac,
         hostid=mine.hostid,
         order=mine.order,
-        constraints=replace(model.constraints, vcpus=len(strands), memory_mib=sum(block.size_mib for block in memory)),
+        constraints=constraints,
         bindings=replace(model.bindings, vcpus=partition.bind_vcpus(strands), memory=memory, idle=idle),
     )
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from ldoms.manager.host import Host
 from ldoms.manager.live_cpus import LiveCpus
-from ldoms.model.cores import CpuChange, Unit, asked, lay_out
+from ldoms.model.cores import CpuChange, Unit, asked, check_max_cores, lay_out, with_cpus
 from ldoms.model.domain import Bindings, Constraints, Domain
 from ldoms.model.errors import NoResources
+from ldoms.model.identity import CONTROL_DOMAIN
+from ldoms.model.named_cores import check_exist
 
 
 class VcpuVerbs:
@@ -58,23 +60,40 @@ class VcpuVerbs:
         with self._host.changing(name, change.command) as domain:
             is_bound = domain.is_bound
             wanted = asked(name, domain.constraints, change, self._host.size.strands_per_cpu, bound=is_bound)
-            if domain.bindings is None:
-                self._check_size(name, domain.constraints, wanted)
-                return self._host.save(replace(domain, constraints=wanted))
-            running = self._host.guests.get(domain.uuid)
-            if running is not None:
-                return await self._live.change(domain, wanted, running.guest)
-            bindings = self._given(name, domain.bindings, wanted)
-            changed = self._host.save(replace(domain, constraints=wanted, bindings=bindings))
-            if changed.is_control:
-                await self._host.engine.place_control(self._host.control_placement())
-            return changed
+            return await self._become(domain, wanted)
+
+    async def change_control(self, wanted: Constraints) -> Domain:
+        """Give the control domain the virtual CPUs and cores that it was to get later.
+
+        Raises:
+            RequestError: ``max-cores`` has been lowered meanwhile.
+            NoResources: they are not free.
+        """
+        with self._host.changing(CONTROL_DOMAIN, "set-vcpu") as domain:
+            wanted = with_cpus(domain.constraints, wanted)
+            check_max_cores(domain.name, wanted, self._host.size.strands_per_cpu)
+            return await self._become(domain, wanted)
 
     # Inside
+
+    async def _become(self, domain: Domain, wanted: Constraints) -> Domain:
+        name = domain.name
+        if domain.bindings is None:
+            self._check_size(name, domain.constraints, wanted)
+            return self._host.save(replace(domain, constraints=wanted))
+        running = self._host.guests.get(domain.uuid)
+        if running is not None:
+            return await self._live.change(domain, wanted, running.guest)
+        bindings = self._given(name, domain.bindings, wanted)
+        changed = self._host.save(replace(domain, constraints=wanted, bindings=bindings))
+        if changed.is_control:
+            await self._host.engine.place_control(self._host.control_placement())
+        return changed
 
     def _check_size(self, name: str, now: Constraints, wanted: Constraints) -> None:
         """An inactive domain may ask for what others have, but not for more than the host has."""
         partition, most = self._host.partition(), len(self._host.size.strands)
+        check_exist(partition, name, wanted.core_ids)
         if wanted.vcpus > most:
             partition.pick_strands(wanted.vcpus - now.vcpus, name, already=now.vcpus)  # says what is free
             raise NoResources(f"LDom {name} cannot have more than the {most} strands of this host", code="no-strands")

@@ -40,6 +40,7 @@ from ldoms.model.migration import (
     TargetStatus,
     Ticket,
 )
+from ldoms.model.named_cores import with_core_map
 from ldoms.model.ownership import Action, OwnerEvent, Ownership, OwnerState, Verdict, advance
 from ldoms.model.phases import Phase
 
@@ -232,7 +233,7 @@ class SourceMigration:
                 migration=self.record.id,
                 epoch=self.record.epoch,
                 source=self._local.facts.name,
-                domain=self._domain(),
+                domain=with_core_map(self._domain(), options.core_map),
                 new_name=options.new_name,
                 active=self.record.active,
                 user=self._journal.report.user,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-from ldoms.model.domain import Domain
+from ldoms.model.domain import Constraints, Domain
 from ldoms.model.errors import RequestError
 from ldoms.model.identity import MAX_NAME, check_name
 from ldoms.model.memory import at_start
@@ -48,9 +48,12 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """What the control domain is to have from the next power-on (delayed reconfiguration); None = as now."""
+    """What the control domain is to have from the next power-on (delayed reconfiguration); None = as now.
 
-    vcpus: int | None = None
+    Of `cpus` only what is about virtual CPUs and cores counts.
+    """
+
+    cpus: Constraints | None = None
     memory_mib: int | None = None
 
 

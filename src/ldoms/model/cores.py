@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from ldoms.model.domain import Bindings, Constraints, Threading, VcpuBinding
 from ldoms.model.errors import NoResources, RequestError
+from ldoms.model.named_cores import check_named, listed, named, names_are_kept
 from ldoms.model.partition import Partition
 
 
@@ -25,11 +26,15 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CpuChange:
-    """``add-vcpu 2``, ``set-core 1`` and so on; `action` is the verb: ``add``, ``set`` or ``remove``."""
+    """``add-vcpu 2``, ``set-core cid=1`` and so on; `action` is the verb: ``add``, ``set`` or ``remove``.
+
+    `core_ids` are the cores that are named; None: only how many counts.
+    """
 
     action: str
     unit: Unit
-    amount: int
+    amount: int = 0
+    core_ids: tuple[int, ...] | None = None
 
     @property
     def command(self) -> str:
@@ -72,7 +77,11 @@ def asked(name: str, now: Constraints, change: CpuChange, strands_per_core: int,
     Raises:
         RequestError: it would have no CPU, more than ``max-cores`` allows, or its cores would not stay whole.
     """
-    if change.unit is Unit.CORES:
+    if change.core_ids is not None:
+        wanted = named(name, now, change.action, change.core_ids, vcpus_on_a_core(now, strands_per_core))
+    elif now.core_ids:
+        raise names_are_kept(name, now, change.action)
+    elif change.unit is Unit.CORES:
         wanted = _with_cores(name, now, change, strands_per_core)
     elif not now.whole_core:
         wanted = replace(now, vcpus=change.of(now.vcpus))
@@ -84,7 +93,7 @@ def asked(name: str, now: Constraints, change: CpuChange, strands_per_core: int,
             " inactive domain takes the constraint away",
             code="whole-core",
         )
-    if wanted.vcpus < 1:
+    if wanted.vcpus < 1 and change.core_ids != ():
         raise RequestError(
             f"LDom {name} has {_what_it_has(now, change.unit, strands_per_core)} and must keep at least one",
             code="last-vcpu",
@@ -92,6 +101,34 @@ def asked(name: str, now: Constraints, change: CpuChange, strands_per_core: int,
         )
     check_max_cores(name, wanted, strands_per_core)
     return wanted
+
+
+def with_cpus(now: Constraints, wanted: Constraints) -> Constraints:
+    """What a domain asks for with the virtual CPUs and cores of `wanted`; all else stays."""
+    return replace(
+        now,
+        vcpus=wanted.vcpus,
+        whole_core=wanted.whole_core,
+        core_ids=wanted.core_ids,
+        threading=wanted.threading,
+    )
+
+
+def unfitting(constraints: Constraints, strands_per_core: int) -> str:
+    """Why the cores that a description names do not fit the rest of it; empty: they do."""
+    if not constraints.core_ids:
+        return ""
+    vcpus = len(set(constraints.core_ids)) * vcpus_on_a_core(constraints, strands_per_core)
+    if (
+        constraints.whole_core
+        and constraints.vcpus == vcpus
+        and len(set(constraints.core_ids)) == len(constraints.core_ids)
+    ):
+        return ""
+    return (
+        f"it names the cores {listed(constraints.core_ids)}, whose virtual CPUs are {vcpus} here, and asks for"
+        f" {constraints.vcpus}{'' if constraints.whole_core else ' and no whole cores'}"
+    )
 
 
 def check_max_cores(name: str, wanted: Constraints, strands_per_core: int) -> None:
@@ -172,9 +209,11 @@ def _on_whole_cores(
 ) -> Layout:
     per_core = partition.size.strands_per_cpu
     on_a_core = vcpus_on_a_core(constraints, per_core)
-    wanted = -(-len(vids) // on_a_core)
+    if constraints.core_ids:
+        check_named(partition, name, constraints.core_ids)
+    wanted = len(constraints.core_ids) or -(-len(vids) // on_a_core)
     used = Counter(partition.core_of(strand) for strand in kept.values())
-    usable = sorted(partition.whole_cores(name), key=lambda core: (-used[core], core))
+    usable = constraints.core_ids or sorted(partition.whole_cores(name), key=lambda core: (-used[core], core))
     if len(usable) < wanted:
         raise NoResources(
             f"LDom {name} cannot get {_count(wanted, 'whole core')}: {len(usable)} of this host's"

@@ -131,6 +131,7 @@ class Constraints:
         crypto_units: cryptographic units, which only SPARC has; kept and shown.
         whole_core: it shares no core with another domain.
         max_cores: on how many cores its virtual CPUs may be at most; 0 = no limit.
+        core_ids: the whole cores that it is to have, by their numbers, ascending; empty = any.
     """
 
     vcpus: int = 0
@@ -144,6 +145,7 @@ class Constraints:
     whole_core: bool = False
     max_cores: int = 0
     threading: Threading = Threading.MAX_THROUGHPUT
+    core_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class MigrationOptions:
         encrypted: guest memory is encrypted on its way.
         certificates: the hosts trust each other's certificates, no person is authenticated (``-c``).
         save_spconfig: both hosts save their configuration afterwards, whatever theirs say (``-s``).
+        core_map: for each core that was named for the domain, which it is to have on the target (``cidmap=``).
     """
 
     host: str
@@ -59,6 +60,7 @@ class MigrationOptions:
     max_bandwidth_bytes_s: int = 0
     encrypted: bool = True
     save_spconfig: bool = False
+    core_map: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class TargetFacts:
         busy: operations under way that would be in the way, in words.
         network_abilities: what can be enforced on the switches that the domain needs; see `ldoms.model.vnet`.
         free_cores: how many are free as a whole; None: the manager there is too old to say.
+        whole_cores: which are.
     """
 
     host: HostFacts
@@ -120,6 +123,7 @@ class TargetFacts:
     masters: tuple[str, ...] = ()
     network_abilities: tuple[str, ...] = ()
     free_cores: int | None = None
+    whole_cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

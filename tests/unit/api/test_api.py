@@ -324,7 +324,15 @@ def test_a_delayed_change_of_primary_is_told(tmp_path: Path) -> None:
                 assert notice[1] == "Notice: LDom primary is in the process of a delayed reconfiguration."
             pending = manager.reconfiguration.pending
             assert pending is not None
-            assert (pending.vcpus, pending.memory_mib) == (3, None)
+            assert pending.cpus is not None
+            assert (pending.cpus.vcpus, pending.memory_mib) == (3, None)
+            assert (
+                await caller.put("/domains/primary/cores", json={"action": "set", "core_ids": [1]}, headers=typed)
+            ).is_success
+            pending = manager.reconfiguration.pending
+            assert pending is not None
+            assert pending.cpus is not None
+            assert pending.cpus.core_ids == (1,)
             assert (await caller.put("/domains/primary/memory", json={"action": "add", "amount": 256})).is_success
             assert (await caller.delete("/domains/primary/reconfiguration")).status_code == 204
             assert NOTICE_HEADER not in (await caller.get("/domains", headers=typed)).headers

@@ -163,6 +163,12 @@ def whole_cores(free: int | None, strands_per_core: int = 8, max_cores: int = 0)
     return apply
 
 
+def named_cores(core_map: tuple[tuple[int, int], ...]) -> Facts:
+    """Core 0 was named for the domain; core 1 of the target is free."""
+    whole = constraints(whole_core=True, core_ids=(0,))
+    return together(whole, target(free_cores=1, whole_cores=(1,)), options(core_map=core_map))
+
+
 def constraints(**changes: Any) -> Facts:
     return lambda facts: of_domain(constraints=replace(facts.domain.domain.constraints, **changes))(facts)
 
@@ -218,6 +224,11 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("masters", domain(dependants=("ldg2",)), OVERRIDABLE, "LDom ldg2 on t4-1 has LDom ldg1 as its master", "master= ldg2"),
     ("cpu-count", whole_cores(free=0), ERROR, "LDom ldg1 needs 1 whole core, and 0 are free on t4-2", "ldm set-core"),
     ("max-cores", whole_cores(free=8, strands_per_core=2, max_cores=3), ERROR, "at most 3 cores, and needs 4 of t4-2", "ldm set-domain max-cores=4 ldg1"),
+    ("named-cores", named_cores(core_map=()), ERROR, "core 0 was named for LDom ldg1, and t4-2 has cores of its own", "ldm set-core cid= ldg1"),
+    ("named-cores", named_cores(core_map=((1, 0),)), ERROR, "cidmap= is about core 1, and LDom ldg1 has 0", "name those that it has"),
+    ("named-cores", named_cores(core_map=((0, 0),)), ERROR, "core 0 of t4-2, which cidmap= gives to LDom ldg1, is not free", "ldm list-devices core"),
+    ("named-cores", together(named_cores(core_map=((0, 1),)), target_host(size=HostSize((0, 1), 4, 32768)), target(free_cores=2)), ERROR, "has 1 cores here and needs 2 of t4-2, whose cores have 4 strands", "set-core cid="),
+    ("named-cores", options(core_map=((0, 1),)), ERROR, "cidmap= is given, and LDom ldg1 has no cores that were named", "leave cidmap= out"),
     ("cpu-count", target(free_strands=5), ERROR, "8 virtual CPUs, and 5 strands are free on t4-2", "ldm remove-vcpu 3 primary"),
     ("memory-amount", target(free_memory_mib=1023), ERROR, "1024M of memory, and 1023M are free on t4-2", "free some there"),
     ("memory-available", target(available_memory_mib=1000), OVERRIDABLE, "has only 1000M available", "control domain"),

@@ -42,6 +42,9 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("rm-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "remove", "amount": 8}),
     ("add-vcpu -c 1 ldg1", "PUT", "/domains/ldg1/cores", {"action": "add", "amount": 1}),
     ("set-core 2 ldg1", "PUT", "/domains/ldg1/cores", {"action": "set", "amount": 2}),
+    ("add-core cid=1,2 ldg1", "PUT", "/domains/ldg1/cores", {"action": "add", "core_ids": [1, 2]}),
+    ("set-core cid= ldg1", "PUT", "/domains/ldg1/cores", {"action": "set", "core_ids": []}),
+    ("rm-core -f cid=0 ldg1", "PUT", "/domains/ldg1/cores", {"action": "remove", "core_ids": [0]}),
     ("rm-core -f 1 ldg1", "PUT", "/domains/ldg1/cores", {"action": "remove", "amount": 1}),
     ("set-domain max-cores=4 threading=max-ipc ldg1", "PATCH", "/domains/ldg1", {"properties": {"max-cores": "4", "threading": "max-ipc"}}),
     ("set-mem 4G ldg1", "PUT", "/domains/ldg1/memory", {"action": "set", "amount": 4096}),
@@ -102,6 +105,9 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("stop-domain", "name a domain, or use -a"),
     ("stop-domain -x ldg1", "stop-domain: option -x is not known"),
     ("migrate-domain -p", "migrate-domain: option -p needs a value (FILE)"),
+    ("migrate-domain ldg1 cidmap=0:1", "migrate-domain: too few operands"),
+    ("migrate-domain ldg1 t4-2 t4-3", "migrate-domain: too many operands"),
+    ("migrate-domain ldg1 cidmap=0 t4-2", "cidmap=0 is no map of cores: write a core here and one there"),
     ("add-vsw colour=red vsw0 primary", "add-vsw: property colour is not known"),
     ("add-domain mac-addr=1 a b", "properties can be given for one domain at a time"),
     ("set-domain ldg1", "set-domain: give at least one property"),
@@ -112,7 +118,11 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("list-history ''", "list-history: an operand is empty"),
     ("set-vcpu \u00b2 ldg1", "'\u00b2' is not a number of virtual CPUs"),
     ("add-vcpu -c many ldg1", "'many' is not a number of cores"),
-    ("add-core ldg1", "add-core: give a number of cores, and a domain"),
+    ("add-core ldg1", "add-core: give a number of cores, or cid=, and a domain"),
+    ("add-core cid= ldg1", "cid= names no cores: write their numbers with commas between, such as cid=0,1"),
+    ("set-core cid=1,,2 ldg1", "cid=1,,2 names no cores"),
+    ("set-core cid=-1 ldg1", "cid=-1 names no cores"),
+    ("set-core cid=1 2 ldg1", "set-core: with cid= give a domain, and no number"),
     ("set-core x ldg1", "'x' is not a number of cores"),
     ("set-logctl", "set-logctl: say what is to be logged, or defaults"),
     ("set-logctl cmd", "'cmd' is not of the form LOG=on or LOG=off"),
@@ -297,11 +307,22 @@ def test_success_says_nothing(office: Office, password_file: Path, capsys: pytes
 def test_every_option_is_sent(office: Office, password_file: Path) -> None:
     """In the units of the API."""
     ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
-    line = f"migrate -f -n --max-suspend 1.5s --max-bandwidth 100M/s --no-encryption -p {password_file} ldg1 t4-2"
+    options = f"-f -n --max-suspend 1.5s --max-bandwidth 100M/s --no-encryption -p {password_file}"
+    line = f"migrate {options} ldg1 cidmap=0:1,3:2 t4-2"
     assert run(line.split()) == 0
     sent = body(office)
     assert (sent["force"], sent["dry_run"], sent["encrypted"]) == (True, True, False)
     assert (sent["max_suspend_s"], sent["max_bandwidth_bytes_s"]) == (1.5, 100 << 20)
+    assert sent["core_map"] == [[0, 1], [3, 2]]
+
+
+def test_memory_has_no_named_blocks(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """One clear line, and nothing is sent."""
+    assert run(["migrate", "-c", "ldg1", "mblockmap=0x0:0x0", "t4-2"]) == 1
+    assert capsys.readouterr().err == (
+        "mblockmap= is not supported on this platform: memory has no named blocks here\n"
+    )
+    assert office.sent == []
 
 
 def test_with_certificates_there_is_no_password(office: Office) -> None:
@@ -544,8 +565,8 @@ def test_what_the_manager_wants_to_be_known_is_printed(
     assert asked[0][3] == {COMMAND_HEADER: "list-domain"}
 
 
-@pytest.mark.parametrize("line", ["add-core cid=1,2 ldg1", "set-core cid=1 ldg1", "remove-core -g /SYS/CMU0 ldg1"])
-def test_cores_cannot_be_named(line: str, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("line", ["remove-core -g /SYS/CMU0 ldg1", "remove-core -g /SYS/CMU0 -n 2 ldg1"])
+def test_there_are_no_resource_groups(line: str, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """One clear line, and nothing is sent."""
     assert run(line.split()) == 1
     assert "is not supported on this platform" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 from ldoms.manager.manager import Manager
 from ldoms.model.configuration import FACTORY_DEFAULT, ConfigurationView
+from ldoms.model.cores import CpuChange, Unit
 from ldoms.model.errors import AlreadyExists, Busy, LdomsError, RequestError
 from ldoms.model.events import EventKind
 from unit.clock import run
@@ -160,10 +161,13 @@ def test_changes_of_primary_wait_on_demand(tmp_path: Path) -> None:
         for refused in (manager.life.bind("ldg1"), manager.domains.add("ldg2", {})):
             with pytest.raises(RequestError, match=r"Delayed reconfiguration of LDom ldg. is not permitted"):
                 await refused
-        verbs.change_vcpus("set", 4)
-        verbs.change_vcpus("add", 1)
+        verbs.change_cpus(CpuChange("set", Unit.VCPUS, 4))
+        verbs.change_cpus(CpuChange("add", Unit.VCPUS, 1))
         verbs.change_memory("remove", 1000)
-        for wrong in (lambda: verbs.change_vcpus("add", 4), lambda: verbs.change_memory("set", 100_000)):
+        for wrong in (
+            lambda: verbs.change_cpus(CpuChange("add", Unit.VCPUS, 4)),
+            lambda: verbs.change_memory("set", 100_000),
+        ):
             with pytest.raises(RequestError, match="is to have"):
                 wrong()
         control = host.store.domain("primary")
@@ -183,12 +187,39 @@ def test_changes_of_primary_wait_on_demand(tmp_path: Path) -> None:
     run(work())
 
 
+def test_cores_of_primary_wait_too(tmp_path: Path) -> None:
+    """By number and by name, each counted from what was asked for before; the next power-on gives just these."""
+
+    async def work() -> None:
+        host = fake_host(tmp_path)
+        manager = await host.start()
+        await furnish(manager)
+        verbs = manager.reconfiguration
+        verbs.start("primary")
+        verbs.change_cpus(CpuChange("set", Unit.CORES, 2))
+        with pytest.raises(RequestError, match="can have 1 to 8"):
+            verbs.change_cpus(CpuChange("add", Unit.CORES, 1))
+        verbs.change_cpus(CpuChange("set", Unit.CORES, core_ids=(1,)))
+        for wrong in (CpuChange("add", Unit.CORES, core_ids=(2,)), CpuChange("add", Unit.VCPUS, 1)):
+            with pytest.raises(LdomsError, match=r"the cores of this host are 0 to 1|has cores that were named \(1\)"):
+                verbs.change_cpus(wrong)
+        assert host.store.domain("primary").constraints.whole_core is False, "nothing has changed yet"
+        await host.power_cycle()
+        control = host.store.domain("primary")
+        assert (control.constraints.vcpus, control.constraints.core_ids) == (4, (1,))
+        assert control.bindings is not None
+        assert control.bindings.strands == (4, 5, 6, 7)
+        await host.stop()
+
+    run(work())
+
+
 def test_a_delayed_reconfiguration_is_cancelled(tmp_path: Path) -> None:
     """Then nothing waits any more."""
 
     async def work(host: FakeHost, manager: Manager) -> None:
         manager.reconfiguration.start("primary")
-        manager.reconfiguration.change_vcpus("set", 1)
+        manager.reconfiguration.change_cpus(CpuChange("set", Unit.VCPUS, 1))
         manager.reconfiguration.cancel("primary")
         await manager.life.bind("ldg1")
         await host.power_cycle()

@@ -14,7 +14,7 @@ from ldoms.manager.live_cpus import why_parked
 from ldoms.manager.manager import Manager
 from ldoms.model.cores import CpuChange, Unit
 from ldoms.model.domain import Bindings
-from ldoms.model.errors import HostError, LdomsError, RequestError
+from ldoms.model.errors import HostError, LdomsError, NoResources, RequestError
 from unit.manager.desk import at_desk
 from unit.migration.harness import FakeHost
 
@@ -258,6 +258,100 @@ def test_whole_cores_while_the_guest_runs(tmp_path: Path) -> None:
         assert caught.value.code == "no-cores"
 
     at_desk(tmp_path, with_guest(work))  # type: ignore[arg-type]
+
+
+def test_named_cores_while_the_guest_runs(tmp_path: Path) -> None:
+    """Its virtual CPUs move to just these; nobody else is given them, nor what it still runs on."""
+
+    async def work(host: FakeHost, manager: Manager, guest: FakeGuest) -> None:
+        async def name(action: str, *core_ids: int) -> None:
+            await manager.vcpus.change("ldg1", CpuChange(action, Unit.CORES, core_ids=core_ids))
+
+        def has() -> tuple[set[int], tuple[int, ...]]:
+            cores = {vcpu.core for vcpu in bindings(manager).vcpus}
+            assert bindings(manager).held == {strand for core in cores for strand in range(core * 4, core * 4 + 4)}
+            return cores, manager.host.store.domain("ldg1").constraints.core_ids
+
+        with pytest.raises(NoResources, match="cannot get core 0: LDom primary has strands of it"):
+            await name("set", 0)
+        await name("set", 1)
+        assert (vids(manager), has()) == ([0, 1, 2, 3], ({1}, (1,)))
+        check_places(manager, guest)
+        await manager.vcpus.set("primary", 1)
+        with pytest.raises(NoResources):
+            await name("add", 0)
+        await manager.life.stop("ldg1", force=True)
+        await manager.life.unbind("ldg1")
+        await manager.vcpus.change("primary", CpuChange("set", Unit.CORES, core_ids=(1,)))
+        with pytest.raises(NoResources, match="cannot get core 1: LDom primary"):
+            await manager.life.bind("ldg1")
+        await name("set", 0)
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        assert has() == ({0}, (0,))
+
+    at_desk(tmp_path, with_guest(work))  # type: ignore[arg-type]
+
+
+def with_four_cores(work: Callable[[Manager, FakeGuest], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Work at a host of four cores, where ldg1 runs on cores 1 and 2, which were named."""
+
+    async def wrapped(host: FakeHost, manager: Manager) -> None:
+        manager.host.facts = replace(manager.host.facts, size=replace(manager.host.size, cpus=(0, 1, 2, 3)))
+        await manager.vcpus.change("ldg1", CpuChange("set", Unit.CORES, core_ids=(1, 2)))
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        await work(manager, guest_of(host))
+        check_places(manager, guest_of(host))
+
+    return wrapped
+
+
+MOVED = CpuChange("set", Unit.CORES, core_ids=(3,))
+
+
+def test_another_core_in_place_of_two(tmp_path: Path) -> None:
+    """The guest moves when it has let go of enough."""
+
+    async def work(manager: Manager, guest: FakeGuest) -> None:
+        await manager.vcpus.change("ldg1", MOVED)
+        assert (bindings(manager).held, vids(manager)) == ({12, 13, 14, 15}, [0, 1, 2, 3])
+
+    at_desk(tmp_path, with_four_cores(work))
+
+
+def test_a_guest_that_keeps_more_keeps_a_core_for_it(tmp_path: Path) -> None:
+    """Beside the one that was named; and one that lets go of none stays where it is."""
+
+    async def work(manager: Manager, guest: FakeGuest) -> None:
+        before = manager.host.store.domain("ldg1")
+        guest.agent.busy = set(range(8))
+        with pytest.raises(HostError, match="let go of none"):
+            await manager.vcpus.change("ldg1", MOVED)
+        guest.agent.is_there = False
+        with pytest.raises(HostError, match="run qemu-guest-agent in the guest"):
+            await manager.vcpus.change("ldg1", MOVED)
+        assert manager.host.store.domain("ldg1") == before, "nothing is held for a change that was not made"
+        guest.agent.is_there, guest.agent.busy = True, {1, 2, 3, 4}
+        with pytest.raises(HostError, match="let go of 3"):
+            await manager.vcpus.change("ldg1", MOVED)
+        assert manager.host.store.domain("ldg1").constraints.core_ids == (1, 3)
+        assert bindings(manager).held == {4, 5, 6, 7, 12, 13, 14, 15}
+        assert vids(manager) == [0, 1, 2, 3, 4]
+
+    at_desk(tmp_path, with_four_cores(work))
+
+
+def test_what_was_held_for_a_broken_change_is_given_back(tmp_path: Path) -> None:
+    """The manager was killed in the middle of it."""
+
+    async def work(manager: Manager, guest: FakeGuest) -> None:
+        domain = manager.host.store.domain("ldg1")
+        manager.host.save(replace(domain, bindings=replace(bindings(manager), idle=(12, 13, 14, 15))))
+        await manager.vcpus.start()
+        assert manager.host.store.domain("ldg1") == domain
+
+    at_desk(tmp_path, with_four_cores(work))
 
 
 def test_properties_of_cores(tmp_path: Path) -> None:
