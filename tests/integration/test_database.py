@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.bench import orderentry
 from ldoms.bench.ledger import check_ledger
 from ldoms.bench.log import LoadResult
 from ldoms.bench.pgbench import LoadOptions, LoadRun, ensure_pgbench
 from ldoms.bench.server import Server, query
+from ldoms.bench.workloads.orderentry import ORDER_ENTRY
 from ldoms.lab import images
 from ldoms.model.errors import HostError
 from support import SOURCE, TARGET, Hosts, Watch, other, wait_until
 
-SCALE = orderentry.Scale(customers=200, warehouses=20)
+SCALE = {"customers": 200, "warehouses": 20}
 LOAD = LoadOptions(clients=10, seconds=120, rate_per_s=10.0)
 
 
@@ -49,17 +49,16 @@ class Database:
     def load(self, directory: Path) -> LoadRun:
         """Ten clients that order, each with one connection that is never made again."""
         self.run += 1
-        return orderentry.start(
-            self.pgbench, self.server, SCALE, LOAD, directory / "load", run=self.run, prefix=self.prefix
-        )
+        return ORDER_ENTRY.start(self.pgbench, self.server, LOAD, directory / "load", run=self.run, prefix=self.prefix)
 
     def check(self, result: LoadResult) -> None:
         """What was acknowledged is there, once; nobody's connection was lost."""
+        checks = ORDER_ENTRY.check(self.server, prefix=self.prefix)
+        assert all(one.holds for one in checks), checks
         ledger = check_ledger(self.server, self.run, result, prefix=self.prefix)
         assert ledger.acknowledged > 0
         assert (ledger.missing, ledger.doubled, ledger.invented) == (0, 0, 0)
         assert result.report.lost_clients == ()
-        assert orderentry.count_wrong_totals(self.server, prefix=self.prefix) == 0
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def database(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         hosts.ldm(SOURCE, "start-domain", name)
         wait_until(made.answers, 90, "the database does not answer")
-        orderentry.install(made.server, SCALE, prefix=made.prefix)
+        ORDER_ENTRY.install(made.server, SCALE, prefix=made.prefix)
         yield made
     finally:
         hosts.remove_guest(name)

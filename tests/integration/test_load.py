@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,91 +14,29 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.bench import orderentry
 from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.ledger import check_ledger, compare, read_rows
 from ldoms.bench.log import LoadResult
-from ldoms.bench.orderentry import FUNCTIONS, Kind, Scale
-from ldoms.bench.pgbench import LoadOptions, fetch_pgbench, find_pgbench
+from ldoms.bench.pgbench import LoadOptions, Script, fetch_pgbench, find_pgbench, start_load
 from ldoms.bench.probe import Ending, line_counters, probe_figures, sql_record, start_probe, start_sql_probe
-from ldoms.bench.server import Server, query, run_psql
+from ldoms.bench.server import Server, run_psql
+from ldoms.bench.workloads import default_weights
+from ldoms.bench.workloads.orderentry import ORDER_ENTRY
 from ldoms.model.errors import HostError
+from postgresql import PostgreSQL, free_port, numbers, running_postgresql, value
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-SCALE = Scale(customers=1000, warehouses=10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class PostgreSQL:
-    """A server of the test's own, in a temporary directory, run by a user who is not root."""
-
-    def __init__(self) -> None:
-        # pytest's own directories can be entered by their owner only.
-        self.directory = Path(tempfile.mkdtemp(prefix="ldoms-pg-"))
-        self.directory.chmod(0o755)
-        self.data = self.directory / "data"
-        self.port = free_port()
-        self.programs = PROGRAMS[-1].parent
-        self.user_words: list[str] = []
-        if os.geteuid() == 0:
-            user = "postgres" if subprocess.run(["id", "postgres"], capture_output=True).returncode == 0 else "nobody"
-            shutil.chown(self.directory, user)
-            self.user_words = ["runuser", "-u", user, "--"]
-
-    def create(self) -> None:
-        self.run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C")
-        self.start()
-
-    @property
-    def server(self) -> Server:
-        return Server("127.0.0.1", self.port, database="postgres")
-
-    def start(self) -> None:
-        options = (
-            f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} "
-            "-c max_connections=60 -c fsync=off -c shared_buffers=32MB -c jit=off -c deadlock_timeout=200ms"
-        )
-        self.run("pg_ctl", "--wait", "--timeout=60", f"--log={self.directory / 'log'}", f"--options={options}", "start")
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "--mode=immediate", "--wait", "--timeout=30", "stop")
-
-    def run(self, program: str, *words: str) -> None:
-        command = [*self.user_words, str(self.programs / program), f"--pgdata={self.data}", *words]
-        # Into a file: a pipe would stay open as long as the server runs.
-        with (self.directory / "output").open("w+b") as output:
-            status = subprocess.run(command, stdout=output, stderr=output, cwd=self.directory, timeout=90).returncode
-            output.seek(0)
-            assert status == 0, f"{program}: {output.read().decode()}"
-
-    def close(self) -> None:
-        try:
-            if (self.data / "postmaster.pid").exists():
-                self.stop()
-        finally:
-            shutil.rmtree(self.directory)
+SCALE = {"customers": 1000, "warehouses": 10}
 
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[PostgreSQL]:
-    assert PROGRAMS, "no PostgreSQL server package is installed: run 'setup/system tests'"
-    instance = PostgreSQL()
-    try:
-        instance.create()
+    with running_postgresql() as instance:
         yield instance
-    finally:
-        instance.close()
 
 
 @pytest.fixture(scope="module")
 def server(postgresql: PostgreSQL) -> Server:
-    orderentry.install(postgresql.server, SCALE)
+    ORDER_ENTRY.install(postgresql.server, SCALE)
     return postgresql.server
 
 
@@ -108,12 +45,11 @@ def pgbench() -> Path:
     return find_pgbench()
 
 
-def value(server: Server, sql: str) -> str:
-    return query(server, sql)[0][0]
+KINDS = {kind.short: kind.function for kind in ORDER_ENTRY.kinds}
 
 
-def numbers(server: Server, *expressions: str) -> list[int]:
-    return [int(cell) for cell in query(server, f"select {', '.join(expressions)}")[0]]
+def wrong_totals(server: Server) -> int:
+    return int(value(server, "select oe.wrong_totals()"))
 
 
 def count(table: str) -> str:
@@ -124,8 +60,8 @@ def test_data_is_of_the_size_asked_for(server: Server) -> None:
     """Tables have the rows that the scale promises, totals are right, and the scale can be read back."""
     tables = ("customers", "addresses", "card_details", "orders", "warehouses", "products", "inventories", "ledger")
     assert numbers(server, *map(count, tables)) == [1000, 1500, 1500, 1500, 10, 1000, 10_000, 0]
-    assert orderentry.read_scale(server) == SCALE
-    assert orderentry.count_wrong_totals(server) == 0
+    assert ORDER_ENTRY.read_scale(server) == SCALE
+    assert wrong_totals(server) == 0
 
 
 def test_same_data_each_time(server: Server) -> None:
@@ -133,53 +69,56 @@ def test_same_data_each_time(server: Server) -> None:
     digest = "select md5(string_agg(t::text, ';' order by order_id)) from oe.orders t"
     people = "select md5(string_agg(t::text, ';' order by customer_id)) from oe.customers t"
     before = [value(server, sql) for sql in (digest, people)]
-    orderentry.install(server, SCALE)
+    ORDER_ENTRY.install(server, SCALE)
     assert [value(server, sql) for sql in (digest, people)] == before
 
 
-def call(server: Server, kind: Kind, seq: int, *, customer: int = 7, warehouse: int = 3, seed: int = 42) -> str:
-    return value(server, f"select oe.{FUNCTIONS[kind]}(1, 0, {seq}, {customer}, {warehouse}, {seed})")
+def call(server: Server, kind: str, seq: int, *, customer: int = 7, warehouse: int = 3, seed: int = 42) -> str:
+    return value(server, f"select oe.{KINDS[kind]}(1, 0, {seq}, {customer}, {warehouse}, {seed})")
 
 
 CHANGES = {
-    Kind.NCR: {"customers": 1, "addresses": 1, "card_details": 1, "logon": 1},
-    Kind.UCD: {"addresses": 1},
-    Kind.BP: {},
-    Kind.OP: {"orders": 1, "logon": 1},
-    Kind.PO: {},
-    Kind.BO: {"logon": 1},
+    "NCR": {"customers": 1, "addresses": 1, "card_details": 1, "logon": 1},
+    "UCD": {"addresses": 1},
+    "BP": {},
+    "OP": {"orders": 1, "logon": 1},
+    "PO": {},
+    "BO": {"logon": 1},
+    "SQ": {},
+    "WQ": {},
+    "WA": {},
 }
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_each_transaction_adds_its_rows(server: Server, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_each_transaction_adds_its_rows(server: Server, kind: str) -> None:
     """A transaction adds the rows it should and no others, and exactly one to the ledger."""
     tables = ("customers", "addresses", "card_details", "orders", "order_items", "logon", "ledger")
     before = numbers(server, *map(count, tables))
-    seq = 100 + list(Kind).index(kind)
+    seq = 100 + list(KINDS).index(kind)
     call(server, kind, seq)
     after = numbers(server, *map(count, tables))
     added = {table: now - then for table, then, now in zip(tables, before, after, strict=True) if now != then}
     items = added.pop("order_items", 0)
-    assert items in ((2, 3) if kind is Kind.OP else (0,))
+    assert items in ((2, 3) if kind == "OP" else (0,))
     assert added == {**CHANGES[kind], "ledger": 1}
-    assert value(server, f"select kind from oe.ledger where run = 1 and client = 0 and seq = {seq}") == kind.value
+    assert value(server, f"select kind from oe.ledger where run = 1 and client = 0 and seq = {seq}") == kind
 
 
 def test_registered_customer_is_whole(server: Server) -> None:
     """A new customer has the address and the card that it prefers."""
-    customer = call(server, Kind.NCR, 200)
+    customer = call(server, "NCR", 200)
     joined = f"""select count(*) from oe.customers c
         join oe.addresses a on (a.address_id, a.customer_id) = (c.preferred_address, c.customer_id)
         join oe.card_details d on (d.card_id, d.customer_id) = (c.preferred_card, c.customer_id)
         where c.customer_id = {customer}"""
-    assert int(customer) > SCALE.customers
+    assert int(customer) > SCALE["customers"]
     assert value(server, joined) == "1"
 
 
 def test_customer_moves_house(server: Server) -> None:
     """The new address becomes the preferred one of exactly one customer."""
-    address = call(server, Kind.UCD, 201)
+    address = call(server, "UCD", 201)
     assert value(server, f"select count(*) from oe.customers where preferred_address = {address}") == "1"
 
 
@@ -187,7 +126,7 @@ def test_browsing_changes_nothing(server: Server) -> None:
     """Looking at products leaves stock as it was."""
     stock = "select sum(quantity_on_hand) from oe.inventories"
     before = value(server, stock)
-    assert 1 <= int(call(server, Kind.BP, 202)) <= 24
+    assert 1 <= int(call(server, "BP", 202)) <= 24
     assert value(server, stock) == before
 
 
@@ -195,48 +134,48 @@ def test_order_takes_from_stock(server: Server) -> None:
     """What an order has in pieces is what its warehouse has less, and its total is the sum of its items."""
     stock = "select sum(quantity_on_hand) from oe.inventories where warehouse_id = 5"
     before = int(value(server, stock))
-    order = call(server, Kind.OP, 203, customer=11, warehouse=5)
+    order = call(server, "OP", 203, customer=11, warehouse=5)
     ordered = numbers(
         server,
         f"(select sum(quantity) from oe.order_items where order_id = {order})",
         f"(select count(*) from oe.orders where order_id = {order} and customer_id = 11 and order_total > 0)",
     )
     assert ordered == [before - int(value(server, stock)), 1]
-    assert orderentry.count_wrong_totals(server) == 0
+    assert wrong_totals(server) == 0
 
 
 def test_warehouse_processes_an_order(server: Server) -> None:
     """An order that waited is no longer waiting; when none waits, there is none to process."""
     waiting = "select count(*) from oe.orders where warehouse_id = 4 and order_status <= 4"
     before = int(value(server, waiting))
-    order = call(server, Kind.PO, 204, warehouse=4)
+    order = call(server, "PO", 204, warehouse=4)
     assert int(value(server, waiting)) == before - 1
     assert value(server, f"select warehouse_id from oe.orders where order_id = {order} and order_status >= 5") == "4"
-    assert call(server, Kind.PO, 205, warehouse=999_999) == ""
+    assert call(server, "PO", 205, warehouse=999_999) == ""
 
 
 def test_browsed_order_grows(server: Server) -> None:
     """One item has one piece more, and the total follows; a customer without orders changes nothing."""
     pieces = "select sum(quantity) from oe.order_items"
     before = int(value(server, pieces))
-    order = call(server, Kind.BO, 206, customer=12)
+    order = call(server, "BO", 206, customer=12)
     assert value(server, f"select customer_id from oe.orders where order_id = {order}") == "12"
     assert int(value(server, pieces)) == before + 1
-    assert orderentry.count_wrong_totals(server) == 0
-    newcomer = call(server, Kind.NCR, 207)
-    assert call(server, Kind.BO, 208, customer=int(newcomer)) == ""
+    assert wrong_totals(server) == 0
+    newcomer = call(server, "NCR", 207)
+    assert call(server, "BO", 208, customer=int(newcomer)) == ""
 
 
 def test_same_seed_same_choice(server: Server) -> None:
     """What a transaction chooses follows from its arguments."""
-    assert call(server, Kind.BP, 209, seed=1) == call(server, Kind.BP, 210, seed=1)
+    assert call(server, "BP", 209, seed=1) == call(server, "BP", 210, seed=1)
 
 
 @pytest.fixture(scope="module")
 def long_run(server: Server, pgbench: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadResult:
     """Ten seconds of 20 clients at full speed, number 10 in the ledger."""
     directory = tmp_path_factory.mktemp("load") / "run"
-    run = orderentry.start(pgbench, server, SCALE, LoadOptions(clients=20, seconds=10), directory, run=10)
+    run = ORDER_ENTRY.start(pgbench, server, LoadOptions(clients=20, seconds=10), directory, run=10)
     result = run.result()
     assert len(run.progress()) >= 8
     return result
@@ -251,8 +190,8 @@ def test_every_acknowledged_transaction_is_in_the_ledger_once(server: Server, lo
     assert found.in_doubt == 0
     assert (long_run.report.failed, long_run.report.aborted_clients) == (0, ())
     assert value(server, "select deadlocks from pg_stat_database where datname = 'postgres'") == "0"
-    assert orderentry.count_wrong_totals(server) == 0
-    assert {one.kind for one in long_run.transactions} == set(Kind)
+    assert wrong_totals(server) == 0
+    assert {one.kind for one in long_run.transactions} == set(default_weights(ORDER_ENTRY))
     assert {one.client for one in long_run.transactions} == set(range(20))
 
 
@@ -294,7 +233,7 @@ def test_planted_damage_is_found(
 def test_planted_wrong_total_is_found(server: Server) -> None:
     """An order whose total is not the sum of its items is counted."""
     run_psql(server, ["--command=update oe.orders set order_total = order_total + 1 where order_id in (3, 4)"])
-    assert orderentry.count_wrong_totals(server) == 2
+    assert wrong_totals(server) == 2
     run_psql(server, ["--command=update oe.orders set order_total = order_total - 1 where order_id in (3, 4)"])
 
 
@@ -303,7 +242,7 @@ def test_load_can_be_stopped_at_once(server: Server, pgbench: Path, tmp_path: Pa
     """Stopped in mid-run, also behind a program of its own process, pgbench loses nothing of its log."""
     number = 20 + len(prefix)
     options = LoadOptions(clients=10, seconds=300, rate_per_s=200)
-    load = orderentry.start(pgbench, server, SCALE, options, tmp_path / "run", run=number, prefix=prefix)
+    load = ORDER_ENTRY.start(pgbench, server, options, tmp_path / "run", run=number, prefix=prefix)
     try:
         time.sleep(2.0)
         began = time.monotonic()
@@ -321,7 +260,7 @@ def test_load_can_be_stopped_at_once(server: Server, pgbench: Path, tmp_path: Pa
 
 def test_load_that_was_killed_says_so(server: Server, pgbench: Path, tmp_path: Path) -> None:
     """Without the end of its log nothing is called invented, and the result says that it is not complete."""
-    load = orderentry.start(pgbench, server, SCALE, LoadOptions(clients=4, seconds=60), tmp_path / "run", run=30)
+    load = ORDER_ENTRY.start(pgbench, server, LoadOptions(clients=4, seconds=60), tmp_path / "run", run=30)
     wait_for(lambda: any((tmp_path / "run").glob("transactions.*")) and load.progress(), "no progress")
     load.kill()
     result = load.result()
@@ -332,8 +271,11 @@ def test_load_that_was_killed_says_so(server: Server, pgbench: Path, tmp_path: P
 
 
 def test_load_without_a_server(pgbench: Path, tmp_path: Path) -> None:
-    """A load that cannot begin is an error with pgbench's own words."""
-    load = orderentry.start(pgbench, Server("127.0.0.1", 1), SCALE, LoadOptions(seconds=5), tmp_path / "run", run=1)
+    """A server that cannot be reached is named, before anything is started."""
+    with pytest.raises(HostError, match=r"does not answer: .*127\.0\.0\.1.*Connection refused") as caught:
+        ORDER_ENTRY.start(pgbench, Server("127.0.0.1", 1), LoadOptions(seconds=5), tmp_path / "run", run=1)
+    assert caught.value.code == "no-server"
+    load = start_load(pgbench, Server("127.0.0.1", 1), [Script("one", "select 1;")], LoadOptions(), tmp_path / "run")
     with pytest.raises(HostError, match="Connection refused") as caught:
         load.result()
     assert caught.value.code == "load-failed"
@@ -344,7 +286,7 @@ def test_crash_of_the_server_loses_nothing_acknowledged(
 ) -> None:
     """After a crash in mid-run every acknowledged transaction is there, and each lost connection is counted."""
     options = LoadOptions(clients=20, seconds=60)
-    load = orderentry.start(pgbench, server, SCALE, options, tmp_path / "run", run=40)
+    load = ORDER_ENTRY.start(pgbench, server, options, tmp_path / "run", run=40)
     try:
         wait_for(lambda: len(load.progress()) >= 3, "no progress")
         postgresql.stop()
@@ -358,12 +300,12 @@ def test_crash_of_the_server_loses_nothing_acknowledged(
     assert found.is_clean, found
     assert found.acknowledged > 100
     assert found.in_doubt <= 20
-    assert orderentry.count_wrong_totals(server) == 0
+    assert wrong_totals(server) == 0
 
 
 def test_one_lost_connection_is_counted(server: Server, pgbench: Path, tmp_path: Path) -> None:
     """The other clients go on when one connection is lost."""
-    load = orderentry.start(pgbench, server, SCALE, LoadOptions(clients=5, seconds=4), tmp_path / "run", run=50)
+    load = ORDER_ENTRY.start(pgbench, server, LoadOptions(clients=5, seconds=4), tmp_path / "run", run=50)
     wait_for(lambda: len(load.progress()) >= 1, "no progress")
     victim = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgbench' limit 1"
     assert value(server, victim) == "t"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +16,21 @@ from ldoms.model.errors import HostError
 class Background:
     """A program started in a session of its own, so that an interrupt typed here does not reach it."""
 
-    def __init__(self, words: Sequence[str], directory: Path, name: str, mark: str) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        directory: Path,
+        name: str,
+        mark: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             words: the program and what is put in front of it.
             directory: where its output goes, to ``<name>.out`` and ``<name>.err``.
             name: of those files.
+            environment: what is added to ours.
             mark: an argument by which the program itself is known from what was put in front of it.
 
         Raises:
@@ -31,7 +40,12 @@ class Background:
         with (directory / f"{name}.out").open("wb") as output, (directory / f"{name}.err").open("wb") as errors:
             try:
                 self._child = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    env={**os.environ, **(environment or {})},
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise HostError(f"{words[0]} cannot be started: {error}", code="no-program") from error

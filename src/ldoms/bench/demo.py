@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldoms.bench import orderentry
 from ldoms.bench.figures import Window, commit_times, longest_gap, window_figures
 from ldoms.bench.ledger import LedgerComparison, check_ledger
 from ldoms.bench.log import LoadResult
@@ -23,6 +22,7 @@ from ldoms.bench.pgbench import LoadOptions, ensure_pgbench
 from ldoms.bench.probe import ProbeRecord, probe_figures, sql_record, start_probe, start_sql_probe
 from ldoms.bench.server import Server, query
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
+from ldoms.bench.workloads import find_workload
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.migration import MigrationReport
@@ -48,7 +48,7 @@ class DemoOptions:
         rate_per_s: transactions that clients ask for, so many that the guest is busy and not overrun.
     """
 
-    scale: orderentry.Scale = field(default_factory=lambda: orderentry.Scale(customers=2_000, warehouses=50))
+    scale: Mapping[str, int] = field(default_factory=lambda: {"customers": 2_000, "warehouses": 50})
     warm_up_s: float = 20.0
     before_s: float = 10.0
     after_s: float = 10.0
@@ -89,6 +89,7 @@ class _Demo:
         self._directory = directory
         self._options = options
         self._server = Server(GUEST_ADDRESS)
+        self._workload = find_workload("orderentry")
 
     def run(self) -> dict[str, Any]:
         """From an empty lab to the figures."""
@@ -98,10 +99,9 @@ class _Demo:
         options = self._options
         seconds = options.warm_up_s + options.before_s + options.longest_s + options.after_s
         heading(f"{CLIENTS} clients run OrderEntry with pgbench, {options.rate_per_s:g} transactions/s asked for")
-        load = orderentry.start(
+        load = self._workload.start(
             pgbench,
             self._server,
-            options.scale,
             LoadOptions(clients=CLIENTS, seconds=round(seconds), rate_per_s=options.rate_per_s),
             self._directory / "load",
             run=RUN,
@@ -133,7 +133,7 @@ class _Demo:
             load.stop()
         result = load.result()
         ledger = check_ledger(self._server, RUN, result, prefix=self._stage.client)
-        wrong_totals = orderentry.count_wrong_totals(self._server, prefix=self._stage.client)
+        wrong_totals = int(query(self._server, "select oe.wrong_totals()", prefix=self._stage.client)[0][0])
         if isinstance(moved, HostError):
             self._show_failure(ledger)
             raise moved
@@ -157,9 +157,9 @@ class _Demo:
 
     def _load_schema(self) -> None:
         scale = self._options.scale
-        heading(f"The order-entry schema: {scale.customers} customers, {scale.warehouses} warehouses")
+        heading(f"The order-entry schema: {scale['customers']} customers, {scale['warehouses']} warehouses")
         began = time.monotonic()
-        orderentry.install(self._server, scale, prefix=self._stage.client)
+        self._workload.install(self._server, scale, prefix=self._stage.client)
         say(f"loaded in {time.monotonic() - began:.1f} s")
 
     def _migrate(self) -> MigrationReport | HostError:

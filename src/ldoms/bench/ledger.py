@@ -1,6 +1,7 @@
 """Was anything lost, done twice or made up? What clients were told, against what the database has.
 
-Each acknowledged transaction is a line in pgbench's log; each transaction that took place is a row in ``oe.ledger``.
+Each acknowledged transaction is a line in pgbench's log; each transaction that took place is a row in the workload's
+ledger.
 Both carry the client, the client's number for it and its kind, and are matched by all three: a count that is right
 by chance does not pass.
 """
@@ -59,13 +60,15 @@ class LedgerComparison:
         return not (self.missing or self.doubled or self.invented)
 
 
-def read_rows(server: Server, run: int, *, prefix: Sequence[str] = (), timeout_s: float = 120.0) -> list[LedgerEntry]:
+def read_rows(
+    server: Server, run: int, *, table: str = "oe.ledger", prefix: Sequence[str] = (), timeout_s: float = 120.0
+) -> list[LedgerEntry]:
     """Read the ledger of one run.
 
     Raises:
         HostError: as `ldoms.bench.server.query`.
     """
-    sql = f"select client, seq, kind from oe.ledger where run = {int(run)}"  # noqa: S608  a number
+    sql = f"select client, seq, kind from {table} where run = {int(run)}"  # noqa: S608  a number, and a name of ours
     rows = query(server, sql, prefix=prefix, timeout_s=timeout_s)
     return [LedgerEntry(int(client), int(seq), kind) for client, seq, kind in rows]
 
@@ -100,13 +103,15 @@ def compare(
     )
 
 
-def check_ledger(server: Server, run: int, result: LoadResult, *, prefix: Sequence[str] = ()) -> LedgerComparison:
+def check_ledger(
+    server: Server, run: int, result: LoadResult, *, table: str = "oe.ledger", prefix: Sequence[str] = ()
+) -> LedgerComparison:
     """Read the ledger of a run that has ended, and compare.
 
     Raises:
         HostError: as `ldoms.bench.server.query`.
     """
-    rows = read_rows(server, run, prefix=prefix)
+    rows = read_rows(server, run, table=table, prefix=prefix)
     return compare(result.transactions, rows, log_is_complete=result.is_complete)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,8 @@ class Transaction:
     Attributes:
         seq: number among the client's transactions, from 1, whatever their outcome.
         at: when it was over, seconds since 1970.
-        latency_s: from when it was due to its answer; 0 if it was not acknowledged.
+        latency_s: from when it was due to its answer, less what its user thought before it; 0 if it was not
+            acknowledged.
         lag_s: part of it that it waited for its client to be free; 0 without a rate.
     """
 
@@ -94,26 +95,33 @@ class LoadResult:
     is_complete: bool
 
 
-def parse_log(text: str, kinds: Sequence[str]) -> list[Transaction]:
+Pause = Callable[[int, int], float]
+"""What a client sleeps before the transaction of a number, in seconds."""
+
+
+def parse_log(text: str, kinds: Sequence[str], pause_s: Pause | None = None) -> list[Transaction]:
     """Read pgbench's log (its manual, "Per-Transaction Logging").
 
     A line is ``client number time script seconds microseconds [lag]``, times in microseconds; the time of one that
     was not acknowledged is a word. A last line without an end was cut off and is left out.
 
+    Args:
+        pause_s: what is taken from each time, because the client slept so long at the beginning.
+
     Raises:
         ValueError: a line is not of that form.
     """
     whole = text[: text.rfind("\n") + 1]
-    return [_parse_line(line, kinds) for line in whole.splitlines()]
+    return [_parse_line(line, kinds, pause_s) for line in whole.splitlines()]
 
 
-def read_logs(paths: Iterable[Path], kinds: Sequence[str]) -> tuple[Transaction, ...]:
+def read_logs(paths: Iterable[Path], kinds: Sequence[str], pause_s: Pause | None = None) -> tuple[Transaction, ...]:
     """Read the files of one run, one for each of pgbench's threads, in the order in which transactions ended."""
-    found = [transaction for path in paths for transaction in parse_log(path.read_text(), kinds)]
+    found = [transaction for path in paths for transaction in parse_log(path.read_text(), kinds, pause_s)]
     return tuple(sorted(found, key=lambda transaction: transaction.at))
 
 
-def _parse_line(line: str, kinds: Sequence[str]) -> Transaction:
+def _parse_line(line: str, kinds: Sequence[str], pause_s: Pause | None) -> Transaction:
     fields = line.split()
     client, number, took, script, seconds, microseconds = fields[:6]
     kind = kinds[int(script)]
@@ -122,7 +130,8 @@ def _parse_line(line: str, kinds: Sequence[str]) -> Transaction:
         outcome = Outcome.SKIPPED if took == "skipped" else Outcome.FAILED
         return Transaction(int(client), int(number), kind, at, outcome=outcome)
     lag_s = int(fields[6]) / 1e6 if len(fields) > 6 else 0.0
-    return Transaction(int(client), int(number), kind, at, int(took) / 1e6, lag_s)
+    paused_s = pause_s(int(client), int(number)) if pause_s else 0.0
+    return Transaction(int(client), int(number), kind, at, max(0.0, int(took) / 1e6 - paused_s), lag_s)
 
 
 _PROGRESS = re.compile(

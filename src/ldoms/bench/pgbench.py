@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldoms.bench.background import Background
-from ldoms.bench.log import LoadResult, Outcome, Progress, parse_progress, parse_report, read_logs
-from ldoms.bench.server import Server, quoted, run_program
+from ldoms.bench.log import LoadResult, Outcome, Pause, Progress, parse_progress, parse_report, read_logs
+from ldoms.bench.server import Server, run_program
 from ldoms.model.errors import AlreadyExists, HostError
 
 SERVER_PROGRAMS = Path("/usr/lib/postgresql")
@@ -193,7 +193,7 @@ def pgbench_words(
         words.append(f"--rate={options.rate_per_s:g}")
     words += [f"--define={name}={value}" for name, value in variables.items()]
     words += [f"--file={path}@{weight}" for path, weight in scripts]
-    return [*words, f"{server.connection_words} options={quoted(_SESSION)}"]
+    return [*words, server.words_with({"options": _SESSION})]
 
 
 class LoadRun:
@@ -201,6 +201,7 @@ class LoadRun:
 
     Attributes:
         kinds: of its scripts, in the order in which its log numbers them.
+        pause_s: what clients sleep at the beginning of their scripts; None = nothing.
     """
 
     def __init__(
@@ -211,14 +212,18 @@ class LoadRun:
         *,
         seconds: float,
         stop_grace_s: float,
+        pause_s: Pause | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; use `start_load`."""
         self.directory = directory
         self.kinds = tuple(kinds)
         self._seconds = seconds
         self._stop_grace_s = stop_grace_s
+        self.pause_s = pause_s
         # The name of the log is in its arguments, and no other run's has that directory.
-        self._program = Background(words, directory, _OUTPUT_NAME, mark=str(directory / _LOG_NAME))
+        mark = str(directory / _LOG_NAME)
+        self._program = Background(words, directory, _OUTPUT_NAME, mark=mark, environment=environment)
 
     @property
     def is_running(self) -> bool:
@@ -244,7 +249,7 @@ class LoadRun:
         asked = False
         while self.is_running and time.monotonic() < deadline:
             # Not before it has its log: until then the signal would find no clock, and kill it.
-            asked = asked or (bool(self._logs()) and self._program.send(signal.SIGALRM))
+            asked = asked or (bool(self.logs()) and self._program.send(signal.SIGALRM))
             time.sleep(_POLL_S)
         self.kill()
 
@@ -265,13 +270,14 @@ class LoadRun:
         if not self._program.wait(self._seconds + self._stop_grace_s if timeout_s is None else timeout_s):
             self.stop()
         report = parse_report(self._text("out"), self._text("err"))
-        transactions = read_logs(self._logs(), self.kinds)
+        transactions = read_logs(self.logs(), self.kinds, self.pause_s)
         if report.processed is None and not transactions:
             raise HostError(f"the load could not begin: {self._text('err').strip()}", code="load-failed")
         answered = sum(1 for transaction in transactions if transaction.outcome is Outcome.ACKNOWLEDGED)
         return LoadResult(transactions, report, is_complete=report.processed == answered)
 
-    def _logs(self) -> list[Path]:
+    def logs(self) -> list[Path]:
+        """The files of its log, one for each thread; pgbench writes them in blocks of 4 KiB."""
         return sorted(self.directory.glob(f"{_LOG_NAME}.*"))
 
     def _text(self, stream: str) -> str:
@@ -286,6 +292,7 @@ def start_load(
     directory: Path,
     *,
     variables: Mapping[str, int] | None = None,
+    pause_s: Pause | None = None,
     prefix: Sequence[str] = (),
 ) -> LoadRun:
     """Start pgbench on a server; it ends by itself, or by `LoadRun.stop`.
@@ -293,6 +300,7 @@ def start_load(
     Args:
         directory: for this run alone; it is made.
         variables: what the scripts may use, with the values that they have at first for each client.
+        pause_s: what clients sleep at the beginning of their scripts.
 
     Raises:
         AlreadyExists: the directory holds another run.
@@ -309,4 +317,12 @@ def start_load(
     words = pgbench_words(pgbench, server, weighted, options, directory / _LOG_NAME, variables or {})
     grace_s = server.silence_limit_s + STOP_GRACE_S
     kinds = [script.kind for script in scripts]
-    return LoadRun([*prefix, *words], directory, kinds, seconds=options.seconds, stop_grace_s=grace_s)
+    return LoadRun(
+        [*prefix, *words],
+        directory,
+        kinds,
+        seconds=options.seconds,
+        stop_grace_s=grace_s,
+        pause_s=pause_s,
+        environment=server.environment,
+    )

@@ -2,7 +2,8 @@
 --
 -- All take the same arguments. (run, client, seq) is what the caller knows the transaction by: exactly one row with
 -- it goes to oe.ledger, in the same transaction. `customer` and `warehouse` are the caller's choice; every other
--- choice follows from `seed`.
+-- choice follows from `seed`. Between its steps the user thinks, `think_min` to `think_max` milliseconds; never while
+-- the transaction holds locks that others wait for.
 --
 -- No two can deadlock. A transaction that locks more than one row of oe.inventories does so in ascending product_id
 -- within one warehouse; one that locks an order and its item takes the order first; no other locks are combined.
@@ -27,9 +28,24 @@ create function oe.pick(low int, high int) returns int language sql volatile as 
 select low + floor(random() * (high - low + 1))::int
 $$;
 
+-- The user thinks. How long does not depend on the seed, so that other choices do not depend on it.
+create function oe.think(think_min int, think_max int) returns void language plpgsql volatile as $$
+begin
+    if think_max > 0 then
+        perform pg_sleep((think_min + extract(milliseconds from clock_timestamp())::int % (think_max - think_min + 1))
+            / 1000.0);
+    end if;
+end $$;
+
+-- What a warehouse has of a product after loading.
+create function oe.initial_stock(product int, warehouse int) returns int language sql immutable as $$
+select 1000 + (product * 31 + warehouse * 17) % 1000
+$$;
+
 -- NCR: a new customer with an address and a card. Returns the customer.
 create function oe.register_customer(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     new_customer bigint := nextval('oe.customers_seq');
@@ -53,6 +69,7 @@ begin
         new_card, new_customer, 'debit', 4000000000000000 + new_card, current_date + oe.pick(365, 1460), true,
         oe.pick(0, 999));
     insert into oe.logon values (nextval('oe.logon_seq'), new_customer, clock_timestamp());
+    perform oe.think(think_min, think_max);
     select c.customer_id into strict registered from oe.customers c where c.customer_id = new_customer;
     insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'NCR');
     return registered;
@@ -60,7 +77,8 @@ end $$;
 
 -- UCD: a customer found by name (or `customer`, when nobody has the name) moves house. Returns the address.
 create function oe.update_customer(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     new_address bigint := nextval('oe.addresses_seq');
@@ -75,6 +93,7 @@ begin
     namesakes := array(
         select c.customer_id from oe.customers c
         where lower(c.last_name) = family_name and lower(c.first_name) = given_name limit 4);
+    perform oe.think(think_min, think_max);
     if cardinality(namesakes) > 0 then
         chosen := namesakes[oe.pick(1, cardinality(namesakes))];
     end if;
@@ -88,7 +107,8 @@ end $$;
 
 -- BP: a customer looks at 1 to 24 products and whether the warehouse has them. Returns how many are in stock.
 create function oe.browse_products(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     shopper  record;
@@ -107,6 +127,7 @@ begin
         if seen.quantity_on_hand > 0 then
             in_stock := in_stock + 1;
         end if;
+        perform oe.think(think_min, think_max);
     end loop;
     insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'BP');
     return in_stock;
@@ -114,7 +135,8 @@ end $$;
 
 -- OP: a customer browses 1 to 24 categories and orders up to three products that are in stock. Returns the order.
 create function oe.order_products(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     new_order bigint := nextval('oe.orders_seq');
@@ -143,6 +165,7 @@ begin
             where p.category_id = wanted and i.warehouse_id = warehouse and i.quantity_on_hand > 0
             limit 3);
         basket := basket || offered;
+        perform oe.think(think_min, think_max);
     end loop;
     insert into oe.orders values (
         new_order, clock_timestamp(), 'online', customer, 0, 0, oe.pick(1, 1000), warehouse, 'standard',
@@ -160,7 +183,7 @@ begin
         if found then
             line := line + 1;
             insert into oe.order_items values (
-                new_order, line, item.product_id, item.list_price, pieces, false, current_date + 7);
+                new_order, line, item.product_id, item.list_price, pieces, pieces, false, current_date + 7);
             total := total + pieces * item.list_price;
         end if;
     end loop;
@@ -171,7 +194,8 @@ end $$;
 
 -- PO: a warehouse works on one of up to nine orders that wait for it. Returns the order, or null if none waits.
 create function oe.process_order(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     waiting    bigint[];
@@ -190,6 +214,7 @@ begin
         join oe.customers c on c.customer_id = o.customer_id
         join oe.order_items i on i.order_id = o.order_id
         where o.order_id = chosen;
+        perform oe.think(think_min, think_max);
         new_status := oe.pick(5, 10);
         update oe.orders o set order_status = new_status where o.order_id = chosen and o.order_status <= 4
         returning o.order_id into processed;
@@ -200,7 +225,8 @@ end $$;
 
 -- BO: a customer looks at up to four orders and takes one piece more of an item. Returns the order, or null.
 create function oe.browse_orders(
-    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
 ) returns bigint language plpgsql as $$
 declare
     buyer   record;
@@ -220,6 +246,7 @@ begin
         chosen := own[oe.pick(1, cardinality(own))];
         select count(*) into lines from oe.order_items i where i.order_id = chosen;
         if lines > 0 then
+            perform oe.think(think_min, think_max);
             changed := oe.pick(1, lines);
             perform 1 from oe.orders o where o.order_id = chosen for no key update;
             update oe.order_items i set quantity = i.quantity + 1
@@ -229,6 +256,77 @@ begin
     end if;
     insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'BO');
     return chosen;
+end $$;
+
+-- SQ: the orders of a sales representative, ranked by their totals. Returns how many there are.
+create function oe.query_sales_rep(
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
+) returns bigint language plpgsql as $$
+declare
+    rep   int;
+    found bigint;
+begin
+    perform setseed(seed / 2147483648.0);
+    rep := oe.pick(1, 1000);
+    -- The sum of the hashes needs every column, so that none of the work is left out.
+    select count(*) into found
+    from (
+        select ranked.*, sum(hashtext(ranked::text)) over () as needed
+        from (
+            select
+                o.order_id, o.order_total, c.last_name, o.order_status,
+                rank() over (order by o.order_total desc) as place,
+                sum(o.order_total) over (partition by o.order_status) as status_total
+            from oe.orders o join oe.customers c on c.customer_id = o.customer_id
+            where o.sales_rep = rep
+        ) ranked
+    ) answer
+    where answer.needed is not null;
+    insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'SQ');
+    return found;
+end $$;
+
+-- WQ: orders and turnover of a warehouse, by status and delivery in every combination. Returns the rows.
+create function oe.query_warehouse(
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
+) returns bigint language plpgsql as $$
+declare
+    found  bigint;
+    needed bigint;
+begin
+    select count(*), sum(hashtext(answer::text)) into found, needed
+    from (
+        select o.order_status, o.order_mode, o.delivery_type, count(*) as orders, sum(o.order_total) as turnover
+        from oe.orders o where o.warehouse_id = warehouse
+        group by cube (o.order_status, o.order_mode, o.delivery_type)
+    ) answer;
+    insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'WQ');
+    return found;
+end $$;
+
+-- WA: what a warehouse was ordered in each five minutes of the last hour. Returns the orders.
+create function oe.query_warehouse_activity(
+    run bigint, client int, seq bigint, customer bigint, warehouse int, seed int,
+    think_min int default 0, think_max int default 0
+) returns bigint language plpgsql as $$
+declare
+    found  bigint;
+    needed bigint;
+begin
+    select sum(answer.orders), sum(hashtext(answer::text)) into found, needed
+    from (
+        select bucket, count(o.order_id) as orders, coalesce(sum(o.order_total), 0) as turnover
+        from generate_series(0, 11) bucket
+        left join oe.orders o
+            on o.warehouse_id = warehouse
+            and o.ordered_at >= now() - (bucket + 1) * interval '5 minutes'
+            and o.ordered_at < now() - bucket * interval '5 minutes'
+        group by bucket
+    ) answer;
+    insert into oe.ledger (run, client, seq, kind) values (run, client, seq, 'WA');
+    return found;
 end $$;
 
 -- Orders whose total is not the sum of their items. Every transaction keeps it so; damage to pages does not.

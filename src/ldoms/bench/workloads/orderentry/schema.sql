@@ -105,14 +105,17 @@ create table oe.orders (
     card_id          bigint
 ) with (fillfactor = 85);
 
+-- Items of the loaded orders were delivered before the stock was counted; one piece more of an item (BO) is not taken
+-- from stock either. So stock can be proved: what was there at first, less what was taken.
 create table oe.order_items (
-    order_id      bigint not null,
-    line_item     smallint not null,
-    product_id    int not null,
-    unit_price    numeric(8, 2) not null,
-    quantity      int not null,
-    gift_wrapped  boolean not null,
-    estimated_on  date not null
+    order_id         bigint not null,
+    line_item        smallint not null,
+    product_id       int not null,
+    unit_price       numeric(8, 2) not null,
+    quantity         int not null,
+    taken_from_stock int not null,
+    gift_wrapped     boolean not null,
+    estimated_on     date not null
 ) with (fillfactor = 90);
 
 create table oe.logon (
@@ -135,3 +138,6 @@ create sequence oe.addresses_seq;
 create sequence oe.cards_seq;
 create sequence oe.orders_seq;
 create sequence oe.logon_seq;
+
+-- Numbers for runs; those up to 1,000 are for callers that choose their own.
+create sequence oe.runs_seq start 1001;

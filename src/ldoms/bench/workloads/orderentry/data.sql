@@ -8,7 +8,8 @@ set jit = off;
 select setseed(0.25) \g /dev/null
 
 insert into oe.orderentry_metadata values
-    ('customers', :customers), ('warehouses', :warehouses), ('products', 1000), ('categories', 199);
+    ('customers', :customers), ('warehouses', :warehouses), ('products', 1000), ('categories', 199),
+    ('version', :version);
 
 insert into oe.warehouses
 select n, 'Warehouse ' || n, 1 + n % 99 from generate_series(1, :warehouses) n;
@@ -24,7 +25,7 @@ select n, 'en', 'Product ' || n, 'Description of product ' || n || ', ' || repea
 from generate_series(1, 1000) n;
 
 insert into oe.inventories
-select p, w, 1000 + (p * 31 + w * 17) % 1000
+select p, w, oe.initial_stock(p, w)
 from generate_series(1, :warehouses) w, generate_series(1, 1000) p;
 
 insert into oe.customers
@@ -50,7 +51,7 @@ select
 from generate_series(1, :customers * 3 / 2) n;
 
 insert into oe.order_items
-select n, line, p.product_id, p.list_price, 1 + (n + line) % 5, false, date '2025-01-01'
+select n, line, p.product_id, p.list_price, 1 + (n + line) % 5, 0, false, date '2025-01-01'
 from generate_series(1, :customers * 3 / 2) n
 cross join generate_series(1, 4) line
 join oe.product_information p on p.product_id = 1 + (n * 7 + line * 251) % 1000
@@ -83,6 +84,7 @@ create index addresses_customer on oe.addresses (customer_id);
 create index card_details_customer on oe.card_details (customer_id);
 create index product_information_category on oe.product_information (category_id);
 create index orders_customer on oe.orders (customer_id);
+create index orders_sales_rep on oe.orders (sales_rep);
 create index orders_waiting on oe.orders (warehouse_id, order_status);
 
 -- None to products and warehouses: each item would lock the row of its product, and those never change.
