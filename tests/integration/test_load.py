@@ -429,6 +429,30 @@ def test_probe_ends_by_its_time(lines: LineServer, tmp_path: Path) -> None:
     assert 10 <= len(record.exchanges) <= 21
 
 
+def test_connection_probe_finds_a_service_that_is_away(tmp_path: Path) -> None:
+    """While nobody listens connections are refused, and that time is the longest gap; the probe goes on."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    port = listener.getsockname()[1]
+    run = start_probe("connect", "127.0.0.1", tmp_path / "probe.jsonl", port=port, interval_s=0.02, seconds=30)
+    try:
+        run.wait_until_begun()
+        time.sleep(0.5)
+        listener.close()
+        away_at = time.time()
+        time.sleep(0.3)
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        time.sleep(0.5)
+    finally:
+        run.stop()
+        listener.close()
+    record = run.result()
+    figures = probe_figures(record, Window(record.began_at, away_at + 0.8))
+    assert record.ending is Ending.STOPPED
+    assert 0.29 <= figures.longest_gap.seconds < 0.5
+    assert figures.longest_gap.at == pytest.approx(away_at, abs=0.1)
+    assert [one.seq for one in record.exchanges] == list(range(1, len(record.exchanges) + 1)), "each has its line"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a network namespace and cut its link")
 def test_echo_probe_finds_a_cut(tmp_path: Path) -> None:
     """In a namespace whose link is cut for 300 ms, that is the longest gap, and the requests of it are lost."""

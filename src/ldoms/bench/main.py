@@ -11,6 +11,7 @@ from types import FrameType
 from ldoms.bench.commands import main_commands
 from ldoms.bench.demo import main_demo
 from ldoms.bench.migrations import main_migrations
+from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.reconfigure import main_reconfigure
 
 
@@ -33,6 +34,9 @@ def main() -> None:
     commands.add_argument("--rounds", type=int, default=15, metavar="N", help="default: %(default)s")
     commands.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     commands.set_defaults(run=lambda arguments: main_commands(arguments.build, arguments.rounds))
+    watch = verbs.add_parser("watch", help="print what this host sees of a domain, until the input ends")
+    watch.add_argument("domain", metavar="DOM")
+    watch.set_defaults(run=lambda arguments: main_watch(arguments.domain))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:

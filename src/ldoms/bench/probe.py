@@ -1,36 +1,29 @@
 """What a client sees from outside: small questions asked every few milliseconds, and when their answers came.
 
-Three sorts, with one record in common:
+Four sorts, with one record in common:
 
 - ``icmp``: echo requests to an address. What is lost stays lost, so it shows how long nothing got through.
 - ``tcp``: one line and its answer after the other, over one connection that is never made again. TCP sends again
   what was lost, so it shows what a program would see.
+- ``connect``: a new TCP connection each time, closed at once. A first packet that is lost is sent again by the kernel
+  after a second, but others are under way by then: it shows how long a service cannot be reached by somebody new.
 - SQL: `start_sql_probe`, the same with a database.
 
-The first two are a program, ``python -m ldoms.bench.probe``, so that they can be run in a network namespace. It
+The first three are a program, ``python -m ldoms.bench.asking``, so that they can be run in a network namespace. It
 writes a JSON line for each answer at once, and a last one at its end: by its time, or by SIGTERM.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
-import os
-import secrets
-import select
 import signal
-import socket
-import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import TextIO
 
 from ldoms.bench.background import Background
 from ldoms.bench.figures import Gap, Window, gaps, percentile
@@ -45,8 +38,6 @@ LATE_S = 1.0
 CONNECT_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _STOP_GRACE_S = 5.0
-_ECHO_REQUEST, _ECHO_REPLY = 8, 0
-_RECEIVE_BYTES = 4096
 
 # --------------------------------------------------------------------------------------------- what is kept
 
@@ -295,11 +286,11 @@ def start_probe(
     seconds: float = 3600.0,
     prefix: Sequence[str] = (),
 ) -> ProbeRun:
-    """Start a probe, ``icmp`` or ``tcp``.
+    """Start a probe: ``connect``, ``icmp`` or ``tcp``.
 
     Args:
         path: its record, a new file; its output goes beside it.
-        port: of the line probe.
+        port: for ``connect``, and of the line probe.
         seconds: it ends by itself after so long.
 
     Raises:
@@ -308,7 +299,7 @@ def start_probe(
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path.resolve()
     path.unlink(missing_ok=True)
-    words = [sys.executable, "-m", "ldoms.bench.probe", probe, host, f"--port={port}"]
+    words = [sys.executable, "-m", "ldoms.bench.asking", probe, host, f"--port={port}"]
     words += [f"--interval={interval_s}", f"--seconds={seconds}", f"--record={path}"]
     return ProbeRun([*prefix, *words], path, seconds)
 
@@ -361,180 +352,3 @@ def sql_record(result: LoadResult, *, target: str, interval_s: float = DEFAULT_I
         exchanges=tuple(exchanges),
         error="; ".join(result.report.messages),
     )
-
-
-# --------------------------------------------------------------------------------------------- the program
-
-
-class _Recorder:
-    """Writes the record, and knows when to stop. Its clock cannot jump, and agrees with the system's at the start."""
-
-    def __init__(self, file: TextIO, seconds: float) -> None:
-        self._file = file
-        self._offset = time.time() - time.monotonic()
-        self._end = self.now() + seconds
-        self._stopped = False
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-
-    def now(self) -> float:
-        return time.monotonic() + self._offset
-
-    def is_over(self) -> bool:
-        return self._stopped or self.now() >= self._end
-
-    def write(self, **values: object) -> None:
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-
-    def begin(self, probe: str, target: str, interval_s: float) -> None:
-        self.write(probe=probe, target=target, interval_s=interval_s, began_at=self.now())
-
-    def end(self, error: str = "") -> None:
-        ending = Ending.LOST if error else Ending.STOPPED if self._stopped else Ending.TIME
-        self.write(ended_at=self.now(), ending=ending, error=error)
-
-    def ticks(self, interval_s: float) -> Iterator[int]:
-        """Numbers from 1, one per interval, the first at once; without catching up after a pause."""
-        due = time.monotonic()
-        seq = 0
-        while not self.is_over():
-            seq += 1
-            yield seq
-            due = max(due + interval_s, time.monotonic())
-            time.sleep(max(0.0, due - time.monotonic()))
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stopped = True
-
-
-def _ask_lines(host: str, port: int, interval_s: float, recorder: _Recorder) -> bool:
-    """The line probe; False when the connection was lost."""
-    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
-        connection.settimeout(None)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        recorder.begin("tcp", f"{host}:{port}", interval_s)
-        unread = b""
-        for seq in recorder.ticks(interval_s):
-            sent_at = recorder.now()
-            try:
-                connection.sendall(f"{seq}\n".encode())
-                unread = _receive_line(connection, unread, recorder)
-            except OSError as error:
-                recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
-                recorder.end(str(error) or type(error).__name__)
-                return False
-            if b"\n" not in unread:
-                recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
-                break
-            line, _, unread = unread.partition(b"\n")
-            recorder.write(seq=seq, sent_at=sent_at, answered_at=recorder.now(), answer=line.decode(errors="replace"))
-    recorder.end()
-    return True
-
-
-def _receive_line(connection: socket.socket, unread: bytes, recorder: _Recorder) -> bytes:
-    """Receive until there is an end of a line, or it is time to stop."""
-    while b"\n" not in unread and not recorder.is_over():
-        # A signal is seen within the time-out: select goes on after one.
-        if select.select([connection], [], [], 0.1)[0]:
-            received = connection.recv(_RECEIVE_BYTES)
-            if not received:
-                raise ConnectionResetError("the other side has closed the connection")
-            unread += received
-    return unread
-
-
-def _ask_echoes(host: str, interval_s: float, recorder: _Recorder) -> bool:
-    """The echo probe."""
-    token = secrets.token_bytes(8)
-    asked: dict[int, float] = {}
-    with _icmp_socket() as echoes:
-        echoes.connect((host, 0))
-        echoes.setblocking(False)
-        recorder.begin("icmp", host, interval_s)
-        due = time.monotonic()
-        for seq in itertools.count(1):
-            if recorder.is_over():
-                break
-            asked[seq] = recorder.now()
-            # A link that is cut may say so at once: no answer will come, and the record shows that.
-            with suppress(OSError):
-                echoes.send(echo_request(os.getpid() & 0xFFFF, seq, token))
-            due = max(due + interval_s, time.monotonic())
-            for answered in _answers_until(due, echoes, token):
-                if answered in asked:
-                    recorder.write(seq=answered, sent_at=asked.pop(answered), answered_at=recorder.now())
-    for seq, sent_at in asked.items():
-        recorder.write(seq=seq, sent_at=sent_at, answered_at=None)
-    recorder.end()
-    return True
-
-
-def _answers_until(due: float, echoes: socket.socket, token: bytes) -> Iterator[int]:
-    """The numbers of answers as they come in, until a moment of the monotonic clock."""
-    while (left_s := due - time.monotonic()) > 0:
-        if not select.select([echoes], [], [], left_s)[0]:
-            return
-        with suppress(OSError):
-            yield echo_number(echoes.recv(_RECEIVE_BYTES), token)
-
-
-def _icmp_socket() -> socket.socket:
-    """A datagram socket where ``net.ipv4.ping_group_range`` lets us have one, else a raw one, which needs root."""
-    try:
-        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
-    except PermissionError:
-        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-
-
-def echo_request(identifier: int, seq: int, token: bytes) -> bytes:
-    """An ICMP echo request (RFC 792) that carries its full number and the mark of this probe."""
-    body = token + struct.pack("!Q", seq)
-    unchecked = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, identifier, seq & 0xFFFF) + body
-    return struct.pack("!BBHHH", _ECHO_REQUEST, 0, _checksum(unchecked), identifier, seq & 0xFFFF) + body
-
-
-def echo_number(packet: bytes, token: bytes) -> int:
-    """The number of the request that a packet answers, with or without its IP header; 0 = it is not an answer."""
-    if packet and packet[0] >> 4 == 4:
-        packet = packet[(packet[0] & 0x0F) * 4 :]
-    if len(packet) < 24 or packet[0] != _ECHO_REPLY or packet[8:16] != token:
-        return 0
-    number: int = struct.unpack("!Q", packet[16:24])[0]
-    return number
-
-
-def _checksum(packet: bytes) -> int:
-    """The Internet checksum (RFC 1071) of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a probe: exit status 0, 1 when its connection was lost, 2 when it could not begin."""
-    parser = argparse.ArgumentParser(prog="python -m ldoms.bench.probe", description="Ask again and again.")
-    parser.add_argument("probe", choices=["icmp", "tcp"])
-    parser.add_argument("host")
-    parser.add_argument("--port", type=int, default=7, help="of the line probe (%(default)s)")
-    parser.add_argument("--interval", type=float, default=DEFAULT_INTERVAL_S, help="seconds (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="end after so long (%(default)s)")
-    parser.add_argument("--record", type=Path, required=True, help="file that is written, JSON lines")
-    options = parser.parse_args(arguments)
-    with options.record.open("w") as file:
-        recorder = _Recorder(file, options.seconds)
-        try:
-            if options.probe == "icmp":
-                went_well = _ask_echoes(options.host, options.interval, recorder)
-            else:
-                went_well = _ask_lines(options.host, options.port, options.interval, recorder)
-        except OSError as error:
-            print(f"{options.probe} probe of {options.host}: {error}", file=sys.stderr)
-            return 2
-    return 0 if went_well else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

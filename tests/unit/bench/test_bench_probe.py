@@ -7,14 +7,13 @@ import struct
 
 import pytest
 
+from ldoms.bench.asking import echo_number, echo_request
 from ldoms.bench.figures import Window
 from ldoms.bench.log import LoadResult, PgbenchReport, Transaction
 from ldoms.bench.probe import (
     Ending,
     Exchange,
     ProbeRecord,
-    echo_number,
-    echo_request,
     line_counters,
     line_number,
     parse_record,

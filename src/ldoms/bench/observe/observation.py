@@ -1,0 +1,150 @@
+"""Everything that is looked at while a domain moves, begun together and ended together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldoms.bench.figures import Window
+from ldoms.bench.observe.hosts import HostWatch, Place, watch_hosts
+from ldoms.bench.observe.lines import CopyLook, HostLog
+from ldoms.bench.observe.series import copy_series, guest_series, host_series, probe_series
+from ldoms.bench.pgbench import LoadRun
+from ldoms.bench.probe import ProbeRecord, ProbeRun, sql_record, start_probe, start_sql_probe
+from ldoms.bench.record import Series
+from ldoms.bench.server import Server
+from ldoms.model.errors import HostError
+
+PING, CONNECT, SQL = "ping", "connect", "sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What is asked from outside, and how often: the intervals decide what it costs the guest.
+
+    Attributes:
+        address: of the guest; empty = neither ping nor connections.
+        port: to which connections are made; 0 = none are.
+        server: that is asked ``select 1``; None = none is.
+        prefix: words in front of a command that run it where the clients are.
+        connect_s: a new connection costs a PostgreSQL server a process.
+    """
+
+    address: str = ""
+    port: int = 0
+    server: Server | None = None
+    prefix: tuple[str, ...] = ()
+    ping_s: float = 0.02
+    connect_s: float = 1.0
+    sql_s: float = 0.02
+
+
+class Observation:
+    """What was seen; whole once it has ended."""
+
+    def __init__(self, watches: Sequence[HostWatch]) -> None:
+        self._watches = watches
+        self._probes: dict[str, ProbeRun] = {}
+        self._sql: tuple[LoadRun, Outside] | None = None
+        self._window: Window | None = None
+        self._logs: tuple[HostLog, ...] | None = None
+
+    @property
+    def logs(self) -> tuple[HostLog, ...]:
+        """What each host has seen so far, the source first."""
+        return self._logs if self._logs is not None else tuple(watch.log() for watch in self._watches)
+
+    @property
+    def copies(self) -> tuple[CopyLook, ...]:
+        """The copy as its source saw it."""
+        return self.logs[0].copies if self._watches else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be seen, in sentences."""
+        return tuple(f"{log.host}: {note}" for log in self.logs for note in log.notes)
+
+    def probes(self) -> dict[str, ProbeRecord]:
+        """The records of the probes, by name.
+
+        Raises:
+            HostError: one of them has seen nothing at all.
+        """
+        found = {name: run.result() for name, run in self._probes.items()}
+        if self._sql is not None:
+            run, outside = self._sql
+            assert outside.server is not None
+            try:
+                found[SQL] = sql_record(run.result(), target=outside.server.host, interval_s=outside.sql_s)
+            except ValueError as error:
+                raise HostError(str(error), code="probe-failed") from error
+        return found
+
+    def series(self, window: Window) -> tuple[Series, ...]:
+        """Everything second by second, where it lies in the window."""
+        logs = self.logs
+        guests = [look for log in logs for look in log.guests]
+        return (
+            *guest_series(guests),
+            *host_series(logs),
+            *copy_series(self.copies),
+            *probe_series(self.probes(), window),
+        )
+
+    # Inside
+
+    def start_probes(self, pgbench: Path | None, outside: Outside, directory: Path, undo: ExitStack) -> None:
+        """Start what asks from outside; `undo` ends it."""
+        asked: Mapping[str, tuple[str, float]] = {}
+        if outside.address:
+            asked = {PING: ("icmp", outside.ping_s)}
+            if outside.port:
+                asked = {**asked, CONNECT: ("connect", outside.connect_s)}
+        for name, (sort, interval_s) in asked.items():
+            run = start_probe(
+                sort,
+                outside.address,
+                directory / f"{name}.jsonl",
+                port=outside.port,
+                interval_s=interval_s,
+                prefix=outside.prefix,
+            )
+            undo.callback(run.stop)
+            self._probes[name] = run
+        if outside.server is not None and pgbench is not None:
+            load = start_sql_probe(
+                pgbench, outside.server, directory / SQL, interval_s=outside.sql_s, prefix=outside.prefix
+            )
+            undo.callback(load.stop)
+            self._sql = (load, outside)
+        for run in self._probes.values():
+            run.wait_until_begun()
+
+    def end(self) -> None:
+        """Stop the watches, and keep what they have seen."""
+        for watch in self._watches:
+            watch.stop()
+        self._logs = tuple(watch.log() for watch in self._watches)
+
+
+@contextmanager
+def observe(
+    domain: str, hosts: Sequence[Place], outside: Outside, directory: Path, *, pgbench: Path | None = None
+) -> Iterator[Observation]:
+    """Look at a domain from its hosts, the source first, and from outside, until the end of the block.
+
+    Args:
+        directory: where what is seen is kept; it is made.
+        pgbench: for the questions to a database.
+
+    Raises:
+        HostError: a host cannot be watched, or nothing outside has had an answer; nothing goes on.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as undo:
+        made = Observation(watch_hosts(hosts, domain, directory))
+        undo.callback(made.end)
+        made.start_probes(pgbench, outside, directory, undo)
+        yield made
