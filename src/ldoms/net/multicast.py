@@ -101,7 +101,9 @@ class MulticastNeighbours(asyncio.DatagramProtocol):
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=listening)
 
     async def holder_of(self, mac: str) -> str:
-        """Ask several times, as datagrams can be lost."""
+        """Ask several times, as datagrams can be lost; nobody, where nobody can be heard."""
+        if self._transport is None:
+            return ""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._asking[mac] = answer
         try:

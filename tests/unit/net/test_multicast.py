@@ -70,12 +70,19 @@ class Wire:
             other.datagram_received(encode(Message(manager._id, manager._host, verb, mac)), ("192.0.2.1", 1))
 
 
+def manager(host: str) -> MulticastNeighbours:
+    """One that has something to speak through."""
+    made = MulticastNeighbours(host)
+    made._transport = asyncio.DatagramTransport()
+    return made
+
+
 def test_a_lost_question_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice; after that it is too late."""
 
     async def main() -> None:
         wire = Wire(monkeypatch)
-        asks, has = MulticastNeighbours("t4-1"), MulticastNeighbours("t4-2")
+        asks, has = manager("t4-1"), manager("t4-2")
         has._has = MAC.__eq__
         wire.managers = [asks, has]
         wire.lost = 2
@@ -91,9 +98,20 @@ def test_two_that_pick_the_same_hear_of_each_other(monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         wire = Wire(monkeypatch)
-        first, second = MulticastNeighbours("t4-1"), MulticastNeighbours("t4-2")
+        first, second = manager("t4-1"), manager("t4-2")
         wire.managers = [first, second]
         second._asking[MAC] = asyncio.get_running_loop().create_future()
         assert await first.holder_of(MAC) == "t4-2"
+
+    run(main())
+
+
+def test_where_nobody_can_be_heard_nobody_is_waited_for() -> None:
+    """Each new domain would take as long as three questions."""
+
+    async def main() -> None:
+        before = asyncio.get_running_loop().time()
+        assert await MulticastNeighbours("t4-1").holder_of(MAC) == ""
+        assert asyncio.get_running_loop().time() == before
 
     run(main())
