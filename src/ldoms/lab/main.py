@@ -180,6 +180,9 @@ def _user_data(path: str) -> str:
 
 def _image(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
+        if arguments.json:
+            print(json.dumps([_describe_image(image) for image in images.cached()], indent=2))
+            return 0
         for image in images.cached():
             print(f"{image.name:<10} {format_size(image.size_bytes >> 20 << 20):>6}  {image.directory}")
     elif arguments.action == "build":
@@ -189,6 +192,17 @@ def _image(arguments: argparse.Namespace) -> int:
         freed = images.clean(arguments.names)
         _say(f"{freed >> 20} MiB freed")
     return 0
+
+
+def _describe_image(image: images.Image) -> dict[str, Any]:
+    return {
+        "name": image.name,
+        "is_current": image == images.find(image.name),
+        "kernel": str(image.kernel),
+        "initrd": str(image.initrd),
+        "disk": str(image.disk) if image.disk else None,
+        "boot_args": image.boot_args,
+    }
 
 
 def _say(line: str) -> None:
@@ -276,5 +290,6 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("action", choices=("build", "list", "clean"))
     image.add_argument("names", nargs="*", metavar="IMAGE", help=f"of {', '.join(images.IMAGES)} (default: all)")
     image.add_argument("--fresh", action="store_true", help="build although one is there, as for newer packages")
+    image.add_argument("--json", action="store_true", help="of a list: the files, and which image is the current one")
     image.set_defaults(run=_image, needs_cell=False)
     return parser
