@@ -14,14 +14,13 @@ import structlog
 from fastapi import Depends, Request
 
 from ldoms.api.connections import STATE_KEY, Connection
-from ldoms.api.wire import COMMAND_HEADER
+from ldoms.api.wire import COMMAND_HEADER, RUN_HEADER
 from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.passwords import Gatekeeper
 from ldoms.manager.manager import Manager
 from ldoms.model.errors import LdomsError, NotAuthorized
 from ldoms.model.events import CommandRecord
-from ldoms.model.logs import LogKind
 
 MAX_COMMAND = 500
 """Characters of a command line that go into the history."""
@@ -121,8 +120,8 @@ def _command(request: Request) -> str:
 def _remember(request: Request, known: Services, who: Caller, *, succeeded: bool) -> None:
     command = _command(request)
     if command:
-        _log.info("command", log_kind=LogKind.CMD, user=who.user, command=command, succeeded=succeeded)
-        known.manager.host.store.add_command(CommandRecord(time.time(), who.user, command, succeeded))
+        run = request.headers.get(RUN_HEADER, "")
+        known.manager.history.note(CommandRecord(time.time(), who.user, command, succeeded), run)
 
 
 def _basic(request: Request) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
@@ -19,6 +20,7 @@ from ldoms.model.findings import Finding
 T = TypeVar("T")
 
 COMMAND_HEADER = "X-Ldm-Command"
+RUN_HEADER = "X-Ldm-Run"
 CONSOLE_HEADER = "X-Ldm-Console"
 
 
@@ -35,6 +37,7 @@ class Client:
         """
         self._path = path or os.environ.get(SOCKET_VARIABLE, "") or DEFAULT_SOCKET
         self._command = command
+        self._run = f"{os.getpid()}-{time.monotonic_ns()}"
         self._answer_s = answer_s
         self.notices: list[str] = []
         """What the manager wants whoever typed the command to know, apart from the answers."""
@@ -101,7 +104,9 @@ class Client:
         return Conversation(self._path, connection, answer)
 
     def _command_header(self) -> dict[str, str]:
-        return {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}")} if self._command else {}
+        if not self._command:
+            return {}
+        return {COMMAND_HEADER: quote(self._command, safe=" -_./:@=,+?'\"()[]{}"), RUN_HEADER: self._run}
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any] | None = None) -> Any:
         if query:

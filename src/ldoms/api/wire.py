@@ -13,6 +13,8 @@ from ldoms.model.stopping import MAX_STOP_S, StopMode
 PREFIX = "/v1"
 COMMAND_HEADER = "X-Ldm-Command"
 """The command line behind a request, for ``ldm list-history``."""
+RUN_HEADER = "X-Ldm-Run"
+"""The same in all requests of one command line: it gets one row of ``ldm list-history``."""
 NOTICE_HEADER = "X-Ldm-Notice"
 """Of an answer: what `ldm` has to tell whoever typed the command, percent-encoded."""
 CONSOLE_HEADER = "X-Ldm-Console"

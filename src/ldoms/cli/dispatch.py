@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ from ldoms.api.client import Client
 from ldoms.cli.command import UsageError
 from ldoms.cli.help import overview, usage
 from ldoms.cli.output import complain, say, say_lines
-from ldoms.cli.table import canonical, find
+from ldoms.cli.table import find
 from ldoms.model.errors import LdomsError
 
 FAILED, MISUSED = 1, 2
@@ -50,7 +51,7 @@ def _run(words: list[str]) -> int:
     if words[1:] and words[1] in ("--help", *short):
         say_lines(usage(command))
         return 0
-    client = Client(command=" ".join([canonical(words[0]), *words[1:]]))
+    client = Client(command=shlex.join(words))
     status = command.run(client, command.read(words[1:]))
     for notice in client.notices:
         complain(notice)

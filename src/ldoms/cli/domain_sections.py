@@ -114,7 +114,8 @@ def core(view: DomainView) -> Iterable[Section]:
         strands = {number: list(range(number * per_core, (number + 1) * per_core)) for number in numbers}
     lines = [columns((6,), ["CID", "CPUSET"])]
     records = ["CORE"]
-    for number, members in strands.items():
+    for number, members in sorted(strands.items()):
+        members.sort()
         lines.append(columns((6,), [number, f"({', '.join(map(str, members))})"]))
         records.append(record("", cid=number, cpuset=",".join(map(str, members))))
     yield Section("CORE", lines, records)

@@ -295,21 +295,28 @@ def _list_history(client: Client, words: Words) -> int:
         say_lines(migration_records(reports) if words.has("-p") else migration_lines(reports))
     else:
         commands = [from_wire(CommandRecord, entry) for entry in data]
-        say_lines(_command_records(commands) if words.has("-p") else _command_lines(commands))
+        say_lines(command_records(commands) if words.has("-p") else command_lines(commands))
     return 0
 
 
-def _command_lines(commands: Sequence[CommandRecord]) -> Iterable[str]:
+def command_lines(commands: Sequence[CommandRecord]) -> Iterable[str]:
+    """The history for people."""
     for entry in commands:
         at = datetime.fromtimestamp(entry.at).strftime("%b %d %H:%M:%S")
-        yield f"{at} {entry.user:<8} {'ok    ' if entry.succeeded else 'failed'} ldm {entry.command}"
+        yield f"{at} {entry.user:<8} {'ok    ' if entry.succeeded else 'failed'} ldm {_on_a_line(entry.command)}"
 
 
-def _command_records(commands: Sequence[CommandRecord]) -> Iterable[str]:
+def command_records(commands: Sequence[CommandRecord]) -> Iterable[str]:
+    """The history for programs."""
     yield PARSE_VERSION
     for entry in commands:
         outcome = "ok" if entry.succeeded else "failed"
-        yield record("COMMAND", time=int(entry.at), user=entry.user, result=outcome, command=entry.command)
+        yield record("COMMAND", time=int(entry.at), user=entry.user, result=outcome, command=_on_a_line(entry.command))
+
+
+def _on_a_line(command: str) -> str:
+    """A command as one line, whatever its words have in them."""
+    return command.replace("\n", "\\n").replace("\r", "\\r")
 
 
 COMMANDS = (
@@ -372,6 +379,7 @@ COMMANDS = (
         "list commands that have changed something, or migrations",
         _list_history,
         options=(Option("-o", "list migrations, not commands (ours)", "migration", ("migration",)), PARSE, JSON),
-        details="With an ID, or the beginning of one, the report of that migration is printed.",
+        details="Commands are shown as they were typed, quoted for a shell. With an ID, or the beginning of one, the"
+        " report of that migration is printed.",
     ),
 )

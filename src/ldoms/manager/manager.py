@@ -16,6 +16,7 @@ from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.failure import FailurePolicies
+from ldoms.manager.history import History
 from ldoms.manager.host import Host
 from ldoms.manager.hotplug import HotPlug
 from ldoms.manager.inside import Inside
@@ -53,6 +54,7 @@ class Manager:
         power_on: what comes back after the host was off.
         listing: what is asked without changing anything.
         logs: what `ldmd` writes into its log.
+        history: the commands that have changed something.
         target: what other hosts' managers call.
     """
 
@@ -101,6 +103,7 @@ class Manager:
         self.inside = Inside(host)
         self.network_devices = NetworkDevices(host)
         self.logs = LogVerbs(host.store, host.logs)
+        self.history = History(host.store)
 
     async def start(self) -> None:
         """Find everything again that is here from before, and go on with it."""

@@ -282,13 +282,19 @@ class Store:
         )
         return tuple(Event(row[0], row[1], EventKind(row[2]), row[3], json.loads(row[4])) for row in rows)
 
-    def add_command(self, record: CommandRecord) -> None:
-        """Write down a command for ``list-history``."""
-        self._db.execute(
+    def add_command(self, record: CommandRecord) -> int:
+        """Write down a command for ``list-history``; the number of its row."""
+        cursor = self._db.execute(
             "INSERT INTO commands (at, user, command, succeeded) VALUES (?, ?, ?, ?)",
             (record.at, record.user, record.command, record.succeeded),
         )
+        assert cursor.lastrowid is not None
         self._keep("commands", "number", KEPT_COMMANDS)
+        return cursor.lastrowid
+
+    def fail_command(self, number: int) -> None:
+        """Write down that a command has failed after all."""
+        self._db.execute("UPDATE commands SET succeeded = ? WHERE number = ?", (False, number))
 
     def commands(self) -> tuple[CommandRecord, ...]:
         """Commands that changed something, oldest first."""

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ldoms.api.client import error_from
 from ldoms.api.errors import STATUS, body_of, status_of
-from ldoms.api.wire import COMMAND_HEADER, CONSOLE_HEADER, NOTICE_HEADER
+from ldoms.api.wire import COMMAND_HEADER, CONSOLE_HEADER, NOTICE_HEADER, RUN_HEADER
 from ldoms.manager.manager import Manager
 from ldoms.manager.power_on import NOTICE
 from ldoms.model import errors
@@ -234,6 +234,25 @@ def test_what_changes_something_is_remembered(tmp_path: Path) -> None:
         assert [(one.user, one.command, one.succeeded) for one in manager.host.store.commands()] == [
             ("root", "bind-domain ldg1", True),
             ("root", "bind-domain nobody", False),
+        ]
+
+    with_api(tmp_path, work)
+
+
+def test_a_command_has_one_row(tmp_path: Path) -> None:
+    """However many requests `ldm` makes for it; one that fails makes it a failure, and the next command a row."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        async with Caller(app, ROOT) as caller:
+            for run, names in (("1-1", ("ldg2", "ldg2", "ldg3")), ("1-2", ("ldg4", "ldg5")), ("", ("ldg6", "ldg7"))):
+                typed = {COMMAND_HEADER: f"create {' '.join(names)}", RUN_HEADER: run}
+                for name in names:
+                    await caller.post("/domains", json={"name": name}, headers=typed)
+        assert [(one.command, one.succeeded) for one in manager.host.store.commands()] == [
+            ("create ldg2 ldg2 ldg3", False),
+            ("create ldg4 ldg5", True),
+            ("create ldg6 ldg7", True),
+            ("create ldg6 ldg7", True),
         ]
 
     with_api(tmp_path, work)

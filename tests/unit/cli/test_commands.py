@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from ldoms.api.client import COMMAND_HEADER, error_from
-from ldoms.cli import brief
+from ldoms.cli import brief, dispatch, listing
 from ldoms.cli.command import Command, Support, UsageError
 from ldoms.cli.main import run
 from ldoms.cli.migrate import parse_target
 from ldoms.cli.table import COMMANDS, canonical, find
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import CheckFailed, HostError, NotFound
+from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
 from ldoms.model.operation import Operation, OperationStatus
 from unit.cli.office import DONE, VIEWS, Office
@@ -571,3 +572,23 @@ def test_there_are_no_resource_groups(line: str, office: Office, capsys: pytest.
     assert run(line.split()) == 1
     assert "is not supported on this platform" in capsys.readouterr().err
     assert office.sent == []
+
+
+def test_a_command_goes_into_the_history_as_it_was_typed(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted, so that it can be typed again."""
+    typed: list[str] = []
+    made = dispatch.Client
+
+    def client(command: str = "") -> Any:
+        typed.append(command)
+        return made(command=command)
+
+    monkeypatch.setattr(dispatch, "Client", client)
+    assert run(["set-var", "boot-args=quiet ro", "nvramrc=one\ntwo", "ldg1"]) == 0
+    assert typed == ["set-var 'boot-args=quiet ro' 'nvramrc=one\ntwo' ldg1"]
+    record = CommandRecord(1.0, "root", typed[0], True)
+    (line,) = listing.command_lines([record])
+    assert line.endswith(r" ok     ldm set-var 'boot-args=quiet ro' 'nvramrc=one\ntwo' ldg1")
+    assert list(listing.command_records([record]))[1].endswith(
+        r"|command=set-var 'boot-args=quiet ro' 'nvramrc=one\ntwo' ldg1"
+    )

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 from fastapi import FastAPI
 
-from ldoms.api.client import COMMAND_HEADER, Client, _error_of
+from ldoms.api.client import COMMAND_HEADER, RUN_HEADER, Client, _error_of
 from unit.api.counter import Caller, application
 from unit.manager.desk import fake_host, furnish
 from unit.migration.harness import FakeHost
@@ -59,7 +59,7 @@ class WiredClient(Client):
                 yield json.loads(line.removeprefix("data: "))
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, Any] | None = None) -> Any:
-        headers = {COMMAND_HEADER: quote(self._command)} if self._command else {}
+        headers = {COMMAND_HEADER: quote(self._command), RUN_HEADER: self._run} if self._command else {}
         answer = self._wired.send(method, path, body, query, headers)
         if answer.status_code >= 400:
             raise _error_of(answer.status_code, answer.content)
