@@ -11,7 +11,7 @@ from ldoms.cli.follow import CtrlC, follow
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import RequestError
 from ldoms.model.operation import Operation, OperationStatus
-from ldoms.model.sizes import parse_size_mib
+from ldoms.model.sizes import MIB, parse_size_mib
 
 
 def _memory(action: str, client: Client, words: Words) -> int:
@@ -19,6 +19,7 @@ def _memory(action: str, client: Client, words: Words) -> int:
     if len(words.operands) != 2:
         raise UsageError(f"{action}-memory: too few operands")
     size, name = words.operands
+    _check_unit(size)
     body: dict[str, Any] = {"action": action, "amount": parse_size_mib(size)}
     if words.has("--auto-adj"):
         body["adjusted"] = True
@@ -34,6 +35,15 @@ def _memory(action: str, client: Client, words: Words) -> int:
     return 0
 
 
+def _check_unit(size: str) -> None:
+    """Refuse a handful of bytes: whoever types so little has left the unit out."""
+    if size.isdecimal() and len(size) < len(str(MIB)) + 1 and int(size) < MIB:
+        raise RequestError(
+            f"{size} without a unit is {size} bytes, and memory is given by the MiB: write {size}M, or {size}G",
+            code="bad-size",
+        )
+
+
 def _check_platform(words: Words) -> None:
     """Refuse what names a part of a SPARC machine."""
     if "mblock" in words.properties:
@@ -41,7 +51,7 @@ def _check_platform(words: Words) -> None:
             "mblock= is not supported on this platform: memory has no named blocks here, give a size instead",
             code="not-supported",
         )
-    if words.has("-g"):
+    if words.has("-g") or words.has("-s"):
         raise RequestError(
             "-g is not supported on this platform: there are no resource groups here, give a size instead",
             code="not-supported",

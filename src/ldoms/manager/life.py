@@ -30,7 +30,7 @@ from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import HostError, RequestError
 from ldoms.model.events import EventKind
-from ldoms.model.memory import as_before, at_start, memory_maximum_mib
+from ldoms.model.memory import as_before, at_start, has_memory_room, memory_maximum_mib
 from ldoms.model.operation import Operation
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 from ldoms.model.stopping import StopMode, StopOptions
@@ -340,8 +340,7 @@ class LifeVerbs:
 
         Under TCG only if the administrator wants it: the device for it makes moves lose pages (docs/how-to/migrate.md).
         """
-        wish = self._host.config.hypervisor.memory_room
-        if wish == "never" or (wish == "auto" and self._host.engine.facts.accelerator == "tcg"):
+        if not has_memory_room(self._host.config.hypervisor.memory_room, self._host.engine.facts.accelerator):
             return 0
         return memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib)
 

@@ -130,6 +130,7 @@ class Manager:
         await self.power_on.close()
         await self.host.operations.close()
         await self.vcpus.close()
+        await self.memory.close()
         await self.migrations.close()
         await self.target.close()
         await self.failures.close()

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from ldoms.hypervisor.engine import Guest
+from ldoms.manager.background import Background
 from ldoms.manager.host import Host
-from ldoms.manager.memory_change import KIND, MemoryChange, give_back
+from ldoms.manager.memory_change import KIND, MemoryChange, give_back, is_settled, settle_broken
+from ldoms.manager.operations import Handle
 from ldoms.model.domain import Bindings, Domain
-from ldoms.model.errors import NoResources, RequestError
-from ldoms.model.memory import adjust, check_step
+from ldoms.model.errors import Busy, HostError, NoResources, RequestError
+from ldoms.model.memory import adjust, check_step, has_memory_room
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.partition import Partition, shrink_memory
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 
 MIN_PRIMARY_MIB = 256
+SETTLED = ("memory-partial", "guest-ended")
+"""Codes of changes that have failed, and whose account is right."""
+SETTLE_S = 600.0
+"""How long QEMU may be silent after a change until nobody asks it any more before the next change."""
+LOOK_S = 1.0
 
 Rule = Callable[[int], int]
 """From what a domain has to what it is to have."""
@@ -35,6 +45,11 @@ class MemoryVerbs:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._background = Background()
+
+    async def close(self) -> None:
+        """Let go of what goes on by itself."""
+        await self._background.close()
 
     async def add(self, name: str, size_mib: int, *, adjusted: bool = False, user: str = "") -> Domain | Operation:
         """Give a domain `size_mib` more memory; `adjusted` rounds it (``--auto-adj``)."""
@@ -66,7 +81,7 @@ class MemoryVerbs:
             )
 
     async def recover(self) -> None:
-        """Go on with every change that a restart of the manager has interrupted."""
+        """Go on with every change that a restart of the manager has interrupted, or whose end is not known."""
         for operation in self._host.store.operations():
             if operation.is_over or operation.kind != KIND:
                 continue
@@ -80,6 +95,9 @@ class MemoryVerbs:
             if domain is not None and not domain.started_at:  # else its QEMU is there, and does not answer
                 give_back(self._host, change.uuid, change.before_mib)
             self._host.operations.abandon(operation)
+        for domain in self._host.store.domains():
+            if self._host.guests.get(domain.uuid) is not None:
+                self._settle_later(domain.uuid)
 
     # Inside
 
@@ -88,6 +106,8 @@ class MemoryVerbs:
             running = self._host.guests.get(domain.uuid)
             if running is None or domain.bindings is None:
                 return self._set(domain, verb, rule, adjusted)
+            domain = await settle_broken(self._host, domain, running.guest)
+            assert domain.bindings is not None, "nobody else may unbind it meanwhile"
             now = domain.bindings.memory_mib
             wanted = self._wanted(domain, verb, rule, now, adjusted=adjusted, active=True)
             if wanted == now:
@@ -97,9 +117,44 @@ class MemoryVerbs:
         return self._start(change, name, user)
 
     def _start(self, change: MemoryChange, name: str, user: str, identity: str = "") -> Operation:
+        async def work(handle: Handle) -> Mapping[str, Any]:
+            try:
+                return await change.run(handle)
+            except HostError as error:
+                if error.code not in SETTLED:
+                    self._settle_later(change.uuid)
+                raise
+
         return self._host.operations.start(
-            KIND, name, user, change.run, may_cancel=True, identity=identity, asked=change.asked
+            KIND, name, user, work, may_cancel=True, identity=identity, asked=change.asked
         )
+
+    def _settle_later(self, uuid: str) -> None:
+        name = f"settle-memory {uuid}"
+        if not self._background.is_at(name):
+            self._background.start(self._settle(uuid), name)
+
+    async def _settle(self, uuid: str) -> None:
+        """See to a change whose end is not known, as soon as QEMU answers and nobody else is at work on the domain."""
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while asyncio.get_running_loop().time() < deadline:
+            domain, running = self._host.store.domain_by_uuid(uuid), self._host.guests.get(uuid)
+            if domain is None or domain.bindings is None:
+                return
+            with suppress(HostError, RequestError, Busy):
+                if running is not None and await is_settled(domain, running.guest):
+                    return
+                with (
+                    self._host.operations.unasked(domain.name),
+                    self._host.changing(domain.name, "settle-memory") as domain,
+                ):
+                    if running is not None:
+                        await settle_broken(self._host, domain, running.guest)
+                    elif not domain.started_at:
+                        give_back(self._host, uuid, align_up(domain.constraints.memory_mib, BOUND_ALIGNMENT_MIB))
+                return
+            await asyncio.sleep(LOOK_S)
+        _log.error("memory-unsettled", uuid=uuid, consequence="the next change of its memory finds out what it has")
 
     def _set(self, domain: Domain, verb: str, rule: Rule, adjusted: bool) -> Domain:
         """The change of a domain that has no guest."""
@@ -122,8 +177,11 @@ class MemoryVerbs:
         name, wanted = domain.name, rule(now_mib)
         least = MIN_PRIMARY_MIB if domain.is_control else BOUND_ALIGNMENT_MIB
         if wanted < least:
+            would = (
+                f"has {now_mib}M of memory and must keep" if now_mib else f"would have {wanted}M of memory and needs"
+            )
             raise RequestError(
-                f"LDom {name} has {now_mib}M of memory and must keep at least {least}M",
+                f"LDom {name} {would} at least {least}M",
                 code="last-memory",
                 now_mib=now_mib,
             )
@@ -139,8 +197,7 @@ class MemoryVerbs:
         added = await guest.added_memory()
         if added is None:
             raise RequestError(
-                f"the memory of LDom {name} cannot be changed while it runs: its machine has no room for more. Stop it"
-                f" ('ldm stop-domain {name}'), change it, and bind it anew to give its machine room",
+                f"the memory of LDom {name} cannot be changed while it runs: {self._why_no_room(name)}",
                 code="no-memory-room",
             )
         boot = bindings.first_memory_mib
@@ -153,8 +210,7 @@ class MemoryVerbs:
             )
         if wanted_mib > boot and not added.maximum_mib:
             raise RequestError(
-                f"LDom {name} cannot get more memory while it runs: its machine has no room for it, as [hypervisor]"
-                f" memory_room in ldmd.toml said when it was bound; stop it ('ldm stop-domain {name}') to give it more",
+                f"LDom {name} cannot get more memory while it runs: {self._why_no_room(name)}",
                 code="no-memory-room",
                 maximum_mib=boot,
             )
@@ -169,6 +225,17 @@ class MemoryVerbs:
             more = self._host.partition().pick_memory(wanted_mib - now, name, added.address_mib + now - boot)
             grown = replace(bindings, memory=(*bindings.memory, *more), boot_memory_mib=boot)
             self._host.save(replace(domain, bindings=grown))
+
+    def _why_no_room(self, name: str) -> str:
+        """What to do about a machine to which no memory can be added."""
+        gives_room = has_memory_room(self._host.config.hypervisor.memory_room, self._host.engine.facts.accelerator)
+        stop = f"its machine was made without room for more; stop it to change its memory ('ldm stop-domain {name}')"
+        if gives_room:
+            return f"{stop}, and unbind and bind it to give its machine room"
+        return (
+            f'{stop}, or give its machine room: set memory_room = "always" in section [hypervisor] of ldmd.toml,'
+            " restart ldmd, then stop, unbind and bind it"
+        )
 
 
 def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wanted_mib: int) -> Bindings:

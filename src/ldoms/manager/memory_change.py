@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
+
 from ldoms.hypervisor.engine import Guest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
@@ -22,6 +24,8 @@ STALL_S = 20.0
 """A guest that has taken or given back nothing for so long is not waited for any more."""
 POLL_S = 0.05
 _ROUNDS = 10
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class MemoryChange:
         """Ask the guest, wait until it has done all or does no more, and keep the account of what it has done.
 
         Raises:
-            HostError: code ``memory-partial``: the guest has done less than was asked, or nothing.
+            HostError: code ``memory-partial``: the guest has done less than was asked, or nothing; ``qemu-silent``: it
+                is not known what it has done, see `settle_broken`.
             Cancelled: somebody has asked for an end before it had done all.
         """
         guest = self.host.guests.require(self.uuid, self.name).guest
@@ -67,17 +72,37 @@ class MemoryChange:
             await guest.request_memory(self.wanted_mib - self._boot_mib)
             await self._follow(guest, handle)
             handle.update(may_cancel=False)
-            now = await self._settle(guest)
+            now = await self.settle(guest)
         except HostError as error:
             if guest.is_gone or error.code == "qemu-gone":
                 give_back(self.host, self.uuid, self.before_mib)
                 raise HostError(
                     f"the guest of LDom {self.name} ended while its memory was being changed", code="guest-ended"
                 ) from error
+            if error.code == "qemu-silent":
+                raise HostError(
+                    f"the QEMU of LDom {self.name} does not answer: how much memory its guest has is found out as soon"
+                    " as it does; until then what was to be added is kept for it",
+                    code=error.code,
+                ) from error
             raise
         if now != self.wanted_mib:
             raise self._shortfall(now, cancelled=handle.cancelled.is_set())
         return self._amounts(now)
+
+    async def settle(self, guest: Guest) -> int:
+        """Have the guest stay with what it has, and give to others what it has not; that is what is returned."""
+        boot, held = self._boot_mib, self.wanted_mib
+        low, high = sorted((self.before_mib, self.wanted_mib))
+        for _ in range(_ROUNDS):  # it may have taken or given back some more before it hears of it
+            added = await guest.added_memory()
+            assert added is not None
+            held = min(high, max(low, boot + align_up(added.size_mib, ACTIVE_ALIGNMENT_MIB)))
+            if boot + added.requested_mib == held:
+                break
+            await guest.request_memory(held - boot)
+        give_back(self.host, self.uuid, held)
+        return held
 
     # Inside
 
@@ -109,20 +134,6 @@ class MemoryChange:
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _settle(self, guest: Guest) -> int:
-        """Have the guest stay with what it has, and give to others what it has not; that is what is returned."""
-        boot, held = self._boot_mib, self.wanted_mib
-        low, high = sorted((self.before_mib, self.wanted_mib))
-        for _ in range(_ROUNDS):  # it may have taken or given back some more before it hears of it
-            added = await guest.added_memory()
-            assert added is not None
-            held = min(high, max(low, boot + align_up(added.size_mib, ACTIVE_ALIGNMENT_MIB)))
-            if boot + added.requested_mib == held:
-                break
-            await guest.request_memory(held - boot)
-        give_back(self.host, self.uuid, held)
-        return held
-
     def _percent(self, now_mib: int) -> int:
         share = (now_mib - self.before_mib) / (self.wanted_mib - self.before_mib)
         return round(100 * min(1.0, max(0.0, share)))
@@ -151,6 +162,33 @@ class MemoryChange:
             reason = "it uses the rest, or its kernel cannot let go of it"
             sentence = f"the guest of LDom {self.name} has given back {what}: {reason}; {was}"
         return HostError(sentence, code="memory-partial", **amounts)
+
+
+async def is_settled(domain: Domain, guest: Guest) -> bool:
+    """Whether the guest of a domain is asked for just as much as is kept for it, and the domain asks for that."""
+    bindings, added = domain.bindings, await guest.added_memory()
+    if bindings is None or added is None:
+        return True
+    wanted = align_up(domain.constraints.memory_mib, BOUND_ALIGNMENT_MIB)
+    return bindings.first_memory_mib + added.requested_mib == bindings.memory_mib == wanted
+
+
+async def settle_broken(host: Host, domain: Domain, guest: Guest) -> Domain:
+    """Find out what has become of a change whose end is not known, if there was one, and keep the account of it.
+
+    It shows: the guest is asked for another amount than is kept for the domain, or more is kept for it than it asks
+    for.
+
+    Raises:
+        HostError: QEMU does not answer.
+    """
+    bindings = domain.bindings
+    if bindings is None or await is_settled(domain, guest):
+        return domain
+    kept, boot = bindings.memory_mib, bindings.first_memory_mib
+    held = await MemoryChange(host, domain.uuid, domain.name, boot, kept).settle(guest)
+    _log.warning("memory-settled", domain=domain.name, kept_mib=kept, memory_mib=held)
+    return host.store.domain(domain.name)
 
 
 def give_back(host: Host, uuid: str, memory_mib: int) -> None:

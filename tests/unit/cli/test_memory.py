@@ -50,9 +50,11 @@ def test_less_than_was_asked_is_a_failure(
         ("set-memory mblock=[0x80000000:1G,0xc0000000:1G] ldg1", "mblock= is not supported on this platform"),
         ("remove-memory -g /SYS/MB/CMU0 ldg1", "-g is not supported on this platform"),
         ("remove-memory -g /SYS/MB/CMU0 -s 1G ldg1", "-g is not supported on this platform"),
+        ("add-memory 256 ldg1", "256 without a unit is 256 bytes, and memory is given by the MiB: write 256M, or 256G"),
+        ("set-mem 1048575 ldg1", "1048575 without a unit is 1048575 bytes"),
     ],
 )
-def test_named_parts_of_the_machine_are_refused(
+def test_what_cannot_be_meant_is_refused(
     office: Office, capsys: pytest.CaptureFixture[str], line: str, words: str
 ) -> None:
     """In one line, and nothing is sent."""

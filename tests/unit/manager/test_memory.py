@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ldoms.manager.manager import Manager
 from ldoms.manager.memory_change import STALL_S
 from ldoms.migration.peer import Credentials
 from ldoms.model.domain import Bindings, Domain, MemoryBlock
-from ldoms.model.errors import Busy
+from ldoms.model.errors import Busy, RequestError
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation, OperationStatus
 from unit.clock import run
@@ -300,3 +301,114 @@ def test_the_target_must_have_what_was_added(tmp_path: Path) -> None:
         await pair.target.manager.memory.set("primary", 4096)
 
     migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_what_was_not_done_may_be_asked_for_again(tmp_path: Path, heard: bool) -> None:
+    """QEMU did not answer: what was to be added is kept until it does, and the same command then is no idle word."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await activate(manager)
+        guest = guest_of(host)
+        guest.added.step_mib = 1
+        change = await manager.memory.set(DOMAIN, 1536)
+        if heard:
+            await asyncio.sleep(1)
+        guest.hangs = True
+        ended = await over(manager, change)
+        assert ended.error["code"] == "qemu-silent"
+        assert "is kept for it" in ended.error["message"]
+        assert manager.host.partition().free_memory_mib == 2560, "its guest may still take it"
+        guest.hangs, guest.added.step_mib = False, 128
+        await manager.host.operations.rest(DOMAIN)  # as every command does
+        again = await manager.memory.set(DOMAIN, 1536)
+        assert isinstance(again, Operation) is not heard, "it had been heard, and goes on"
+        if isinstance(again, Operation):
+            assert (await over(manager, again)).status is OperationStatus.SUCCESS
+        while guest.added.size_mib < 512:
+            assert await guest.added_memory()
+        assert (guest.added.size_mib, bindings_of(manager).memory_mib) == (512, 1536)
+        assert manager.host.store.domain(DOMAIN).constraints.memory_mib == 1536
+
+    at_desk(tmp_path, work)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(("before", "wanted", "left"), [(1024, 2048, 1536), (2048, 1024, 1536)])
+def test_the_account_follows_as_soon_as_qemu_answers(
+    tmp_path: Path, before: int, wanted: int, left: int, restarted: bool
+) -> None:
+    """Nobody has to ask: the guest stays with what it has then, and others may have the rest."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await activate(manager)
+        if before != 1024:
+            await over(manager, await manager.memory.set(DOMAIN, before))
+        guest = guest_of(host)
+        guest.added.step_mib = 100
+        change = await manager.memory.set(DOMAIN, wanted)
+        while abs(guest.added.size_mib - (before - 1024)) < 300:
+            await asyncio.sleep(0.01)
+        guest.hangs = True
+        assert (await over(manager, change)).error["code"] == "qemu-silent"
+        guest.added.step_mib = 0
+        guest.hangs = False
+        if restarted:
+            await host.restart()
+            assert host.manager is not None
+            manager = host.manager
+        await asyncio.sleep(10)
+        known = manager.host.store.domain(DOMAIN)
+        assert known.bindings is not None
+        assert (known.bindings.memory_mib, known.constraints.memory_mib) in ((left, left), (left + 256, left + 256))
+        assert guest.added.requested_mib == known.bindings.memory_mib - 1024 >= guest.added.size_mib
+        assert manager.host.partition().free_memory_mib == 4096 - known.bindings.memory_mib
+
+    at_desk(tmp_path, work)
+
+
+def test_a_guest_that_ended_silently_keeps_nothing(tmp_path: Path) -> None:
+    """What was kept for it is free when it has gone."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await activate(manager)
+        guest = guest_of(host)
+        guest.added.step_mib = 0
+        change = await manager.memory.set(DOMAIN, 1536)
+        guest.hangs = True
+        await over(manager, change)
+        guest.die()
+        await asyncio.sleep(10)
+        assert bindings_of(manager).memory_mib == 1024
+        assert manager.host.store.domain(DOMAIN).constraints.memory_mib == 1024
+        assert manager.host.partition().free_memory_mib == 3072
+
+    at_desk(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("room", "remedy"),
+    [
+        (
+            "auto",
+            'set memory_room = "always" in section [hypervisor] of ldmd.toml, restart ldmd, then stop, unbind and',
+        ),
+        ("always", "and unbind and bind it to give its machine room"),
+    ],
+)
+def test_a_machine_without_room_says_what_to_do(tmp_path: Path, room: str, remedy: str) -> None:
+    """In one line: without KVM nothing is gained by binding it again, unless the setting is another."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        config = manager.host.config
+        manager.host.config = replace(config, hypervisor=replace(config.hypervisor, memory_room="auto"))
+        await activate(manager)
+        manager.host.config = replace(config, hypervisor=replace(config.hypervisor, memory_room=room))
+        with pytest.raises(RequestError) as caught:
+            await manager.memory.add(DOMAIN, 256)
+        assert caught.value.code == "no-memory-room"
+        assert "its machine was made without room for more; stop it to change its memory" in caught.value.message
+        assert remedy in caught.value.message
+        assert "\n" not in caught.value.message
+
+    at_desk(tmp_path, work)
