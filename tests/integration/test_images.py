@@ -348,8 +348,11 @@ def test_postgres_serves_and_stops_cleanly(postgres: Image, start: Start, tmp_pa
     names = ("data_checksums", "jit", "max_connections", "max_wal_size", "shared_buffers", "track_io_timing")
     settings = "||'|'||".join(f"current_setting('{name}')" for name in names)
     assert database.query(f"SELECT {settings}") == "on|off|200|2GB|256MB|on"
-    database.query("CREATE EXTENSION pg_stat_statements")
+    extensions = database.query("SELECT string_agg(extname, ' ' ORDER BY extname) FROM pg_extension")
+    assert extensions == "pg_stat_statements pg_wait_sampling pg_walinspect plpgsql"
     assert int(database.query("SELECT count(*) FROM pg_stat_statements")) > 0
+    database.query("SELECT pg_sleep(0.3)")
+    assert int(database.query("SELECT count(*) FROM pg_wait_sampling_profile WHERE event = 'PgSleep'")) == 1
     assert database.query("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'bench'") == "postgres"
     database.query("CREATE TABLE kept AS SELECT 42 AS answer")
 

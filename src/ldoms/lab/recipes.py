@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,8 @@ def _cook_postgres(image: Path, work: Path, progress: Progress) -> Mapping[str, 
     packages = _boot_files(image, work, progress, guest_directory() / "postgres-start")
     progress("installing PostgreSQL")
     root, raw = work / "root", work / "disk.raw"
-    command = bootstrap_command(root, guest_directory(), debian.archive())
+    server = debian.dependency("postgresql", "postgresql-")
+    command = bootstrap_command(root, guest_directory(), debian.archive(), (*_PACKAGES, f"{server}-pg-wait-sampling"))
     debian.run(command, limit_s=_BOOTSTRAP_LIMIT_S, confined=True)
     progress("writing the disk")
     # Nothing is left for the guest to initialize: its first minutes would be full of writes.
@@ -137,7 +138,7 @@ def _boot_files(image: Path, work: Path, progress: Progress, start: Path, *progr
     return {name: debian.version(package) for name, package in packages.items()}
 
 
-def bootstrap_command(root: Path, guest: Path, archive: list[str]) -> list[str]:
+def bootstrap_command(root: Path, guest: Path, archive: list[str], packages: Sequence[str]) -> list[str]:
     """The command that makes the tree of the PostgreSQL guest in `root`; `archive` is lines of a sources.list."""
     setup = f"sh {shlex.quote(str(guest / 'postgres-setup'))}"
     return [
@@ -147,7 +148,7 @@ def bootstrap_command(root: Path, guest: Path, archive: list[str]) -> list[str]:
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        f"--include={','.join(_PACKAGES)}",
+        f"--include={','.join(packages)}",
         f'--essential-hook={setup} before "$1"',
         f'--customize-hook={setup} after "$1"',
         debian.codename(),

@@ -232,7 +232,9 @@ http://mirror.test/other/ nodistro main $(SIGNED_BY)
 def test_bootstrap_takes_paths_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hooks are shell commands; the archive comes last."""
     monkeypatch.setattr(debian, "codename", lambda: "bookworm")
-    words = recipes.bootstrap_command(Path("/b/root"), Path("/my guest"), ["deb http://mirror.test/ bookworm main"])
+    archive = ["deb http://mirror.test/ bookworm main"]
+    words = recipes.bootstrap_command(Path("/b/root"), Path("/my guest"), archive, ("postgresql", "chrony"))
+    assert "--include=postgresql,chrony" in words
     assert "--customize-hook=sh '/my guest/postgres-setup' after \"$1\"" in words
     assert words[-3:] == ["bookworm", "/b/root", "deb http://mirror.test/ bookworm main"]
 
