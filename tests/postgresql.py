@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,8 @@ def free_port() -> int:
 class PostgreSQL:
     """A server of the test's own, in a temporary directory, run by a user who is not root."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self.settings = settings or {}
         # pytest's own directories can be entered by their owner only.
         self.directory = Path(tempfile.mkdtemp(prefix="ldoms-pg-"))
         self.directory.chmod(0o755)
@@ -52,6 +53,7 @@ class PostgreSQL:
             f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} "
             "-c max_connections=60 -c fsync=off -c shared_buffers=32MB -c jit=off -c deadlock_timeout=200ms"
         )
+        options += "".join(f" -c {name}={value}" for name, value in self.settings.items())
         self.run("pg_ctl", "--wait", "--timeout=60", f"--log={self.directory / 'log'}", f"--options={options}", "start")
 
     def stop(self) -> None:
@@ -74,10 +76,10 @@ class PostgreSQL:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgreSQL]:
-    """A server that is gone afterwards."""
+def running_postgresql(settings: Mapping[str, str] | None = None) -> Iterator[PostgreSQL]:
+    """A server that is gone afterwards; `settings` are added to ours."""
     assert PROGRAMS, "no PostgreSQL server package is installed: run 'setup/system tests'"
-    instance = PostgreSQL()
+    instance = PostgreSQL(settings)
     try:
         instance.create()
         yield instance

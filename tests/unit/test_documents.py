@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 import ldoms
 from ldoms.api import routes_configuration, routes_console, routes_domain, routes_host, routes_peer, routes_service
 from ldoms.api.errors import STATUS
+from ldoms.bench.database import statistics
 from ldoms.checks.evaluate import RULES
 from ldoms.manager.config import Config
 from ldoms.model import errors, findings, migration
@@ -244,3 +245,20 @@ def test_every_file_of_a_large_room_has_its_place(room: str) -> None:
     text = (DOCS / "explanation/architecture.md").read_text().split(f"\n### Inside `{room}`\n")[1].split("\n#")[0]
     listed = set(re.findall(r"`(\w+\.py)`", text)) - {"fake.py"}
     assert listed == {path.name for path in (SOURCE / room).glob("[a-z]*.py") if not path.name.startswith("fake")}
+
+
+@pytest.mark.parametrize(
+    ("title", "catalogue"),
+    [
+        ("Load Profile", statistics.LOAD_PROFILE),
+        ("Instance Efficiency Percentages", statistics.EFFICIENCY),
+        ("Time Model Statistics", statistics.TIME_MODEL),
+        ("Instance Activity Stats", statistics.ACTIVITY),
+    ],
+)
+def test_every_statistic_of_the_database_report_is_defined(
+    title: str, catalogue: Sequence[statistics.Statistic]
+) -> None:
+    """In the order of the report, with the names and sources that it shows."""
+    documented = [(row[0].strip("`"), row[1].strip("`")) for row in rows("reference/database-report.md", "AWR", title)]
+    assert documented == [(statistic.awr, statistic.source) for statistic in catalogue]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from ldoms.bench.commands import main_commands
+from ldoms.bench.database.command import add_command as add_database_report
 from ldoms.bench.demo import main_demo
 from ldoms.bench.migrations import main_migrations
 from ldoms.bench.observe.watch import main_watch
@@ -37,6 +38,7 @@ def main() -> None:
     watch = verbs.add_parser("watch", help="print what this host sees of a domain, until the input ends")
     watch.add_argument("domain", metavar="DOM")
     watch.set_defaults(run=lambda arguments: main_watch(arguments.domain))
+    add_database_report(verbs)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:

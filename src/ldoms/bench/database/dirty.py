@@ -54,8 +54,11 @@ def dirty_rate(passes: Sequence[PassRecord]) -> float | None:
 
 
 def mean_in(series: Series, begin: float, end: float) -> float | None:
-    """The mean of the samples of a stretch; None = there is none."""
-    values = [value for at, value in zip(series.times, series.values, strict=True) if begin < at <= end]
+    """The mean of the samples of a stretch; None = there is none.
+
+    QEMU says zero as long as it does not know yet, in the first pass.
+    """
+    values = [value for at, value in zip(series.times, series.values, strict=True) if begin < at <= end and value]
     return ratio(sum(values), len(values))
 
 

@@ -182,7 +182,7 @@ def _statement_note(intervals: Intervals) -> str:
         return f"Not to be had: {_no_extension(last.end, 'statements', 'pg_stat_statements')}."
     said = ["Of pg_stat_statements; the SQL Id is its queryid."]
     if not last.end.facts["sees_all"]:
-        said.append("Statements of others are hidden: GRANT pg_read_all_stats.")
+        said.append(f"Statements of others are hidden: GRANT pg_read_all_stats TO {last.end.facts['role']}.")
     if any(interval.was_reset("statements") for interval in intervals.values()):
         said.append("It was reset in between.")
     if any(interval.counted("statements_info", "dealloc") for interval in intervals.values()):

@@ -3,6 +3,8 @@
 
 \set taken_at `date +%s.%N`
 \echo clock|{"taken_at": :taken_at}
+begin read only;        -- one transaction, so that it counts as one
+set local jit = off;
 select current_setting('server_version_num')::int as version,
        current_setting('server_version_num')::int < 150000 as is_too_old,
        current_setting('server_version_num')::int >= 160000 as has_io,
@@ -11,9 +13,6 @@ select current_setting('server_version_num')::int as version,
 \if :is_too_old
   \quit
 \endif
-
-begin read only;        -- one transaction, so that it counts as one
-set local jit = off;
 
 with extension as (
     select extname::text as name, extnamespace::regnamespace::text as schema from pg_extension
@@ -71,13 +70,13 @@ select 'slru', to_json(s) from pg_stat_slru s;
 
 \if :has_statements
   select 'statements', to_json(s) from (
-      select dbid::bigint, queryid, toplevel, sum(calls) as calls, sum(plans) as plans,
+      select dbid::bigint, coalesce(queryid, 0) as queryid, toplevel, sum(calls) as calls, sum(plans) as plans,
              sum(total_plan_time) as total_plan_time, sum(total_exec_time) as total_exec_time, sum(rows) as rows,
              sum(shared_blks_hit) as shared_blks_hit, sum(shared_blks_read) as shared_blks_read,
              sum(shared_blks_dirtied) as shared_blks_dirtied, sum(shared_blks_written) as shared_blks_written,
              sum(temp_blks_written) as temp_blks_written, sum(wal_records) as wal_records,
              sum(wal_fpi) as wal_fpi, sum(wal_bytes) as wal_bytes
-      from :statements_schema.pg_stat_statements(showtext => false) where queryid is not null group by 1, 2, 3
+      from :statements_schema.pg_stat_statements(showtext => false) group by 1, 2, 3
   ) s;
   select 'statements_info', to_json(i) from :statements_schema.pg_stat_statements_info i;
 \endif

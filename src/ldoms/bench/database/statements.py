@@ -10,6 +10,9 @@ from ldoms.bench.database.statistics import MS
 from ldoms.bench.database.tables import Intervals, labels, per_second, rounded
 from ldoms.bench.record import Table
 
+HIDDEN = 0
+"""The ``queryid`` that stands for all statements that the role may not see."""
+
 MOST = 10
 """Statements in each table."""
 
@@ -90,10 +93,14 @@ def _table(
 ) -> Table:
     whats = [f"{ordering.unit}/s", "%Total", *([f"{ordering.each}/exec", "exec/s"] if ordering.each else [])]
     rows = [
-        (sql_id(key), *_figures(key, ordering, intervals, found), texts.get(key, ""))
+        (sql_id(key), *_figures(key, ordering, intervals, found), _text(key, texts))
         for key in top_statements(found, ordering)
     ]
     return Table(ordering.title, ("SQL Id", *labels(intervals, *whats), "SQL Text"), tuple(rows), note)
+
+
+def _text(key: StatementKey, texts: Mapping[StatementKey, str]) -> str:
+    return texts.get(key, "(what the role may not see)" if key[1] == HIDDEN else "")
 
 
 def _figures(

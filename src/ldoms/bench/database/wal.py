@@ -95,7 +95,7 @@ def _obstacle(snapshot: Snapshot) -> str:
     if not facts["wal_schema"]:
         return "the extension is not in this database: CREATE EXTENSION pg_walinspect"
     if not facts["reads_files"]:
-        return f"the role {facts['role']} may not read the log: GRANT pg_read_server_files"
+        return f"the role {facts['role']} may not read the log: GRANT pg_read_server_files TO {facts['role']}"
     return ""
 
 
