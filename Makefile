@@ -34,6 +34,7 @@ bench: bench-peer setup images  ## measure
 	$(BIN)/ldoms-bench migrations
 	$(BIN)/ldoms-bench reconfigure
 	$(BIN)/ldoms-bench commands
+	$(BIN)/ldoms-bench idle
 
 docs: python  ## write the table of commands, the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man

@@ -20,7 +20,7 @@ from typing import Any
 from ldoms.bench.conditions import conditions
 from ldoms.bench.libvirt import libvirt, why_not
 from ldoms.bench.series import Promise, Spread, Unit, judge, spread, turns
-from ldoms.bench.solo import PORTS_EACH, Image, Solo, program, tiny_image
+from ldoms.bench.solo import Image, Solo, program, tiny_image
 from ldoms.bench.stage import heading, say
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, LdomsError
@@ -65,12 +65,12 @@ def run_commands(build: Path, rounds: int) -> None:
     image, before = tiny_image(), conditions()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ldoms-bench-")))
-        few, many = Solo(directory / "few"), Solo(directory / "many")
+        few, many = Solo(directory / "few", ACTIVE), Solo(directory / "many", ACTIVE)
         stack.enter_context(many.guests_end())
         with ExitStack() as inner:
             inner.enter_context(few.guests_end())
             inner.enter_context(_populated(few, FIRST_PORT, image))
-            inner.enter_context(_populated(many, FIRST_PORT + PORTS_EACH, image))
+            inner.enter_context(_populated(many, FIRST_PORT + ACTIVE, image))
             virsh, peer = _peer(inner, directory / "libvirt", image)
             many.add_domains(ACTIVE, DEFINED)
             time.sleep(SETTLE_S)

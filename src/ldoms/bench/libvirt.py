@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from ldoms.bench.solo import Image, run
+from ldoms.bench.solo import GUEST_MIB, Image, run
 from ldoms.model.errors import HostError
 
 START_S = 60.0
@@ -47,7 +47,7 @@ stdio_handler = "file"
 dynamic_ownership = 0
 """
 _DOMAIN = """<domain type="qemu">
-<name>{name}</name><memory unit="MiB">128</memory><vcpu>1</vcpu>
+<name>{name}</name><memory unit="MiB">{memory_mib}</memory><vcpu>1</vcpu>
 <os><type machine="q35">hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{boot_args}</cmdline></os>
 <features><acpi/></features>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><serial type="null"/></devices>
@@ -80,6 +80,7 @@ def describe(name: str, image: Image) -> str:
     """A guest as libvirt wants it described: like those that `ldmd` starts, one virtual CPU and 128 MiB."""
     return _DOMAIN.format(
         name=escape(name),
+        memory_mib=GUEST_MIB,
         kernel=escape(str(image.kernel)),
         initrd=escape(str(image.initrd)),
         boot_args=escape(image.boot_args),

@@ -11,6 +11,7 @@ from types import FrameType
 from ldoms.bench.commands import main_commands
 from ldoms.bench.database.command import add_command as add_database_report
 from ldoms.bench.demo import main_demo
+from ldoms.bench.idle import main_idle
 from ldoms.bench.migrations import main_migrations
 from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.reconfigure import main_reconfigure
@@ -35,6 +36,10 @@ def main() -> None:
     commands.add_argument("--rounds", type=int, default=15, metavar="N", help="default: %(default)s")
     commands.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     commands.set_defaults(run=lambda arguments: main_commands(arguments.build, arguments.rounds))
+    idle = verbs.add_parser("idle", help="measure what ldmd costs while guests run, and moves of many of them")
+    idle.add_argument("--rounds", type=int, default=1, metavar="N", help="of four evacuations (default: %(default)s)")
+    idle.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    idle.set_defaults(run=lambda arguments: main_idle(arguments.build, arguments.rounds))
     watch = verbs.add_parser("watch", help="print what this host sees of a domain, until the input ends")
     watch.add_argument("domain", metavar="DOM")
     watch.set_defaults(run=lambda arguments: main_watch(arguments.domain))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,13 +22,14 @@ from ldoms.model.errors import HostError, LdomsError
 START_S = 60.0
 STOP_S = 20.0
 _POLL_S = 0.005
-PORTS_EACH = 10
+CONTROL_VCPUS, CONTROL_MIB = 2, 1024
+GUEST_MIB = 128
 _CONFIGURATION = """
 [host]
 name = "bench"
-strands_per_cpu = 16
+strands_per_cpu = {strands}
 confine = false
-memory = "4G"
+memory = "{memory_mib}M"
 [network]
 address = ""
 [hypervisor]
@@ -63,9 +65,18 @@ class Solo:
 
     Attributes:
         root: its ``--root``.
+        guests: for so many at most it has strands, memory and console ports.
     """
 
     root: Path
+    guests: int
+
+    @property
+    def configuration(self) -> str:
+        """Its file ``ldmd.toml``."""
+        strands = math.ceil((self.guests + CONTROL_VCPUS) / (os.cpu_count() or 1))
+        memory_mib = CONTROL_MIB + math.ceil(self.guests * GUEST_MIB / CONTROL_MIB) * CONTROL_MIB
+        return _CONFIGURATION.format(strands=strands, memory_mib=memory_mib)
 
     @property
     def client(self) -> Client:
@@ -87,17 +98,18 @@ class Solo:
 
     def furnish(self, first_port: int) -> None:
         """Make what guests need; `first_port` is that of the first console."""
-        ports = f"port-range={first_port}-{first_port + PORTS_EACH - 1}"
-        self.ldm("set-vcpu", "2", "primary")
-        self.ldm("set-memory", "1G", "primary")
+        ports = f"port-range={first_port}-{first_port + self.guests - 1}"
+        self.ldm("set-vcpu", str(CONTROL_VCPUS), "primary")
+        self.ldm("set-memory", f"{CONTROL_MIB}M", "primary")
         self.ldm("add-vcc", ports, "primary-vcc0", "primary")
 
-    def start_guest(self, name: str, image: Image) -> None:
-        """Make a domain from the image, and start it."""
-        variables = (f"boot-file={image.kernel}", f"boot-initrd={image.initrd}", f"boot-args={image.boot_args}")
+    def start_guest(self, name: str, image: Image, *arguments: str) -> None:
+        """Make a domain from the image, with more kernel arguments, and start it."""
+        boot_args = " ".join([image.boot_args, *arguments])
+        variables = (f"boot-file={image.kernel}", f"boot-initrd={image.initrd}", f"boot-args={boot_args}")
         self.ldm("add-domain", name)
         self.ldm("set-vcpu", "1", name)
-        self.ldm("set-memory", "128M", name)
+        self.ldm("set-memory", f"{GUEST_MIB}M", name)
         self.ldm("set-variable", *variables, name)
         self.ldm("bind-domain", name)
         self.ldm("start-domain", name)
@@ -117,7 +129,7 @@ class Solo:
         """
         etc = self.root / "etc/ldoms"
         etc.mkdir(parents=True, exist_ok=True)
-        (etc / "ldmd.toml").write_text(_CONFIGURATION)
+        (etc / "ldmd.toml").write_text(self.configuration)
         begun = time.perf_counter()
         with (self.root / "log").open("a") as log:
             process = subprocess.Popen([program("ldmd"), "--root", str(self.root)], stdout=log, stderr=log)
