@@ -104,6 +104,11 @@ class Host:
             taken |= dict.fromkeys(domain.macs, f"LDom {domain.name}")
         return taken
 
+    def _macs_in_use(self) -> set[str]:
+        return {switch.mac for switch in self.store.services().switches}.union(
+            *(domain.macs for domain in self.store.domains())
+        )
+
     async def pick_mac(self, wished: str) -> str:
         """The MAC address `wished`, or one of the automatic range that is free on this subnet if that is empty.
 
@@ -120,7 +125,7 @@ class Host:
                 raise AlreadyExists(f"MAC address {mac} is in use by {taken[mac]}", code="mac-in-use")
             return mac
         for _ in range(PICKS):
-            mac = pick_mac(self.macs().keys() | self._picked_macs, self.random)
+            mac = pick_mac(self._macs_in_use() | self._picked_macs, self.random)
             self._picked_macs.add(mac)
             holder = await self.neighbours.holder_of(mac)
             if not holder:
