@@ -27,6 +27,8 @@ from ldoms.model.errors import HostError, LdomsError
 
 ACTIVE, DEFINED = 3, 500
 """Guests that run at each manager and at the peer; domains that the larger manager has, these included."""
+ADDED = 10
+"""So many domains are added to take the time of one."""
 STARTS = 5
 SETTLE_S = 10.0
 """After which tiny guests have booted."""
@@ -75,7 +77,7 @@ def run_commands(build: Path, rounds: int) -> None:
             many.add_domains(ACTIVE, DEFINED)
             time.sleep(SETTLE_S)
             values = _take_turns({**_listings(few, many), **virsh}, rounds)
-            values |= _take_turns({ADD_FEW: lambda: _add_one(few), ADD_MANY: lambda: _add_one(many)}, rounds)
+            values |= _take_turns({ADD_FEW: lambda: _add_some(few), ADD_MANY: lambda: _add_some(many)}, rounds)
         cases = {name: spread(series, Unit.MILLISECONDS) for name, series in values.items()} | _starts(many)
     _publish(build, {"before": before, "after": conditions(), "peer": peer}, cases)
 
@@ -126,12 +128,16 @@ def _listing(words: Sequence[str], environment: Mapping[str, str] | None, mark: 
     return measure
 
 
-def _add_one(manager: Solo) -> float:
+def _add_some(manager: Solo) -> float:
+    """Make a few more domains, and take them away again; the time of one."""
+    client, names = manager.client, [f"more{number}" for number in range(ADDED)]
     begun = time.perf_counter()
-    manager.client.post("/domains", {"name": "one-more", "properties": {}})
+    for name in names:
+        client.post("/domains", {"name": name, "properties": {}})
     took_s = time.perf_counter() - begun
-    manager.client.delete("/domains/one-more")
-    return took_s * 1000
+    for name in names:
+        client.delete(f"/domains/{name}")
+    return took_s * 1000 / ADDED
 
 
 def _take_turns(cases: Mapping[str, Case], rounds: int) -> dict[str, list[float]]:

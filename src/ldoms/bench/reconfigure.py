@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldoms.bench.conditions import conditions
 from ldoms.bench.server import Server, query
 from ldoms.bench.stage import SOURCE, Stage, heading, say, stage
 from ldoms.model.errors import HostError, LdomsError
@@ -74,6 +75,7 @@ def run_reconfigure(build: Path, rounds: int) -> None:
         LdomsError: a command failed, or the guest has not got what it was given.
     """
     values: dict[str, list[float]] = {change.name: [] for change in CHANGES}
+    before = conditions()
     heading(f"A lab, two idle guests, and {rounds} rounds of {len(CHANGES)} changes")
     with stage(LAB, "--memory-room", "--memory", HOST_MEMORY) as made:
         made.type(made.lab("guest", "--memory", FIRST_MEMORY, GUEST, "tiny"))
@@ -87,7 +89,8 @@ def run_reconfigure(build: Path, rounds: int) -> None:
             say(f"round {number + 1} of {rounds}")
     summary = {change.name: _summary(change, values[change.name]) for change in CHANGES}
     build.mkdir(parents=True, exist_ok=True)
-    result = {"unit": "seconds of one ldm command", "rounds": rounds, "changes": summary}
+    facts = {"before": before, "after": conditions()}
+    result = {"host": facts, "unit": "seconds of one ldm command", "rounds": rounds, "changes": summary}
     (build / "reconfigure.json").write_text(json.dumps(result, indent=2) + "\n")
     heading("Seconds: median [least .. most]")
     for name, one in summary.items():
