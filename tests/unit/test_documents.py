@@ -28,7 +28,7 @@ ROOT = SOURCE.parents[1]
 DOCS = ROOT / "docs"
 ROUTES = (routes_domain, routes_console, routes_service, routes_configuration, routes_host, routes_peer)
 ROLES = {"may_review": "review", "may_manage": "manage", "_migration_of": "token"}
-MODULES = {"python-pam": "pam", "qemu.qmp": "qemu"}
+MODULES = {"python-pam": "pam", "qemu.qmp": "qemu", "vl-convert-python": "vl_convert"}
 """Packages that are imported under another name."""
 
 Row = tuple[str, ...]

@@ -62,6 +62,9 @@ LIBRARIES: Mapping[str, set[str]] = {
     "lxml": {"constraints"},
     "rich": {"cli"},
     "psutil": {"hypervisor", "manager", "lab", "bench"},
+    "altair": {"bench"},
+    "jinja2": {"bench"},
+    "vl_convert": {"bench"},
     "structlog": {"auth", "console", "hypervisor", "migration", "manager", "api.access", "api.server", "daemon"},
 }
 """Libraries, and the rooms that may import them (docs/dependencies.md)."""

@@ -14,6 +14,7 @@ from ldoms.bench.demo import main_demo
 from ldoms.bench.idle import main_idle
 from ldoms.bench.migrations import main_migrations
 from ldoms.bench.observe.watch import main_watch
+from ldoms.bench.page.command import add_report
 from ldoms.bench.reconfigure import main_reconfigure
 
 
@@ -28,6 +29,7 @@ def main() -> None:
     migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     migrations.set_defaults(run=lambda arguments: main_migrations(arguments.build, arguments.rounds))
+    add_report(verbs)
     reconfigure = verbs.add_parser("reconfigure", help="measure changes of a guest that runs")
     reconfigure.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     reconfigure.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
