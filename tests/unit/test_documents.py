@@ -16,7 +16,10 @@ from fastapi.routing import APIRoute
 import ldoms
 from ldoms.api import routes_configuration, routes_console, routes_domain, routes_host, routes_peer, routes_service
 from ldoms.api.errors import STATUS
+from ldoms.bench import record
 from ldoms.bench.database import statistics
+from ldoms.bench.page.render import SECTIONS
+from ldoms.bench.probe import ProbeFigures
 from ldoms.checks.evaluate import RULES
 from ldoms.manager.config import Config
 from ldoms.model import errors, findings, migration
@@ -192,6 +195,29 @@ def test_every_field_of_the_report(title: str, kind: type) -> None:
     for name, unit, *_ in documented:
         ending = next((end for end in units if name.strip("`").endswith(end)), "_s" if name.endswith("_s`") else "")
         assert unit == units.get(ending, "s" if ending == "_s" else ""), f"{name} has the unit {unit!r}"
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [
+        ("The record", record.RunRecord),
+        ("`conditions`", record.Conditions),
+        ("`load`", record.LoadRecord),
+        ("`series`", record.Series),
+        ("`probes`", ProbeFigures),
+        ("`guest_clock`", record.GuestClockRecord),
+    ],
+)
+def test_every_field_of_a_measurement(title: str, kind: type) -> None:
+    """Each field of the record of a run and of what is in it, in the order of the code."""
+    documented = [row[0].strip("`") for row in rows("reference/measurement.md", "Field", title)]
+    assert documented == [field.name for field in dataclasses.fields(kind)]
+
+
+def test_every_section_of_the_page() -> None:
+    """The page of a run has the sections that are documented, in their order."""
+    documented = [row[0] for row in rows("reference/measurement.md", "Section")]
+    assert documented == [title for _, title in SECTIONS]
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldoms.bench.page.units import NOTHING, number
-from ldoms.bench.record import Table
+from ldoms.bench.record import Stretch, Table
+
+BROAD = 8
+"""A table with more columns is set in smaller type."""
+_LONG = 40
+"""Characters of a text that stands below its row, if the table is broad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,43 @@ class Grid:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+    @property
+    def is_broad(self) -> bool:
+        """Whether it has many columns."""
+        return len(self.columns) > BROAD
+
+    @property
+    def has_text_below(self) -> bool:
+        """Whether the last cell of a row, such as a statement, stands below the row, which has no room for it."""
+        return self.is_broad and not self.columns[-1].is_number and any(len(row[-1]) > _LONG for row in self.rows)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What stands above the columns; the same figure of several stretches has one name above all of them."""
+        shown = self.columns[:-1] if self.has_text_below else self.columns
+        found: list[Head] = []
+        for column in shown:
+            stretch, _, what = column.name.partition(" ")
+            if stretch not in _STRETCHES or not what:
+                found.append(Head(column.name, (column,)))
+            elif found and found[-1].name == what and stretch not in [one.name for one in found[-1].columns]:
+                found[-1] = Head(what, (*found[-1].columns, Column(stretch, column.is_number)), is_group=True)
+            else:
+                found.append(Head(what, (Column(stretch, column.is_number),), is_group=True))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A name above one column, or above a group of them."""
+
+    name: str
+    columns: tuple[Column, ...]
+    is_group: bool = False
+
+
+_STRETCHES = frozenset(stretch.value for stretch in Stretch)
 
 
 def grid(caption: str, names: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> Grid:

@@ -15,7 +15,7 @@ from ldoms.bench.page import tables
 from ldoms.bench.page.drawing import Drawing, colour, dash, draw, draw_phases
 from ldoms.bench.page.grid import grid_of
 from ldoms.bench.page.lines import Chart, charts_of
-from ldoms.bench.page.summary import outcome, sentences, tiles
+from ldoms.bench.page.summary import outcome, tiles
 from ldoms.bench.page.units import moment
 from ldoms.bench.record import RECORD_NAME, RunRecord
 
@@ -73,7 +73,6 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "when": moment(report.started_at),
         "began": moment(report.started_at),
         "tiles": tiles(record),
-        "findings": record.findings or sentences(record),
         "moved": tables.moved(record),
         "plan": tables.plan(report.plan) if report.plan else None,
         "phases": tables.phases(report),

@@ -1,12 +1,12 @@
-"""What a reader wants first: how it ended, a handful of figures, and findings in words."""
+"""What a reader wants first: how it ended, and a handful of figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ldoms.bench.page.tables import slow_down, suspension_s
-from ldoms.bench.page.units import NOTHING, duration, milliseconds, number, size
+from ldoms.bench.page.tables import suspension_s
+from ldoms.bench.page.units import duration, milliseconds, number, size
 from ldoms.bench.record import RunRecord, Stretch
 from ldoms.model.migration import Outcome
 
@@ -73,33 +73,3 @@ def _tiles(record: RunRecord) -> Iterator[Tile]:
     if record.checks:
         held = sum(item.holds for item in record.checks)
         yield Tile("Checks of the data", f"{held} of {len(record.checks)}", "hold")
-
-
-def sentences(record: RunRecord) -> tuple[str, ...]:
-    """Findings in words, for a record that has none of its own."""
-    return tuple(_sentences(record))
-
-
-def _sentences(record: RunRecord) -> Iterator[str]:
-    report = record.migration
-    kept = suspension_s(record)
-    if kept is not None and report.plan is not None:
-        promised = report.plan.max_suspend_s
-        verb = "kept" if kept <= promised else "broken"
-        yield f"The guest stood still for {duration(kept)}; at most {duration(promised)} were promised: {verb}."
-    share = slow_down(record.load)
-    if share is not None:
-        after = record.load.windows.get(Stretch.AFTER)
-        word = "lost" if share >= 0 else "gained"
-        yield (
-            f"The load {word} {number(100 * abs(share))} % of its throughput while the domain moved"
-            + (f", and ran at {number(after.tps)} transactions/s afterwards." if after else ".")
-        )
-    if report.throttle_percent:
-        yield f"The guest was held back by up to {report.throttle_percent} % so that the copy could end."
-    lost = record.load.connections_lost
-    if record.load.windows:
-        yield "No connection was lost." if not lost else f"{number(lost)} connections were lost."
-    for item in record.checks:
-        if not item.holds:
-            yield f"{item.name} does not hold: {item.detail or NOTHING}."

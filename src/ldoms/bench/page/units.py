@@ -18,7 +18,9 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     size = abs(value)
-    digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else min(6, 2 - _magnitude(size))
+    if 0 < size < 0.0001:
+        return f"{value:.1e}".replace("-", "−")
+    digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 2 - _magnitude(size)
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
