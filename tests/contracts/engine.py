@@ -76,6 +76,12 @@ class EngineBench(Protocol):
     def kill(self, guest: Guest) -> None:
         """End its process as a crash does."""
 
+    def hang(self, guest: Guest) -> None:
+        """Have its process do nothing at all."""
+
+    def go_on(self, guest: Guest) -> None:
+        """The end of that."""
+
     def whereabouts(self, guest: Guest) -> tuple[list[set[int]], set[int]]:
         """The CPUs that each of its virtual CPUs may run on, and those of everything else."""
 
@@ -346,6 +352,36 @@ async def check_a_guest_is_found_after_a_restart(bench: EngineBench) -> None:
     assert await engine.attach(spec.uuid, spec.name, spec.directory) is None
     unknown = bench.spec()
     assert await engine.attach(unknown.uuid, unknown.name, unknown.directory) is None
+
+
+async def check_a_silent_guest_is_found_after_a_restart(bench: EngineBench) -> None:
+    """It lives, whatever it is asked: it answers once it can, and can be ended before."""
+    spec = bench.spec()
+    guest = await bench.engine.start(spec)
+    await guest.resume()
+    for can_go_on in (True, False):
+        bench.hang(guest)
+        engine = await bench.restarted()
+        found = await engine.attach(spec.uuid, spec.name, spec.directory)
+        assert found is not None
+        with pytest.raises(HostError) as caught:
+            await found.state()
+        assert caught.value.code == "qemu-silent"
+        with pytest.raises(HostError):
+            await engine.start(spec)
+        assert not found.is_gone
+        if can_go_on:
+            bench.go_on(guest)
+            async with asyncio.timeout(LIMIT_S):
+                while not found.cpu_seconds():
+                    await asyncio.sleep(0.02)
+            await until_state(found, RunState.RUNNING)
+            await engine.close()
+    with found.events() as events:
+        await found.quit()
+        await until_event(events, GuestEventKind.GONE)
+    assert found.is_gone
+    assert await engine.attach(spec.uuid, spec.name, spec.directory) is None
 
 
 def with_room(spec: GuestSpec) -> GuestSpec:

@@ -135,6 +135,12 @@ class QemuBench:
     def kill(self, guest: Guest) -> None:
         os.kill(self._pid(guest), signal.SIGKILL)
 
+    def hang(self, guest: Guest) -> None:
+        os.kill(self._pid(guest), signal.SIGSTOP)
+
+    def go_on(self, guest: Guest) -> None:
+        os.kill(self._pid(guest), signal.SIGCONT)
+
     def whereabouts(self, guest: Guest) -> tuple[list[set[int]], set[int]]:
         vcpus: dict[str, set[int]] = {}
         others: set[int] = set()

@@ -68,6 +68,12 @@ class FakeEngines:
     def kill(self, guest: FakeGuest) -> None:
         guest.die()
 
+    def hang(self, guest: FakeGuest) -> None:
+        guest.hangs = True
+
+    def go_on(self, guest: FakeGuest) -> None:
+        guest.hangs = False
+
     def whereabouts(self, guest: FakeGuest) -> tuple[list[set[int]], set[int]]:
         assert self.engine.control is not None
         return [set(cpus) for cpus in guest.placement.vcpus], set(self.engine.control.cpus)

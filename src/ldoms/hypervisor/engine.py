@@ -328,10 +328,10 @@ class Engine(Protocol):
         """
 
     async def attach(self, uuid: str, name: str, directory: Path) -> Guest | None:
-        """Find a guest again that an earlier manager has started; None if it does not run any more.
+        """Find a guest again that an earlier manager has started; None if its process has ended.
 
-        Raises:
-            HostError: its process is there but does not answer.
+        A guest whose process is there and says nothing is found as well: every call raises `HostError`, but those that
+        end it, until it answers.
         """
 
     async def place_control(self, placement: ControlPlacement) -> None:

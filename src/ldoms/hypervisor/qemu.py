@@ -71,8 +71,9 @@ class QemuEngine:
         if process is None:
             return None
         guest = QemuGuest(uuid, name, directory, process, self._confinement)
-        await guest.connect()
-        self._place_control_of(guest)
+        if not await guest.find(lambda: self._place_control_of(guest)):
+            await guest.release()
+            return None
         self._follow(guest)
         return guest
 
@@ -81,7 +82,8 @@ class QemuEngine:
         self._control = placement
         self._confinement.set_group(CONTROL_GROUP, placement.quota)
         for guest in self._guests.values():
-            guest.place_control(placement)
+            if not guest.is_silent:
+                guest.place_control(placement)
 
     async def close(self) -> None:
         """Let go of all guests; they go on running."""

@@ -44,6 +44,10 @@ from ldoms.model.sizes import MIB
 _log = structlog.get_logger(__name__)
 
 START_S = 30.0
+FIND_S = 10.0
+"""How long a QEMU that was found may take to answer, before its guest is taken for silent."""
+SILENT_RETRY_S = 1.0
+"""Between two tries to reach a silent one."""
 QUIT_S = 5.0
 DUMP_POLL_S = 0.2
 # Those that crash(8) reads as they are, the small one first; the plain "kdump-zlib" needs to be taken apart before.
@@ -94,6 +98,7 @@ class QemuGuest:
         self._devices = Devices(name, self._monitor, self._on_device_gone)
         self._listeners: set[asyncio.Queue[GuestEvent]] = set()
         self._supervisor: asyncio.Task[None] | None = None
+        self._reaching: asyncio.Task[None] | None = None
         self._vcpus = QemuVcpus(name, self._monitor)
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
 
@@ -108,10 +113,36 @@ class QemuGuest:
         await self._vcpus.learn_threads()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")
 
+    async def find(self, on_answer: Callable[[], None]) -> bool:
+        """The same for a QEMU that an earlier manager has started; one that lives and is silent is followed as well.
+
+        Args:
+            on_answer: called when it has answered, be it much later.
+
+        Returns:
+            False if it has ended.
+        """
+        try:
+            await self.connect(FIND_S)
+        except HostError as error:
+            if self.is_gone:
+                return False
+            _log.error("qemu-silent", domain=self.name, pid=self._process.pid, reason=error.message)
+            self._reaching = asyncio.create_task(self._reach(on_answer), name=f"reach-{self.name}")
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")
+            return True
+        on_answer()
+        return True
+
     @property
     def is_gone(self) -> bool:
         """Whether its process has ended."""
         return self._process.gone.is_set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has never answered yet, so that nobody knows its threads."""
+        return not self._vcpus.threads
 
     @contextmanager
     def events(self) -> Iterator[asyncio.Queue[GuestEvent]]:
@@ -203,6 +234,9 @@ class QemuGuest:
     async def release(self) -> None:
         """Let go of it: it goes on if it runs; what it leaves behind is removed if it has ended."""
         self._devices.close()
+        if self._reaching is not None:
+            self._reaching.cancel()
+            await asyncio.gather(self._reaching, return_exceptions=True)
         await self._monitor.close()
         if self._supervisor is not None and not self.is_gone:
             self._supervisor.cancel()
@@ -212,6 +246,8 @@ class QemuGuest:
 
     async def place(self, placement: Placement) -> None:
         """Move its virtual CPUs to the given host CPUs."""
+        if self.is_silent:
+            raise HostError(f"the QEMU of LDom {self.name} does not answer", code="qemu-silent")
         for thread, cpus in zip(self._vcpus.threads, placement.vcpus, strict=True):
             set_affinity([thread], cpus)
         self._confinement.set_group(self.uuid, placement.vcpu_quota)
@@ -361,6 +397,22 @@ class QemuGuest:
     def _emit(self, event: GuestEvent) -> None:
         for queue in self._listeners:
             queue.put_nowait(event)
+
+    async def _reach(self, on_answer: Callable[[], None]) -> None:
+        """Go on trying to reach a QEMU that is silent, until it answers or ends."""
+        path, gone = self.directory / QMP_SOCKET, self._process.gone
+        try:
+            while not gone.is_set():
+                with suppress(HostError):
+                    if self._monitor.is_open or await self._monitor.connect(path, gone, FIND_S, SILENT_RETRY_S):
+                        await self._vcpus.learn_threads()
+                        _log.info("qemu-answers", domain=self.name)
+                        on_answer()
+                        return
+                await asyncio.sleep(SILENT_RETRY_S)
+        finally:
+            if not self._monitor.is_open:
+                self._monitor.lost.set()  # nothing was ever said
 
     async def _supervise(self) -> None:
         await self._process.gone.wait()

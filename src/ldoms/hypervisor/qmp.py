@@ -54,12 +54,21 @@ class Monitor:
         self._client.register_listener(_Forward(on_event))
         self._watcher: asyncio.Task[None] | None = None
         self._closing = asyncio.Lock()
+        self._was_open = False
         self.lost = asyncio.Event()
 
-    async def connect(self, path: Path, gone: asyncio.Event, limit_s: float = CONNECT_S) -> bool:
+    async def connect(
+        self, path: Path, gone: asyncio.Event, limit_s: float = CONNECT_S, retry_s: float = RETRY_S
+    ) -> bool:
         """Connect as soon as QEMU listens at `path`, and negotiate.
 
         A QEMU that is starting makes its socket a moment before it listens to it.
+
+        Args:
+            path: of the socket.
+            gone: set when QEMU has ended.
+            limit_s: how long to try.
+            retry_s: between two tries.
 
         Returns:
             False if QEMU has ended, as `gone` says, before it listened.
@@ -76,8 +85,9 @@ class Monitor:
             except HostError as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise HostError(f"the QEMU of LDom {self._name} does not answer", code="qemu-silent") from error
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(retry_s)
             else:
+                self._was_open = True
                 self._watcher = asyncio.create_task(self._watch(), name=f"qmp-watch-{self._name}")
                 return True
         return False
@@ -104,6 +114,8 @@ class Monitor:
         Raises:
             HostError: see `translated`.
         """
+        if not self._was_open:
+            raise HostError(f"{command} on LDom {self._name}: QEMU does not answer", code="qemu-silent")
         with translated(f"{command} on LDom {self._name}"):
             async with asyncio.timeout(limit_s):
                 return await self._client.execute(command, arguments)

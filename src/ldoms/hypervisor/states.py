@@ -55,6 +55,8 @@ class RunState(StrEnum):
     CRASHED = "crashed"
     STALLED = "stalled"
     """Stopped because a disk does not work; the requests that failed are tried again when it is resumed."""
+    SILENT = "silent"
+    """Its QEMU was found, and has not answered yet: it may run."""
 
 
 class GuestEventKind(StrEnum):

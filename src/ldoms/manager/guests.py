@@ -18,6 +18,9 @@ from ldoms.model.errors import HostError
 SAME_RESET_S = 3.0
 """SeaBIOS follows a restart by the guest with one of its own, within so long."""
 
+SILENT_S = 5.0
+"""Between two looks at a guest whose QEMU does not answer."""
+
 MIN_WINDOW_S = 1.0
 """Over which CPU use is measured at least."""
 
@@ -111,7 +114,7 @@ class RunningGuest:
 
 
 OnEnd = Callable[[RunningGuest], Awaitable[None]]
-"""Called when a guest has ended."""
+"""Called when a guest has ended; also when one that was silent answers."""
 OnEvent = Callable[[RunningGuest], None]
 OnDeviceGone = Callable[[str, str], None]
 """Called with a domain's UUID and ``disk@ID`` or ``network@ID`` when the guest has let that go."""
@@ -133,6 +136,8 @@ class GuestBook:
         self.on_disk_failed: OnEvent = lambda running: None
         self.on_device_gone: OnDeviceGone = lambda uuid, device: None
         self.on_running: Callable[[str], None] = lambda uuid: None
+        self.on_silence: OnEvent = lambda running: None
+        self.on_answer: OnEnd | None = None
 
     def get(self, uuid: str) -> RunningGuest | None:
         """The guest of a domain, or None if there is none."""
@@ -167,18 +172,34 @@ class GuestBook:
         await self._following.close()
 
     async def _follow(self, running: RunningGuest, started: asyncio.Event) -> None:
-        watching = asyncio.create_task(self._watch(running)) if self._watch is not None else None
+        watching = [asyncio.create_task(self._watch(running))] if self._watch is not None else []
         try:
-            await self._follow_events(running, started)
+            await self._follow_events(running, started, watching)
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in watching:
+                task.cancel()
 
-    async def _follow_events(self, running: RunningGuest, started: asyncio.Event) -> None:
+    async def _listen(self, running: RunningGuest) -> None:
+        """Wait until a silent guest answers."""
+        self.on_silence(running)
+        while running.run_state is RunState.SILENT:
+            await asyncio.sleep(SILENT_S)
+            with suppress(HostError):
+                running.run_state = await running.guest.state()
+        running.changed.set()
+        if self.on_answer is not None:
+            await self.on_answer(running)
+
+    async def _follow_events(
+        self, running: RunningGuest, started: asyncio.Event, tasks: list[asyncio.Task[None]]
+    ) -> None:
         guest = running.guest
         with guest.events() as events:
-            with suppress(HostError):
+            try:
                 running.run_state = await guest.state()
+            except HostError:
+                running.run_state = RunState.SILENT
+                tasks.append(asyncio.create_task(self._listen(running)))
             started.set()
             while (event := await events.get()).kind is not GuestEventKind.GONE:
                 if event.data.get("reason") == "snapshot-load":

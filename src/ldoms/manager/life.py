@@ -28,7 +28,7 @@ from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.boot import boot_positions
 from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
-from ldoms.model.errors import HostError, RequestError
+from ldoms.model.errors import RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.memory import as_before, at_start, has_memory_room, memory_maximum_mib
 from ldoms.model.operation import Operation
@@ -65,6 +65,7 @@ class LifeVerbs:
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
         host.guests.on_panic = self._guest_panicked
+        host.guests.on_silence = self._guest_silent
 
     # Verbs
 
@@ -262,11 +263,7 @@ class LifeVerbs:
 
     async def _find(self, domain: Domain) -> bool:
         """Find the guest of a domain again; whether it is there."""
-        try:
-            guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
-        except HostError as error:
-            _log.error("guest-silent", domain=domain.name, reason=error.message)
-            return True
+        guest = await self._host.engine.attach(domain.uuid, domain.name, self._host.places.domain(domain.uuid))
         if guest is not None:
             await self._host.guests.enter(guest)
             await self._consoles.connect(domain.uuid, guest)
@@ -303,6 +300,13 @@ class LifeVerbs:
         domain = self._host.store.domain_by_uuid(running.guest.uuid)
         if domain is not None and domain.started_at and self._host.is_owner(domain.uuid):
             self._host.save(replace(domain, started_at=time.time()), EventKind.DOMAIN_RESET)
+
+    def _guest_silent(self, running: RunningGuest) -> None:
+        """It may run: it stays in the book, so that nobody takes its domain for one without a guest."""
+        domain = self._host.store.domain_by_uuid(running.guest.uuid)
+        if domain is not None:
+            _log.error("guest-silent", domain=domain.name, consequence=f"'ldm stop-domain -f {domain.name}' ends it")
+            self._host.events.publish(EventKind.DOMAIN_SILENT, domain.name)
 
     def _guest_panicked(self, running: RunningGuest) -> None:
         domain = self._host.store.domain_by_uuid(running.guest.uuid)

@@ -103,7 +103,7 @@ class Listing:
         change = self._host.operations.on(domain.name, MEMORY_CHANGE)
         third = "d" if domain.is_control and self._host.is_reconfiguring else "r" if change else "-"
         running = self._host.guests.get(domain.uuid)
-        booting = running is not None and running.booting
+        booting = running is not None and (running.booting or running.run_state is RunState.SILENT)
         flags = _flags(domain, state, migration, serves=serves, reconfiguration=third, booting=booting)
         if domain.is_control:
             return self._control_status(domain, state, flags)
@@ -162,7 +162,8 @@ class Listing:
         running = self._host.guests.get(domain.uuid)
         if running is None or running.run_state is RunState.INCOMING or _is_arriving(migration):
             return DomainState.BOUND
-        return DomainState.ACTIVE if running.run_state is RunState.RUNNING else DomainState.SUSPENDED
+        runs = running.run_state in (RunState.RUNNING, RunState.SILENT)
+        return DomainState.ACTIVE if runs else DomainState.SUSPENDED
 
     def _service_domains(self) -> set[str]:
         services = self._host.store.services()

@@ -32,6 +32,7 @@ BOOT_FILES = ("boot-file", "boot-initrd")
 _SOFT_STATES = {
     RunState.CRASHED: "crashed",
     RunState.STALLED: "waiting for a disk",
+    RunState.SILENT: "silent",
     RunState.PAUSED: "suspended",
     RunState.SHUT_DOWN: "shut down",
 }

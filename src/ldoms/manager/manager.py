@@ -16,6 +16,7 @@ from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.disks import DiskVerbs
 from ldoms.manager.domains import DomainVerbs
 from ldoms.manager.failure import FailurePolicies
+from ldoms.manager.guests import RunningGuest
 from ldoms.manager.history import History
 from ldoms.manager.host import Host
 from ldoms.manager.hotplug import HotPlug
@@ -104,6 +105,7 @@ class Manager:
         self.network_devices = NetworkDevices(host)
         self.logs = LogVerbs(host.store, host.logs)
         self.history = History(host.store)
+        host.guests.on_answer = self._guest_answers
 
     async def start(self) -> None:
         """Find everything again that is here from before, and go on with it."""
@@ -140,6 +142,18 @@ class Manager:
         await self.links.close()
         await self.host.guests.close()
         await self.host.engine.close()
+
+    async def _guest_answers(self, running: RunningGuest) -> None:
+        """Do for a guest that was silent at the start what the start has done for the others."""
+        domain = self.host.store.domain_by_uuid(running.guest.uuid)
+        if domain is None:
+            return
+        _log.info("guest-answers", domain=domain.name)
+        self.host.events.publish(EventKind.DOMAIN_ANSWERS, domain.name)
+        await self.consoles.connect(domain.uuid, running.guest)
+        await self.hot_plug.look()
+        self.host.guests.on_running(domain.uuid)
+        self.links.look()
 
     async def _put_control_domain(self) -> None:
         """At the first start, the control domain owns everything; later it follows changes of the machine."""

@@ -57,6 +57,8 @@ def describe(running: RunningGuest) -> str:
     """The SOFTSTATE line; empty where nothing is known."""
     if running.panicked:
         return "panicked"
+    if running.run_state is RunState.SILENT:
+        return "its QEMU does not answer"
     if running.run_state is RunState.STALLED:
         return "waiting for a disk"
     return f"{running.system} running" if running.system and not running.booting else ""

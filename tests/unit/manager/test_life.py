@@ -174,6 +174,43 @@ def test_a_restart_finds_everything_again(tmp_path: Path, monkeypatch: pytest.Mo
     run(main())
 
 
+def test_a_guest_whose_qemu_is_silent_is_not_taken_for_an_ended_one(tmp_path: Path) -> None:
+    """It may run: nobody unbinds, removes, starts or moves its domain; it can be ended by force, or answers again."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await make_active(manager)
+        guest = host.guest
+        assert guest is not None
+        await host.stop()
+        guest.hangs = True
+        manager = await host.start()
+        (view,) = manager.listing.domains(["ldg1"])
+        shown = (view.status.state, view.status.flags, view.status.softstate)
+        assert shown == (DomainState.ACTIVE, "-t----", "its QEMU does not answer")
+        assert guest.spec.networks[0].tap in host.network.taps
+        for refused in (manager.life.unbind("ldg1"), manager.life.start("ldg1")):
+            with pytest.raises(RequestError, match="LDom ldg1 is active"):
+                await refused
+        with pytest.raises(RequestError, match="LDom ldg1 is bound"):
+            manager.domains.remove("ldg1")
+        with pytest.raises(HostError, match="did not answer"):
+            await manager.life.stop("ldg1", force=False)
+        assert state(manager) is DomainState.ACTIVE
+        assert host.store.events()[-1].kind is EventKind.DOMAIN_SILENT
+        guest.hangs = False
+        await asyncio.sleep(10)
+        (view,) = manager.listing.domains(["ldg1"])
+        assert (view.status.flags, view.status.softstate) == ("-n----", "Fake OS 1 running")
+        assert EventKind.DOMAIN_ANSWERS in [event.kind for event in host.store.events()]
+        await host.stop()
+        guest.hangs = True
+        manager = await host.start()
+        await manager.life.stop("ldg1", force=True)
+        assert (state(manager), guest.is_gone) == (DomainState.BOUND, True)
+
+    at_desk(tmp_path, work)
+
+
 def test_a_guest_that_does_not_obey_goes_on_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says how to end it; and then it does."""
 

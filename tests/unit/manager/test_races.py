@@ -151,13 +151,17 @@ def test_guests_that_hang_hold_a_restart_up_once(tmp_path: Path, monkeypatch: py
     async def work(host: FakeHost, manager: Manager) -> None:
         await two_guests(host, manager)
 
-        async def attach(uuid: str, name: str, directory: Path) -> None:
-            await asyncio.sleep(30)
-            raise HostError(f"the QEMU of LDom {name} does not answer", code="qemu-silent")
+        find = host.engine.attach
 
+        async def attach(uuid: str, name: str, directory: Path) -> FakeGuest | None:
+            await asyncio.sleep(30)
+            return await find(uuid, name, directory)
+
+        for guest in host.engine.guests.values():
+            guest.hangs = True
         with monkeypatch.context() as patched:
             patched.setattr(host.engine, "attach", attach)
-            async with asyncio.timeout(31):
+            async with asyncio.timeout(36):
                 assert await manager.life.find_guests()
 
     at_desk(tmp_path, work)
