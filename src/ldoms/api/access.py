@@ -25,6 +25,9 @@ from ldoms.model.events import CommandRecord
 MAX_COMMAND = 500
 """Characters of a command line that go into the history."""
 
+OPERATION_KEY = "operation"
+"""Under which a request remembers the operation that it has begun."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -120,8 +123,9 @@ def _command(request: Request) -> str:
 def _remember(request: Request, known: Services, who: Caller, *, succeeded: bool) -> None:
     command = _command(request)
     if command:
-        run = request.headers.get(RUN_HEADER, "")
-        known.manager.history.note(CommandRecord(time.time(), who.user, command, succeeded), run)
+        run, operation = request.headers.get(RUN_HEADER, ""), getattr(request.state, OPERATION_KEY, "")
+        begun = (operation,) if operation else ()
+        known.manager.history.note(CommandRecord(time.time(), who.user, command, succeeded, begun), run)
 
 
 def _basic(request: Request) -> tuple[str, str]:

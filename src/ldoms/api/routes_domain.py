@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from ldoms.api import wire
-from ldoms.api.access import Changer, Known, Reviewer
+from ldoms.api.access import OPERATION_KEY, Changer, Known, Reviewer
 from ldoms.migration.peer import Credentials
 from ldoms.model.codec import to_wire
 from ldoms.model.cores import CpuChange, Unit
@@ -24,6 +24,12 @@ router = APIRouter(prefix=f"{wire.PREFIX}/domains", tags=["domains"])
 def answer(value: object, status: int = 200) -> JSONResponse:
     """A value of the model as JSON."""
     return JSONResponse(to_wire(value), status)
+
+
+def begun(request: Request, operation: Operation) -> JSONResponse:
+    """An operation that goes on by itself: what becomes of it is what the command behind the request has done."""
+    setattr(request.state, OPERATION_KEY, operation.id)
+    return answer(operation, 202)
 
 
 @router.get("", response_model=list[DomainView])
@@ -71,7 +77,7 @@ async def _change_cpus(known: Known, name: str, change: CpuChange) -> Domain:
 
 
 @router.put("/{name}/memory", response_model=Domain, responses={202: {"model": Operation}})
-async def change_memory(known: Known, who: Changer, name: str, body: wire.MemoryAmount) -> Any:
+async def change_memory(request: Request, known: Known, who: Changer, name: str, body: wire.MemoryAmount) -> Any:
     """Change the amount of memory, in MiB; while a guest runs that is an operation, which is returned."""
     if known.manager.reconfiguration.delays(name):
         known.manager.reconfiguration.change_memory(body.action, body.amount)
@@ -79,7 +85,7 @@ async def change_memory(known: Known, who: Changer, name: str, body: wire.Memory
     verbs = known.manager.memory
     change = {"add": verbs.add, "set": verbs.set, "remove": verbs.remove}[body.action]
     done = await change(name, body.amount, adjusted=body.adjusted, user=who.user)
-    return answer(done, 202 if isinstance(done, Operation) else 200)
+    return begun(request, done) if isinstance(done, Operation) else answer(done)
 
 
 @router.post("/{name}/cancel-memory", status_code=204)
@@ -118,16 +124,16 @@ async def start(known: Known, who: Changer, name: str, body: wire.Force) -> Any:
 
 
 @router.post("/{name}/stop", response_model=Operation, status_code=202)
-async def stop(known: Known, who: Changer, name: str, body: wire.Stop) -> Any:
+async def stop(request: Request, known: Known, who: Changer, name: str, body: wire.Stop) -> Any:
     """Begin to stop a domain, or to restart its guest; follow the operation that is returned."""
     options = StopOptions(body.mode, body.limit_s, body.message)
-    return answer(known.manager.life.begin_stop(name, options, who.user), 202)
+    return begun(request, known.manager.life.begin_stop(name, options, who.user))
 
 
 @router.post("/{name}/panic", response_model=Operation, status_code=202)
-async def panic(known: Known, who: Changer, name: str, body: wire.Panic) -> Any:
+async def panic(request: Request, known: Known, who: Changer, name: str, body: wire.Panic) -> Any:
     """Begin to panic a guest, after its memory was kept if that is asked; follow the operation that is returned."""
-    return answer(known.manager.panics.begin(name, body.core, who.user), 202)
+    return begun(request, known.manager.panics.begin(name, body.core, who.user))
 
 
 @router.put("/{name}/variables", response_model=Domain)
@@ -193,7 +199,7 @@ async def set_console(known: Known, who: Changer, name: str, body: wire.Properti
 
 
 @router.post("/{name}/migrate", response_model=Operation, status_code=202)
-async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -> Any:
+async def migrate(request: Request, known: Known, who: Changer, name: str, body: wire.Migration) -> Any:
     """Begin to move a domain to another host; follow the operation that is returned."""
     options = MigrationOptions(
         host=body.host,
@@ -213,7 +219,7 @@ async def migrate(known: Known, who: Changer, name: str, body: wire.Migration) -
         password=body.password.get_secret_value(),
         certificate=body.certificates,
     )
-    return answer(known.manager.migrations.migrate(name, options, credentials, who.user), 202)
+    return begun(request, known.manager.migrations.migrate(name, options, credentials, who.user))
 
 
 @router.post("/{name}/cancel-migration", status_code=204)

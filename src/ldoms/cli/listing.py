@@ -299,19 +299,22 @@ def _list_history(client: Client, words: Words) -> int:
     return 0
 
 
+_RESULTS = {True: "ok", False: "failed", None: "begun"}
+
+
 def command_lines(commands: Sequence[CommandRecord]) -> Iterable[str]:
     """The history for people."""
     for entry in commands:
         at = datetime.fromtimestamp(entry.at).strftime("%b %d %H:%M:%S")
-        yield f"{at} {entry.user:<8} {'ok    ' if entry.succeeded else 'failed'} ldm {_on_a_line(entry.command)}"
+        yield f"{at} {entry.user:<8} {_RESULTS[entry.succeeded]:<6} ldm {_on_a_line(entry.command)}"
 
 
 def command_records(commands: Sequence[CommandRecord]) -> Iterable[str]:
     """The history for programs."""
     yield PARSE_VERSION
     for entry in commands:
-        outcome = "ok" if entry.succeeded else "failed"
-        yield record("COMMAND", time=int(entry.at), user=entry.user, result=outcome, command=_on_a_line(entry.command))
+        result = _RESULTS[entry.succeeded]
+        yield record("COMMAND", time=int(entry.at), user=entry.user, result=result, command=_on_a_line(entry.command))
 
 
 def _on_a_line(command: str) -> str:
@@ -379,7 +382,7 @@ COMMANDS = (
         "list commands that have changed something, or migrations",
         _list_history,
         options=(Option("-o", "list migrations, not commands (ours)", "migration", ("migration",)), PARSE, JSON),
-        details="Commands are shown as they were typed, quoted for a shell. With an ID, or the beginning of one, the"
-        " report of that migration is printed.",
+        details="Commands are shown as they were typed, quoted for a shell. One is ok, has failed, or is begun: what it"
+        " has begun is still under way. With an ID, or the beginning of one, the report of that migration is printed.",
     ),
 )

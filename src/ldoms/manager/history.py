@@ -24,7 +24,7 @@ class History:
         self._rows: OrderedDict[str, int] = OrderedDict()
 
     def note(self, record: CommandRecord, run: str = "") -> None:
-        """Write a command down, or that a further request of it has failed.
+        """Write a command down, or what a further request of it has come to.
 
         Args:
             record: of this request.
@@ -32,6 +32,8 @@ class History:
         """
         row = self._rows.get(run) if run else None
         if row is not None and record.succeeded:
+            if record.operations:
+                self._store.extend_command(row, record.operations)
             return
         _log.info("command", log_kind=LogKind.CMD, user=record.user, command=record.command, succeeded=record.succeeded)
         if row is not None:

@@ -59,9 +59,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
-    """One line of ``ldm list-history``: who asked for what, and whether it worked."""
+    """One line of ``ldm list-history``: who asked for what, and whether it worked.
+
+    Attributes:
+        succeeded: None as long as an operation that it began is under way.
+        operations: that it began, by their ids.
+    """
 
     at: float
     user: str
     command: str
-    succeeded: bool
+    succeeded: bool | None
+    operations: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,13 @@ from ldoms.model.domain import Domain
 from ldoms.model.errors import AlreadyExists, HostError, NotFound
 from ldoms.model.events import CommandRecord, Event, EventKind
 from ldoms.model.migration import MigrationRecord
-from ldoms.model.operation import Operation
+from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.ownership import Ownership, OwnerState, Verdict
 from ldoms.model.services import Services
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KEPT_EVENTS = 10_000
 KEPT_COMMANDS = 1_000
 KEPT_OPERATIONS = 1_000
@@ -48,7 +48,9 @@ CREATE TABLE configurations (name TEXT NOT NULL, autosaved INTEGER NOT NULL, sav
                              document TEXT NOT NULL, PRIMARY KEY (name, autosaved)) STRICT;
 """
 
-_UPGRADES: Mapping[int, str] = {1: _CONFIGURATIONS}
+_OPERATIONS_OF_COMMANDS = "ALTER TABLE commands ADD COLUMN operations TEXT NOT NULL DEFAULT ''"
+
+_UPGRADES: Mapping[int, str] = {1: _CONFIGURATIONS, 2: _OPERATIONS_OF_COMMANDS}
 """What makes the next version out of each earlier one; a new store goes through all of them as well."""
 
 
@@ -285,8 +287,8 @@ class Store:
     def add_command(self, record: CommandRecord) -> int:
         """Write down a command for ``list-history``; the number of its row."""
         cursor = self._db.execute(
-            "INSERT INTO commands (at, user, command, succeeded) VALUES (?, ?, ?, ?)",
-            (record.at, record.user, record.command, record.succeeded),
+            "INSERT INTO commands (at, user, command, succeeded, operations) VALUES (?, ?, ?, ?, ?)",
+            (record.at, record.user, record.command, bool(record.succeeded), " ".join(record.operations)),
         )
         assert cursor.lastrowid is not None
         self._keep("commands", "number", KEPT_COMMANDS)
@@ -296,12 +298,26 @@ class Store:
         """Write down that a command has failed after all."""
         self._db.execute("UPDATE commands SET succeeded = ? WHERE number = ?", (False, number))
 
+    def extend_command(self, number: int, operations: Sequence[str]) -> None:
+        """Write down what a command has begun besides."""
+        more = "".join(f" {operation}" for operation in operations)
+        self._db.execute("UPDATE commands SET operations = trim(operations || ?) WHERE number = ?", (more, number))
+
     def commands(self) -> tuple[CommandRecord, ...]:
-        """Commands that changed something, oldest first."""
-        rows = self._db.execute("SELECT at, user, command, succeeded FROM commands ORDER BY number")
-        return tuple(CommandRecord(row[0], row[1], row[2], bool(row[3])) for row in rows)
+        """Commands that changed something, oldest first; those that began operations with what became of them."""
+        rows = self._db.execute("SELECT at, user, command, succeeded, operations FROM commands ORDER BY number")
+        return tuple(
+            CommandRecord(row[0], row[1], row[2], self._outcome(row[3], row[4].split()), tuple(row[4].split()))
+            for row in rows.fetchall()
+        )
 
     # Inside
+
+    def _outcome(self, succeeded: int, operations: Sequence[str]) -> bool | None:
+        known = [operation.status for one in operations if (operation := self.operation(one)) is not None]
+        if not succeeded or any(status in (OperationStatus.FAILURE, OperationStatus.CANCELLED) for status in known):
+            return False
+        return None if OperationStatus.RUNNING in known else True
 
     @property
     def _domains(self) -> dict[str, Domain]:

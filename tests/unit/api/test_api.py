@@ -258,6 +258,34 @@ def test_a_command_has_one_row(tmp_path: Path) -> None:
     with_api(tmp_path, work)
 
 
+def test_what_goes_on_is_remembered_by_its_end(tmp_path: Path) -> None:
+    """A stop that is under way has not succeeded yet; one that ends in an error, or is called off, has failed."""
+
+    async def work(manager: Manager, app: FastAPI) -> None:
+        def history() -> list[bool | None]:
+            return [one.succeeded for one in manager.host.store.commands()]
+
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        async with Caller(app, ROOT) as caller:
+            for limit_s, outcome in ((1.0, False), (None, True)):
+                body = {"mode": "halt" if limit_s else "force", "limit_s": limit_s, "message": ""}
+                headers = {"X-Ldm-Command": "stop-domain ldg1"}
+                begun = await caller.post("/domains/ldg1/stop", json=body, headers=headers)
+                assert begun.status_code == 202
+                if limit_s:
+                    assert history() == [None]
+                await manager.host.operations.wait(begun.json()["id"])
+                assert history()[-1] is outcome
+            listed = (await caller.get("/history")).json()
+        assert [(one["succeeded"], one["command"]) for one in listed] == [
+            (False, "stop-domain ldg1"),
+            (True, "stop-domain ldg1"),
+        ]
+
+    with_api(tmp_path, work)
+
+
 def test_another_host_needs_the_token_of_its_migration(tmp_path: Path) -> None:
     """A login opens `describe` alone; what follows needs what `describe` has given, for that migration."""
 

@@ -260,6 +260,7 @@ AUTOSAVES = (
 COMMANDS = (
     CommandRecord(STARTED, "root", "start-domain ldg1", True),
     CommandRecord(STARTED + 5, "tracy", "set-vcpu 99 ldg1", False),
+    CommandRecord(STARTED + 9, "root", "stop-domain ldg1", None, ("0a1b2c3d",)),
 )
 
 

@@ -324,6 +324,7 @@ def test_history_p_is_the_model(office: Office, capsys: pytest.CaptureFixture[st
     assert [(record.values["user"], record.values["result"], record.values["command"]) for record in commands] == [
         ("root", "ok", "start-domain ldg1"),
         ("tracy", "failed", "set-vcpu 99 ldg1"),
+        ("root", "begun", "stop-domain ldg1"),
     ]
     done, failed = printed(capsys, "list-history", "-o", "migration", "-p")
     assert (done.values["id"], done.values["outcome"], done.values["suspended"]) == (known.DONE.id, "done", "0.060")

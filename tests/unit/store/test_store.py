@@ -56,6 +56,12 @@ def test_everything_is_there_after_a_restart(path: Path) -> None:
     store.put_operation(operation)
     event = store.add_event(5.0, EventKind.DOMAIN_STARTED, "ldg1", {"seconds": 1})
     store.add_command(CommandRecord(6.0, "root", "ldm start-domain ldg1", True))
+    store.add_command(CommandRecord(7.0, "root", "ldm migrate-domain ldg1 t4-2", True, ("o",)))
+    store.put_operation(replace(operation, id="p", status=OperationStatus.RUNNING))
+    store.add_command(CommandRecord(8.0, "root", "ldm stop-domain ldg1", True, ("p",)))
+    store.put_operation(replace(operation, id="q", status=OperationStatus.SUCCESS))
+    for others in ((), ("p",), ("p", "o")):
+        store.extend_command(store.add_command(CommandRecord(9.0, "root", "ldm stop -a", True, ("q",))), others)
     store.close()
     store = Store(path)
     assert store.domains() == (domain("ldg1"),)
@@ -65,7 +71,8 @@ def test_everything_is_there_after_a_restart(path: Path) -> None:
     assert store.migration("m") == migration("m")
     assert store.operation("o") == operation
     assert store.events() == (event,)
-    assert [record.command for record in store.commands()] == ["ldm start-domain ldg1"]
+    assert [record.command for record in store.commands()][0] == "ldm start-domain ldg1"
+    assert [record.succeeded for record in store.commands()] == [True, False, None, True, None, False], "by what became of the operation"
 
 
 def test_a_commit_waits_for_the_disk(path: Path) -> None:
@@ -141,7 +148,7 @@ def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    with pytest.raises(HostError, match=r"written by a newer ldmd .schema 99, this one knows 2") as caught:
+    with pytest.raises(HostError, match=r"written by a newer ldmd .schema 99, this one knows 3") as caught:
         Store(path)
     assert caught.value.code == "store-too-new"
 
