@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ldoms.api.client import Client
 from ldoms.cli.command import Command, Support, UsageError
 from ldoms.cli.table import COMMANDS, aliases, find
-from ldoms.cli.words import OPERANDS, PROPERTIES, Kind, Offer, is_optional, plain
+from ldoms.cli.words import OPERANDS, Kind, Offer, is_optional, plain, values_of
 from ldoms.model.codec import from_wire
 from ldoms.model.domain import DomainView
 from ldoms.model.errors import LdomsError
@@ -107,6 +107,8 @@ def _domain_names(views: Sequence[DomainView], kind: Kind) -> list[str]:
             return sorted({network.name for domain in domains for network in domain.networks})
         case Kind.VARIABLE:
             return sorted({name for domain in domains for name, _ in domain.variables})
+        case Kind.POLICY:
+            return sorted({policy.name for domain in domains for policy in domain.policies})
         case _:
             return [domain.name for domain in domains]
 
@@ -140,7 +142,7 @@ def _arguments(command: Command, before: Sequence[str], current: str, known: Nam
         return
     if _is_property(command, current) and not operands:
         name, _, value = current.partition("=")
-        yield from _values(PROPERTIES.get(name, ()), f"{name}=", value, known)
+        yield from _values(values_of(command.group, name), f"{name}=", value, known)
         return
     for offer in _operands_at(command, len(operands)):
         yield from _values(offer, "", current, known)

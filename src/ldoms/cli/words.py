@@ -24,6 +24,7 @@ class Kind(StrEnum):
     SPCONFIG = "spconfig"
     TRUSTED = "trust"
     VARIABLE = "variable"
+    POLICY = "policy"
     FILE = "file"
 
 
@@ -42,6 +43,7 @@ OPERANDS: Mapping[str, Offer] = {
     "HOST": Kind.TRUSTED,
     "USER@HOST:NEWNAME": Kind.TRUSTED,
     "VARIABLE": Kind.VARIABLE,
+    "POLICY": Kind.POLICY,
     "LOG=STATE": tuple(
         f"{kind}={state}" for kind in ("cmd", "debug", "fatal", "info", "notice", "warning") for state in ("on", "off")
     ),
@@ -72,8 +74,10 @@ PROPERTIES: Mapping[str, Offer] = {
     "master": Kind.DOMAIN,
     "max-cores": ("unlimited",),
     "mode": ("sc",),
+    "name": Kind.POLICY,
     "notice": _ON_OFF,
     "options": ("ro", "slice", "excl"),
+    "policy priority": (),
     "priority": ("high", "medium", "low"),
     "protection": ("mac-nospoof", "ip-nospoof", "dhcp-nospoof", "restricted"),
     "rc-add-policy": ("iov",),
@@ -83,7 +87,12 @@ PROPERTIES: Mapping[str, Offer] = {
     "vswitch": Kind.SWITCH,
     "warning": _ON_OFF,
 }
-"""By the name of the property."""
+"""By the name of the property; where one of a group of commands is another thing than elsewhere, with the group."""
+
+
+def values_of(group: str, name: str) -> Offer:
+    """What a property of a command of that group may be."""
+    return PROPERTIES.get(f"{group} {name}", PROPERTIES.get(name, ()))
 
 
 def plain(word: str) -> str:

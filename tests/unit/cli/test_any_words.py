@@ -35,6 +35,7 @@ KNOWN = {
     Kind.SPCONFIG: ("factory-default", "one"),
     Kind.TRUSTED: ("t4-2", "tracy@t4-2:new", "[::1]"),
     Kind.VARIABLE: ("auto-boot?", "x"),
+    Kind.POLICY: ("high-usage", "nowhere"),
     Kind.FILE: ("/images/b.raw", "/nowhere", "relative"),
 }
 VALUES = (

@@ -52,6 +52,14 @@ OFFERED: tuple[tuple[str, set[str]], ...] = (
     ("migrate-domain -p ", {FILES}),
     ("migrate-domain ldg1 t", {"t4-2"}),
     ("remove-trust ", {"t4-2"}),
+    ("remove-policy hi", {"high-usage"}),
+    ("remove-policy high-usage app", {"app-production-01"}),
+    ("set-policy hi", {"high-usage"}),
+    ("set-policy name=hi", {"name=high-usage"}),
+    ("set-policy enable=no high-usage ldg1 app", {"app-production-01"}),
+    ("add-policy name=", {"name=high-usage", "name=rest"}),
+    ("add-policy priority=", set()),
+    ("set-vnet priority=", {"priority=high", "priority=medium", "priority=low"}),
     ("set-socket ", set()),
 )  # fmt: skip
 
