@@ -62,22 +62,35 @@ class GuestLinks:
             _log.error("links-not-followed", reason=error.message)
 
     async def _tell_all(self) -> None:
+        """Tell every guest what has changed for it, all at once: one that is silent holds up no other."""
         carriers = await self._carriers()
-        now = {}
+        now: dict[tuple[RunningGuest, str], bool | None] = {}
+        telling = []
         for domain in self._host.store.domains():
             running = self._host.guests.get(domain.uuid)
             if running is None or running.run_state is RunState.INCOMING or not self._host.is_owner(domain.uuid):
                 continue
             for network in domain.networks:
-                key, device = (running, network.name), f"network@{network.id}"
-                wanted = self._is_up(network, carriers)
+                key, wanted = (running, network.name), self._is_up(network, carriers)
                 now[key] = self._told.get(key, True if not self._follows(network) else None)
                 if now[key] != wanted:
-                    with suppress(HostError):
-                        await running.guest.set_link(device, up=wanted)
-                        now[key] = wanted
-                        _log.info("link-told", domain=domain.name, network=network.name, up=wanted)
+                    telling.append(self._tell(running, domain.name, network, now, up=wanted))
+        await asyncio.gather(*telling)
         self._told = {key: told for key, told in now.items() if told is not None}
+
+    async def _tell(
+        self,
+        running: RunningGuest,
+        domain: str,
+        network: VirtualNetwork,
+        told: dict[tuple[RunningGuest, str], bool | None],
+        *,
+        up: bool,
+    ) -> None:
+        with suppress(HostError):
+            await running.guest.set_link(f"network@{network.id}", up=up)
+            told[running, network.name] = up
+            _log.info("link-told", domain=domain, network=network.name, up=up)
 
     async def _carriers(self) -> Mapping[str, bool]:
         """Of the uplinks that somebody follows."""

@@ -145,6 +145,28 @@ def test_what_goes_wrong_at_the_end_of_a_guest_is_waited_for_by_nobody(
     at_desk(tmp_path, work)
 
 
+def test_a_guest_that_hangs_is_the_last_to_hear_of_a_cable(tmp_path: Path) -> None:
+    """The others hear of it at once, not after the time that it may take to answer."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        await manager.switches.set("primary-vsw0", {"net-dev": "eth1", "linkprop": "phys-state"})
+        first, second = await two_guests(host, manager)
+        await manager.networks.add("ldg2", "vnet0", "primary-vsw0", {})
+        await asyncio.sleep(0.1)
+        first.hangs = True
+        host.network.set_carrier("eth1", False)
+        await asyncio.sleep(0.1)
+        assert not second.links["network@0"]
+        assert first.links.get("network@0", True)
+        first.hangs = False
+        await asyncio.sleep(10)
+        manager.links.look()
+        await asyncio.sleep(0.1)
+        assert not first.links["network@0"], "it is told with the next news"
+
+    at_desk(tmp_path, work)
+
+
 def test_guests_that_hang_hold_a_restart_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one after the other: the manager of a host serves nobody before it has looked for its guests."""
 
