@@ -188,7 +188,8 @@ COMMANDS = (
         "remove inactive domains",
         _remove,
         options=(ALL,),
-        details="Only the description goes: its volumes, and what is on them, stay.",
+        details="Only the description goes: its volumes, and what is on them, stay, and so does the log of its console"
+        " (/var/lib/ldoms/consoles/DOM), until another domain is made with that name.",
     ),
     Command(
         "bind-domain",

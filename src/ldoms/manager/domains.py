@@ -53,6 +53,8 @@ class DomainVerbs:
         uuid = _uuid(given.pop("uuid", ""))
         if store.domain_by_uuid(uuid) is not None:
             raise AlreadyExists(f"a domain with the UUID {uuid} already exists")
+        # The log of a domain outlives it, and is no other domain's: its console would show it after a restart of ldmd.
+        shutil.rmtree(self._host.places.console_log(name), ignore_errors=True)
         store.forget_ownership(uuid)  # of a domain with this UUID that has left this host, or was refused
         domain = Domain(uuid, name, mac, hostid_of(mac), order=store.next_position())
         return self._host.save(self._with_properties(domain, given), EventKind.DOMAIN_ADDED)

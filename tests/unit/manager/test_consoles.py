@@ -137,6 +137,25 @@ def test_a_console_is_logged_until_that_is_switched_off(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_a_log_outlives_its_domain_and_is_no_other_domains(tmp_path: Path) -> None:
+    """It can be read after the domain was removed; a new domain of that name begins with nothing."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        path = manager.host.places.console_log("ldg1") / "console-log"
+        await manager.life.bind("ldg1")
+        said(manager, "ldg1", "a secret")
+        await manager.life.unbind("ldg1")
+        manager.domains.remove("ldg1")
+        assert path.read_text() == "a secret"
+        with pytest.raises(LdomsError):
+            await manager.domains.add("ldg1", {"mac-addr": "nonsense"})
+        assert path.exists()
+        await manager.domains.add("ldg1", {})
+        assert not path.exists()
+
+    at_desk(tmp_path, work)
+
+
 @pytest.mark.parametrize("log", ["on", "off"])
 def test_what_was_said_survives_a_restart(tmp_path: Path, log: str) -> None:
     """With a log even one that nobody has asked for; a new start of the guest begins anew."""
