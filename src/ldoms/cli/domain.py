@@ -238,8 +238,8 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="boot-file and boot-initrd name a kernel and an initial RAM disk to boot directly, with the arguments"
-        " of boot-args (ours); without boot-file the firmware (BIOS) boots from the disks: first those that"
-        " boot-device names, in its order, then the others, lowest id first. The files are those of the host; for a"
+        " of boot-args (ours); without boot-file the firmware (BIOS) boots from what boot-device names, in"
+        " its order, then from the other disks, lowest id first. The files are those of the host; for a"
         " migration the target must have the same ones under the same paths. A variable that is there already is"
         " changed."
         " NAME=VALUE is one word: quote values that have blanks.",
@@ -252,9 +252,9 @@ COMMANDS = (
         _set_variables,
         free_properties=True,
         details="They count from the next start on. Those of add-variable have an effect; all others, such as"
-        " nvramrc, are kept and shown. boot-device names disks as disk0, as vdisk0 (their names here), or as"
-        " OpenBoot's paths (/virtual-devices@100/channel-devices@200/disk@0:a); a network is passed over, as no guest"
-        " boots from one. auto-boot?=true starts the domain at power-on if it is bound.",
+        " nvramrc, are kept and shown. boot-device names disks and networks as disk0 and net0, as vdisk0 and vnet0"
+        " (their names here), or as OpenBoot's paths (/virtual-devices@100/channel-devices@200/disk@0:a); a network"
+        " boots by iPXE, which asks a DHCP server. auto-boot?=true starts the domain at power-on if it is bound.",
     ),
     Command("remove-variable", "variable", "VARIABLE... DOM", "remove boot variables", _remove_variables),
     Command("list-variable", "variable", "[VARIABLE...] DOM", "list boot variables", _list_variables, options=(JSON,)),

@@ -30,10 +30,10 @@ class FakeDevices(FakeProcess):
         self._kept: dict[str, DiskSpec] = {}
 
     @property
-    def layout(self) -> tuple[int, frozenset[tuple[str, int]]]:
-        """What must be the same on both ends of a migration: root ports, and which device is behind which."""
-        ports = frozenset((device.device, device.port) for device in self.plugged.values())
-        return max(self.spec.machine.root_ports, *(port + 1 for _, port in ports), 0), ports
+    def layout(self) -> tuple[int, frozenset[tuple[str, int, bool]]]:
+        """What must be the same on both ends of a migration: root ports, what is behind which, and what has a ROM."""
+        ports = frozenset((device.device, device.port, _has_rom(device)) for device in self.plugged.values())
+        return max(self.spec.machine.root_ports, *(port + 1 for _, port, _ in ports), 0), ports
 
     async def devices(self) -> frozenset[str]:
         """Its disks and network interfaces."""
@@ -46,7 +46,7 @@ class FakeDevices(FakeProcess):
         if device.device in self.plugged:
             raise HostError(f"LDom {self.spec.name} has a device {device.device} already", code="device-taken")
         root_ports, taken = self.layout
-        if not device.port < root_ports or device.port in {port for _, port in taken}:
+        if not device.port < root_ports or device.port in {port for _, port, _ in taken}:
             raise HostError(f"device_add: QEMU says: no bus port{device.port} is free", code="qemu-refused")
         if isinstance(device, DiskSpec) and device.path in self.broken:
             raise HostError(f"blockdev-add: QEMU says: Could not open {device.path}", code="qemu-refused")
@@ -126,3 +126,7 @@ class FakeDevices(FakeProcess):
         if not isinstance(self.plugged.get(device), NetworkSpec):
             raise HostError(f"set_link on LDom {self.spec.name}: QEMU says: no {device}", code="qemu-refused")
         self.links[device] = up
+
+
+def _has_rom(device: DeviceSpec) -> bool:
+    return isinstance(device, NetworkSpec) and device.boot_index is not None

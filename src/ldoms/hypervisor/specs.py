@@ -37,13 +37,18 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A network interface of a guest; `tap` exists already."""
+    """A network interface of a guest; `tap` exists already.
+
+    Attributes:
+        boot_index: the firmware tries the lowest first; None = it has no code to boot from the network.
+    """
 
     device: str
     tap: str
     mac: str
     mtu: int
     port: int
+    boot_index: int | None = None
 
 
 DeviceSpec: TypeAlias = DiskSpec | NetworkSpec

@@ -87,8 +87,8 @@ class BackEnds:
             format=back_end.format,
             read_only=volume.is_read_only,
             direct=back_end.direct,
-            port=port_of(domain, device),
-            boot_index=boot_index(domain, disk),
+            port=port_of(domain, device).number,
+            boot_index=boot_index(domain, device),
             queues=_queues(domain),
         )
 
@@ -141,7 +141,7 @@ def lost_disk(domain: Domain, device: str) -> DiskSpec:
         format="raw",
         read_only=False,
         direct=False,
-        port=port_of(domain, device),
+        port=port_of(domain, device).number,
         boot_index=int(device.partition("@")[2]) + 1,
         queues=_queues(domain),
     )

@@ -25,7 +25,7 @@ from ldoms.manager.stopping import KIND as STOP_DOMAIN
 from ldoms.manager.stopping import Stopping
 from ldoms.manager.taps import Taps, tap_of
 from ldoms.manager.vcons import ConsoleVerbs
-from ldoms.model.boot import boot_positions
+from ldoms.model.boot import boot_positions, with_boot_roms
 from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import RequestError
@@ -189,7 +189,7 @@ class LifeVerbs:
         """
         domain = without_dead_devices(domain)
         assert domain.bindings is not None
-        domain = replace(domain, bindings=fresh(at_start(domain.bindings)))
+        domain = replace(domain, bindings=with_boot_roms(domain, fresh(at_start(domain.bindings))))
         async with AsyncExitStack() as undo:
             guest = await self.start_guest(domain, undo, incoming=False)
             self._host.guests.require(domain.uuid, domain.name).note_start()

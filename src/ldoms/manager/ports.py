@@ -31,10 +31,10 @@ def root_ports(domain: Domain) -> int:
     return min(PORTS, len(devices_of(domain)) + SPARE_PORTS)
 
 
-def port_of(domain: Domain, device: str) -> int:
+def port_of(domain: Domain, device: str) -> Port:
     """The root port of a device of a bound domain."""
     assert domain.bindings is not None
-    return next(port.number for port in domain.bindings.ports if port.device == device)
+    return next(port for port in domain.bindings.ports if port.device == device)
 
 
 def taken_ids(domain: Domain, kind: str) -> list[int]:

@@ -9,6 +9,7 @@ import structlog
 from ldoms.hypervisor.specs import NetworkSpec
 from ldoms.manager.host import Host
 from ldoms.manager.ports import dead_networks, devices_of, port_of
+from ldoms.model.boot import boot_index
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.services import DEFAULT_MTU, DEFAULT_VLAN, VirtualSwitch
@@ -49,8 +50,7 @@ class Taps:
 
     async def connect(self, domain: Domain, network: VirtualNetwork) -> NetworkSpec:
         """Make the tap of an interface of a bound domain; what the guest is to be given."""
-        tap, device = await self.put(domain, network), f"network@{network.id}"
-        return NetworkSpec(device, tap.name, network.mac, tap.mtu, port_of(domain, device))
+        return _spec(domain, f"network@{network.id}", await self.put(domain, network), network.mac)
 
     async def park(self, domain: Domain, device: str) -> NetworkSpec:
         """Have the tap of an interface that its guest does not let go lead nowhere; it is made if it is not there.
@@ -59,7 +59,7 @@ class Taps:
         """
         tap = TapSpec(tap_of(domain, device), f"{domain.name}: removed", DEFAULT_MTU)
         await self._host.network.park_tap(tap)
-        return NetworkSpec(device, tap.name, domain.mac, tap.mtu, port_of(domain, device))
+        return _spec(domain, device, tap, domain.mac)
 
     async def remove(self, domain: Domain, network: VirtualNetwork) -> None:
         """Remove the tap of an interface."""
@@ -145,6 +145,11 @@ class Taps:
 def tap_of(domain: Domain, device: str) -> str:
     """The name of the tap of ``network@ID``."""
     return tap_name(domain.order, int(device.partition("@")[2]))
+
+
+def _spec(domain: Domain, device: str, tap: TapSpec, mac: str) -> NetworkSpec:
+    port = port_of(domain, device)
+    return NetworkSpec(device, tap.name, mac, tap.mtu, port.number, boot_index(domain, device) if port.boots else None)
 
 
 def _names(domain: Domain) -> set[str]:

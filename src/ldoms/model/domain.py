@@ -213,10 +213,12 @@ class Port:
     Attributes:
         device: ``disk@ID`` or ``network@ID``.
         number: 0 to 159.
+        boots: it is a network that the running guest was started with to boot from.
     """
 
     device: str
     number: int
+    boots: bool = False
 
 
 @dataclass(frozen=True, slots=True)

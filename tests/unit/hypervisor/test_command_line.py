@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ldoms.hypervisor.command_line import command_line, disk_front_end
+from ldoms.hypervisor.command_line import command_line, disk_front_end, network_front_end
 from ldoms.hypervisor.specs import DiskSpec, GuestSpec, NetworkSpec, Placement
 from ldoms.model.domain import CpuModel, Machine
 
@@ -98,6 +98,16 @@ def test_a_disk_has_the_queues_of_the_machine() -> None:
     """Not as many as virtual CPUs: the target of a migration may be started with more than the source was."""
     assert "num-queues" not in disk_front_end(FIRMWARE.disks[0])
     assert disk_front_end(replace(FIRMWARE.disks[0], queues=4))["num-queues"] == 4
+
+
+def test_a_network_has_a_boot_rom_where_it_is_booted_from() -> None:
+    """Of a size that does not depend on the version of iPXE; else the firmware does not look at it."""
+    (network,) = FIRMWARE.networks
+    assert network_front_end(network)["romfile"] == ""
+    front = network_front_end(replace(network, boot_index=1501))
+    assert (front["bootindex"], front["romsize"], "romfile" in front) == (1501, 524288, False)
+    words = command_line(replace(FIRMWARE, networks=(replace(network, boot_index=501),)))
+    assert next(word for word in words if word.startswith("virtio-net-pci")).endswith("romsize=524288,bootindex=501")
 
 
 def test_a_root_port_that_is_free_is_there_all_the_same() -> None:

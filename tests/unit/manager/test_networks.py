@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.hypervisor.specs import NetworkSpec
 from ldoms.manager.config import NetworkConfig
 from ldoms.manager.manager import Manager
+from ldoms.manager.taps import Taps
 from ldoms.model.domain import Domain, VirtualNetwork
 from ldoms.model.errors import LdomsError
 from ldoms.model.netdev import NetClass, NetCounters
@@ -248,6 +250,35 @@ def test_the_link_follows_the_uplink(linkprop_of: str, follows: bool, tmp_path: 
 async def _a_moment() -> None:
     """On the clock of the test."""
     await asyncio.sleep(0.1)
+
+
+def test_a_guest_boots_from_the_network_that_boot_device_names(tmp_path: Path) -> None:
+    """As long as it runs, also on another host; what is named or added meanwhile counts at its next start."""
+
+    def booted_from(host: FakeHost) -> dict[str, int | None]:
+        networks = [device for device in guest(host).plugged.values() if isinstance(device, NetworkSpec)]
+        return {network.device: network.boot_index for network in networks}
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        manager.domains.set_variables("ldg1", {"boot-device": "net disk"})
+        domain = await started(manager)
+        assert booted_from(host) == {"network@0": 501}
+        assert guest(host).spec.disks[0].boot_index == 1001
+        assert domain.bindings is not None
+        assert [port.boots for port in domain.bindings.ports] == [False, True]
+        manager.domains.set_variables("ldg1", {"boot-device": "vnet1"})
+        taps = Taps(manager.host)
+        moved = await taps.connect(manager.host.store.domain("ldg1"), domain.networks[0])
+        assert moved.boot_index is not None
+        await manager.networks.remove("ldg1", "vnet0")
+        await manager.networks.add("ldg1", "vnet0", "primary-vsw0", {})
+        await manager.networks.add("ldg1", "vnet1", "primary-vsw0", {})
+        assert booted_from(host) == {"network@0": None, "network@1": None}
+        await manager.life.stop("ldg1", force=True)
+        await manager.life.start("ldg1")
+        assert booted_from(host) == {"network@0": None, "network@1": 502}
+
+    at_desk(tmp_path, work)
 
 
 def test_inter_vnet_link_keeps_guests_apart_only_where_that_is_configured(tmp_path: Path) -> None:

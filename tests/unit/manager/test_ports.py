@@ -29,16 +29,16 @@ def bound(root_ports: int) -> Domain:
 def test_each_device_has_a_port_when_it_is_bound() -> None:
     """Disks first, then networks, and spare ones are kept."""
     domain = bound(root_ports(DOMAIN))
-    assert [port_of(domain, device) for device in ("disk@0", "disk@7", "network@0")] == [0, 1, 2]
+    assert [port_of(domain, device).number for device in ("disk@0", "disk@7", "network@0")] == [0, 1, 2]
     assert root_ports(DOMAIN) == 3 + SPARE_PORTS
 
 
 def test_a_new_device_takes_the_lowest_free_port() -> None:
     """Also one that another device has left."""
     domain = with_port(bound(5), "disk@1")
-    assert port_of(domain, "disk@1") == 3
+    assert port_of(domain, "disk@1").number.number == 3
     domain = with_port(without_port(domain, "disk@7"), "network@1")
-    assert (port_of(domain, "network@1"), port_of(domain, "disk@1")) == (1, 3)
+    assert (port_of(domain, "network@1").number, port_of(domain, "disk@1").number) == (1, 3)
 
 
 @pytest.mark.parametrize("recorded", [0, 3])

@@ -71,8 +71,10 @@ def test_everything_is_there_after_a_restart(path: Path) -> None:
     assert store.migration("m") == migration("m")
     assert store.operation("o") == operation
     assert store.events() == (event,)
-    assert [record.command for record in store.commands()][0] == "ldm start-domain ldg1"
-    assert [record.succeeded for record in store.commands()] == [True, False, None, True, None, False], "by what became of the operation"
+    assert store.commands()[0].command == "ldm start-domain ldg1"
+    assert [record.succeeded for record in store.commands()] == [True, False, None, True, None, False], (
+        "by what became of the operation"
+    )
 
 
 def test_a_commit_waits_for_the_disk(path: Path) -> None:
