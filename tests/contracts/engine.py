@@ -231,7 +231,27 @@ async def check_memory_is_kept_for_a_debugger(bench: EngineBench) -> None:
     assert all(0 <= percent <= 100 for percent in heard)
     await until_state(guest, RunState.RUNNING)
     with pytest.raises(HostError):
+        await guest.dump(core, heard.append)
+    with pytest.raises(HostError):
         await guest.dump(core / "below", heard.append)
+    await until_state(guest, RunState.RUNNING)
+
+
+async def check_a_core_can_be_called_off(bench: EngineBench) -> None:
+    """The guest goes on at once, and can be asked for another one."""
+    guest = await bench.engine.start(bench.spec())
+    await guest.resume()
+    core = bench.core()
+    begun = asyncio.Event()
+    dumping = asyncio.ensure_future(guest.dump(core, lambda percent: begun.set()))
+    async with asyncio.timeout(LIMIT_S):
+        await begun.wait()
+    dumping.cancel()
+    await asyncio.gather(dumping, return_exceptions=True)
+    await until_state(guest, RunState.RUNNING)
+    core.unlink()
+    await guest.dump(core, lambda percent: None)
+    assert core.stat().st_size > 0
     await until_state(guest, RunState.RUNNING)
 
 

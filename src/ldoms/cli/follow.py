@@ -48,8 +48,8 @@ class CtrlC:
     Pressed before the manager has said that the operation has begun, it counts as soon as it has.
     """
 
-    def __init__(self, client: Client, notice: str, path: str, body: dict[str, Any] | None = None) -> None:
-        """Have Ctrl-C say `notice` and post `body` to `path`."""
+    def __init__(self, client: Client, notice: str, path: str = "", body: dict[str, Any] | None = None) -> None:
+        """Have Ctrl-C say `notice` and post `body` to `path`; without one, to that of the operation that has begun."""
         self._client, self._notice, self._path, self._body = client, notice, path, body
         self._begun = self._wanted = False
 
@@ -60,9 +60,10 @@ class CtrlC:
     def __exit__(self, *error: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
-    def has_begun(self) -> None:
+    def has_begun(self, operation: Operation) -> None:
         """There is something to cancel from now on."""
         self._begun = True
+        self._path = self._path or f"/operations/{operation.id}/cancel"
         if self._wanted:
             self._cancel()
 

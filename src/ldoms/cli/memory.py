@@ -28,8 +28,9 @@ def _memory(action: str, client: Client, words: Words) -> int:
         answer = client.put(f"{path}/memory", body) or {}
         if "kind" not in answer:
             return 0  # it is done: there was no guest that takes its time
-        ctrl_c.has_begun()
-        operation = follow(client, from_wire(Operation, answer))
+        operation = from_wire(Operation, answer)
+        ctrl_c.has_begun(operation)
+        operation = follow(client, operation)
     if operation.status is not OperationStatus.SUCCESS:
         raise error_from({"family": "LdomsError", **operation.error})
     return 0

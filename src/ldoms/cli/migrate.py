@@ -96,7 +96,7 @@ def _migrate(client: Client, words: Words) -> int:
         path = f"/domains/{part(name)}/cancel-migration"
         with CtrlC(client, "cancelling the migration ...", path, {"force": False}) as ctrl_c:
             operation = from_wire(Operation, client.post(f"/domains/{part(name)}/migrate", body))
-            ctrl_c.has_begun()
+            ctrl_c.has_begun(operation)
             operation = follow(client, operation)
         if operation.status is not OperationStatus.SUCCESS:
             raise error_from({"family": "LdomsError", **operation.error})

@@ -147,12 +147,15 @@ class Guest(Protocol):
     async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
         """Write its memory to a file for a debugger. It stands still meanwhile, and goes on afterwards.
 
+        It goes on as well when this is cancelled, or when this manager ends.
+
         Args:
-            path: of the file.
+            path: of the file, which must not be there.
             progress: hears how far it is, in percent.
 
         Raises:
-            HostError: the file cannot be written; what there is of it is the caller's to remove.
+            HostError: the file cannot be written, or nothing was written for a minute; what there is of it is the
+                caller's to remove.
         """
 
     async def has_agent(self) -> bool:

@@ -94,6 +94,7 @@ class FakeGuest(FakeDevices):
         self.refuses_to_run = False
         self.interrupted = 0
         self.ignores_nmi = False
+        self.dump_s = 0.0
         self.has_booted = True
         self.load = 0.0
         """Of each virtual CPU, between 0 and 1."""
@@ -160,11 +161,13 @@ class FakeGuest(FakeDevices):
         self._emit(GuestEventKind.PANICKED)
 
     async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
-        """Write something."""
+        """Write something, in its time."""
         await self._answer()
         progress(50)
         try:
-            path.write_text(f"core of {self.spec.name}: {self.memory}\n")
+            with path.open("x") as file:
+                await asyncio.sleep(self.dump_s)
+                file.write(f"core of {self.spec.name}: {self.memory}\n")
         except OSError as error:
             raise HostError(f"the core cannot be written to {path}", code="no-core") from error
 

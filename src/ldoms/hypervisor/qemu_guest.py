@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from typing import Any
 import structlog
 from qemu.qmp import Message
 
+from ldoms.hypervisor import core_file
 from ldoms.hypervisor.agent import QemuAgent
 from ldoms.hypervisor.command_line import (
     ADDED_MEMORY,
@@ -50,8 +53,9 @@ SILENT_RETRY_S = 1.0
 """Between two tries to reach a silent one."""
 QUIT_S = 5.0
 DUMP_POLL_S = 0.2
-# Those that crash(8) reads as they are, the small one first; the plain "kdump-zlib" needs to be taken apart before.
-_CORE_FORMATS = ("kdump-raw-zlib", "elf")
+DUMP_STALL_S = 60.0
+"""A dump of which nothing is written for so long is given up, and the guest goes on."""
+CORE_PIPE = "core.pipe"
 CONTROL_GROUP = "primary"
 
 _RUN_STATES = {
@@ -184,15 +188,27 @@ class QemuGuest:
 
     async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
         """Write its memory to a file for a debugger."""
-        known = (await self._monitor.execute("query-dump-guest-memory-capability"))["formats"]
-        format = next((name for name in _CORE_FORMATS if name in known), "elf")
-        arguments = {"paging": False, "protocol": f"file:{path}", "detach": True, "format": format}
-        await self._monitor.execute("dump-guest-memory", arguments, limit_s=SLOW_S)
-        while (answer := await self._monitor.execute("query-dump", limit_s=SLOW_S))["status"] == "active":
-            progress(100 * answer["completed"] // max(1, answer["total"]))
-            await asyncio.sleep(DUMP_POLL_S)
-        if answer["status"] != "completed":
-            raise HostError(f"the memory of LDom {self.name} cannot be written to {path}", code="no-core")
+        what, stop = f"the memory of LDom {self.name} cannot be written to {path}", threading.Event()
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"{what}: {error.strerror}", code="no-core") from error
+        writing = None
+        try:
+            pipe = await self._begin_dump()
+            writing = asyncio.create_task(asyncio.to_thread(core_file.write, pipe, file, stop))
+            await self._follow_dump(writing, progress)
+            if not writing.result():
+                raise HostError(f"{what}: QEMU has ended it", code="no-core")
+        except (OSError, ValueError) as error:
+            raise HostError(f"{what}: {error}", code="no-core") from error
+        finally:
+            stop.set()
+            if writing is not None:
+                with suppress(OSError, ValueError):
+                    await writing
+                await self._await_dump_end()
+            os.close(file)
 
     async def has_agent(self) -> bool:
         """Whether something in the guest has opened the agent's channel."""
@@ -369,6 +385,47 @@ class QemuGuest:
         await self._migration.announce()
 
     # Inside
+
+    async def _begin_dump(self) -> int:
+        """Have QEMU write the guest's memory into a pipe; the end of it to read from."""
+        fifo = self.directory / CORE_PIPE
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo, 0o600)
+        pipe = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        arguments = {"paging": False, "protocol": f"file:{fifo}", "detach": True, "format": "kdump-zlib"}
+        try:
+            await self._monitor.execute("dump-guest-memory", arguments, limit_s=SLOW_S)
+        except BaseException:
+            os.close(pipe)
+            raise
+        finally:
+            fifo.unlink(missing_ok=True)
+        return pipe
+
+    async def _follow_dump(self, writing: asyncio.Task[bool], progress: Callable[[int], None]) -> None:
+        """Return when it is over.
+
+        Raises:
+            HostError: nothing was written for too long.
+        """
+        done, moved_at, clock = -1, 0.0, asyncio.get_running_loop().time
+        while not writing.done():
+            answer = await self._monitor.execute("query-dump", limit_s=SLOW_S)
+            if answer["completed"] != done:
+                done, moved_at = answer["completed"], clock()
+                progress(min(100, 100 * done // max(1, answer["total"])))
+            elif clock() - moved_at > DUMP_STALL_S:
+                raise HostError(
+                    f"of the memory of LDom {self.name} nothing was written for {DUMP_STALL_S:g} s", code="no-core"
+                )
+            await asyncio.wait((writing,), timeout=DUMP_POLL_S)
+
+    async def _await_dump_end(self) -> None:
+        """A dump that was given up ends at its next write, and then the guest goes on."""
+        with suppress(HostError, TimeoutError):
+            async with asyncio.timeout(SLOW_S):
+                while (await self._monitor.execute("query-dump"))["status"] == "active":
+                    await asyncio.sleep(DUMP_POLL_S)
 
     def _last_words(self) -> str:
         with suppress(OSError):

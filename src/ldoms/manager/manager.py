@@ -119,6 +119,7 @@ class Manager:
         self.links.start()
         await self.memory.recover()
         await self.power_on.look(is_any_alive=is_any_alive)
+        self.panics.recover()
         await self.target.recover()
         await self.migrations.recover()
         await self.hot_plug.look()

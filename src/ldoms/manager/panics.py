@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.operations import Handle
 from ldoms.model.domain import Domain
-from ldoms.model.errors import HostError, RequestError
+from ldoms.model.errors import Cancelled, HostError, RequestError
 from ldoms.model.operation import Operation
 
 KIND = "panic-domain"
+CORE_S = 3600.0
+"""How long a guest may stand still for its memory to be written."""
 PANIC_S = 15.0
 """How long a guest may take to show that it has panicked."""
 
@@ -47,11 +50,21 @@ class PanicVerbs:
 
         async def work(handle: Handle) -> Mapping[str, Any]:
             if path is not None:
-                await _keep_core(running.guest, path, handle)
+                await _keep_core(name, running.guest, path, handle)
             await self._panic(name, running.guest, handle)
             return {"core": str(path) if path else ""}
 
-        return self._host.operations.start(KIND, name, user, work, may_cancel=False)
+        return self._host.operations.start(
+            KIND, name, user, work, may_cancel=path is not None, asked={"core": str(path) if path else ""}
+        )
+
+    def recover(self) -> None:
+        """Remove what an earlier manager has left of cores: its end was the end of them, and their guests went on."""
+        for operation in self._host.store.operations():
+            core = operation.asked.get("core", "")
+            if operation.kind == KIND and not operation.is_over and core:
+                with suppress(OSError):
+                    _part(Path(core)).unlink(missing_ok=True)
 
     def _require(self, domain: Domain) -> RunningGuest:
         if domain.is_control:
@@ -64,7 +77,7 @@ class PanicVerbs:
         return running
 
     async def _panic(self, name: str, guest: Guest, handle: Handle) -> None:
-        handle.update(phase="panic", progress=99)
+        handle.update(phase="panic", progress=99, may_cancel=False)
         with guest.events() as events:
             await guest.inject_nmi()
             try:
@@ -83,17 +96,46 @@ def _check_core(core: str) -> Path:
     path = Path(core)
     if not path.is_absolute() or any(character.isspace() and character != " " for character in core):
         raise RequestError(f"the file for the core needs its full path, not '{core}'", code="bad-path")
-    if path.exists():
-        raise RequestError(f"{path} already exists: name a new file for the core", code="file-exists")
+    for taken in (path, _part(path)):
+        if taken.exists():
+            raise RequestError(f"{taken} already exists: name a new file for the core", code="file-exists")
     if not path.parent.is_dir():
         raise RequestError(f"the directory {path.parent} does not exist", code="bad-path")
     return path
 
 
-async def _keep_core(guest: Guest, path: Path, handle: Handle) -> None:
+def _part(path: Path) -> Path:
+    """Where a core is as long as it is not whole."""
+    return path.with_name(f"{path.name}.part")
+
+
+async def _keep_core(name: str, guest: Guest, path: Path, handle: Handle) -> None:
+    """Write the memory of a guest to a file, which is there only when it is whole.
+
+    Raises:
+        HostError: it cannot be written, or takes too long; the guest goes on.
+        Cancelled: somebody wants an end of it; the guest goes on.
+    """
     handle.update(phase="core", progress=0)
+    part = _part(path)
+    dumping = asyncio.ensure_future(guest.dump(part, lambda percent: handle.update(progress=min(98, percent))))
+    cancelled = asyncio.create_task(handle.cancelled.wait())
     try:
-        await guest.dump(path, lambda percent: handle.update(progress=min(98, percent)))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        await asyncio.wait((dumping, cancelled), timeout=CORE_S, return_when=asyncio.FIRST_COMPLETED)
+        if dumping.done():
+            dumping.result()
+            part.rename(path)
+        elif cancelled.done():
+            raise Cancelled(f"cancelled: the memory of LDom {name} was not written, and its guest runs on")
+        else:
+            raise HostError(
+                f"the memory of LDom {name} was not written within {CORE_S:g} s, and its guest runs on", code="no-core"
+            )
+    except OSError as error:
+        raise HostError(f"the core cannot be put at {path}: {error.strerror}", code="no-core") from error
+    finally:
+        cancelled.cancel()
+        dumping.cancel()
+        await asyncio.gather(dumping, return_exceptions=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -196,13 +196,61 @@ def test_a_core_that_cannot_be_written_keeps_the_guest_from_panicking(tmp_path: 
     """What was asked for first did not work; nothing of it is left."""
 
     async def work(host: FakeHost, manager: Manager, guests: dict[str, FakeGuest]) -> None:
-        target = tmp_path / "full"
+        target, part = tmp_path / "full", tmp_path / "full.part"
         operation = manager.panics.begin("ldg1", str(target), "root")
-        target.mkdir()
+        part.mkdir()
         over = await manager.host.operations.wait(operation.id)
-        target.rmdir()
+        part.rmdir()
         assert over.status is OperationStatus.FAILURE
         assert guests["ldg1"].interrupted == 0
+
+    in_family(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("dump_s", "words"),
+    [(1000.0, "cancelled: the memory of LDom ldg1 was not written"), (10000.0, "was not written within 3600 s")],
+)
+def test_a_core_takes_no_longer_than_it_may(tmp_path: Path, dump_s: float, words: str) -> None:
+    """It can be called off, and has a limit; nothing is left of it, and the guest is not made to panic."""
+
+    async def work(host: FakeHost, manager: Manager, guests: dict[str, FakeGuest]) -> None:
+        guests["ldg1"].dump_s = dump_s
+        core = tmp_path / "ldg1.core"
+        operation = manager.panics.begin("ldg1", str(core), "root")
+        await asyncio.sleep(10)
+        assert [path.name for path in tmp_path.glob("*core*")] == ["ldg1.core.part"]
+        assert manager.host.operations.get(operation.id).may_cancel
+        if dump_s == 1000.0:
+            manager.host.operations.cancel(operation.id)
+        over = await manager.host.operations.wait(operation.id)
+        assert words in over.error["message"]
+        assert list(tmp_path.glob("*core*")) == []
+        assert guests["ldg1"].interrupted == 0
+        await manager.life.stop("ldg1", force=True)
+
+    in_family(tmp_path, work)
+
+
+def test_a_core_ends_with_the_manager(tmp_path: Path) -> None:
+    """Nothing of it is left, not even after a crash; the operation is known to have failed."""
+
+    async def work(host: FakeHost, manager: Manager, guests: dict[str, FakeGuest]) -> None:
+        guests["ldg1"].dump_s = 1000.0
+        core, part = tmp_path / "ldg1.core", tmp_path / "ldg1.core.part"
+        for crashes in (False, True):
+            operation = manager.panics.begin("ldg1", str(core), "root")
+            await asyncio.sleep(10)
+            await host.stop()
+            assert not part.exists()
+            if crashes:
+                part.write_text("what a manager that was killed has left")
+            manager = await host.start()
+            assert not part.exists()
+            over = manager.host.operations.get(operation.id)
+            assert (over.status, over.error["code"]) == (OperationStatus.FAILURE, "restarted")
+        assert guests["ldg1"].interrupted == 0
+        assert manager.host.operations.holder("ldg1") == ""
 
     in_family(tmp_path, work)
 
