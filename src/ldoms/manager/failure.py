@@ -2,28 +2,46 @@
 
 A domain fails when its guest panics, or when its QEMU ends though neither the guest nor anybody here wanted it. Each
 failure counts once, until the guest starts anew. A guest that shuts down, is stopped or moves away has not failed.
+
+What is to be done is written down until it is done, so that a restart of the manager goes on with it. A slave that has
+started anew since the failure has nothing more to do with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from ldoms.manager.background import Background
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
+from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.dependencies import Consequence, consequences
 from ldoms.model.domain import Domain, FailurePolicy
 from ldoms.model.errors import Busy, LdomsError
 from ldoms.model.events import EventKind
 
 KIND = "failure-policy"
+PENDING = "failure-policies"
+"""Under which the store remembers what is not done yet."""
 BUSY_S = 60.0
 """A slave that is held by other work is waited for so long."""
 BUSY_POLL_S = 1.0
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A consequence that is not carried out yet; `at` is when its master has failed."""
+
+    consequence: Consequence
+    at: float
 
 
 class FailurePolicies:
@@ -37,8 +55,16 @@ class FailurePolicies:
         """A domain has failed: deal with those that depend on it."""
         concerned = consequences(domain.name, self._host.store.domains())
         _log.warning("domain-failed", domain=domain.name, cause=cause, concerned=[entry.slave for entry in concerned])
-        for consequence in concerned:
-            self._background.start(self._carry_out(consequence), f"{KIND} {consequence.slave}")
+        new = tuple(_Pending(consequence, time.time()) for consequence in concerned)
+        self._remember((*self._pending(), *new))
+        self._start(new)
+
+    def resume(self) -> None:
+        """Go on with what an earlier manager had not done yet."""
+        pending = self._pending()
+        if pending:
+            _log.info("failure-policies-found", concerned=[entry.consequence.slave for entry in pending])
+        self._start(pending)
 
     async def close(self) -> None:
         """Let go of what is not done yet."""
@@ -46,14 +72,31 @@ class FailurePolicies:
 
     # Inside
 
-    async def _carry_out(self, consequence: Consequence) -> None:
+    def _start(self, pending: Sequence[_Pending]) -> None:
+        for entry in pending:
+            self._background.start(self._deal_with(entry), f"{KIND} {entry.consequence.slave}")
+
+    def _pending(self) -> tuple[_Pending, ...]:
+        known = self._host.store.recall(PENDING)
+        return from_wire(tuple[_Pending, ...], json.loads(known)) if known else ()
+
+    def _remember(self, pending: Sequence[_Pending]) -> None:
+        self._host.store.remember(PENDING, json.dumps(to_wire(tuple(pending))) if pending else "")
+
+    async def _deal_with(self, entry: _Pending) -> None:
+        await self._carry_out(entry.consequence, entry.at)
+        left = list(self._pending())
+        left.remove(entry)
+        self._remember(left)
+
+    async def _carry_out(self, consequence: Consequence, failed_at: float) -> None:
         slave, policy = consequence.slave, consequence.policy
         deadline = asyncio.get_running_loop().time() + BUSY_S
         while True:
             try:
                 with self._host.changing(slave, KIND) as domain:
                     running = self._host.guests.get(domain.uuid)
-                    if running is None:
+                    if running is None or domain.started_at > failed_at:
                         return  # nothing runs that could suffer
                     running.failed = True  # what comes of it now is no failure of its own
                     self._host.events.publish(

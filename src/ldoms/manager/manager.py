@@ -124,6 +124,7 @@ class Manager:
         await self.migrations.recover()
         await self.hot_plug.look()
         self.disk_errors.look()
+        self.failures.resume()
         self.power_on.start_domains()
         self.policies.start()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import DomainState
 from ldoms.model.errors import RequestError
@@ -153,6 +154,53 @@ def test_a_slave_that_is_busy_is_waited_for(tmp_path: Path) -> None:
         assert host.guest is not None
         with manager.host.operations.holding("ldg3", "set-vcpu"):
             await asyncio.sleep(1)
+
+    in_family(tmp_path, work, ldg1="stop")
+
+
+def test_a_policy_that_waits_survives_a_restart(tmp_path: Path) -> None:
+    """Of the manager, once or often; it is carried out once, and then it is forgotten."""
+
+    async def work(host: FakeHost, manager: Manager, guests: dict[str, FakeGuest]) -> None:
+        with manager.host.operations.holding("ldg2", "set-vcpu"):
+            guests["ldg1"].die()
+            await asyncio.sleep(5)
+            await host.stop()
+        manager = await host.start()
+        with manager.host.operations.holding("ldg2", "set-vcpu"):
+            await asyncio.sleep(5)
+            await host.stop()
+        assert applied(host) == []
+        manager = await host.start()
+        await asyncio.sleep(5)
+        assert applied(host) == [("ldg2", "ldg1", "reset")]
+        await host.stop()
+        manager = await host.start()
+        await asyncio.sleep(5)
+        assert len(applied(host)) == 1
+        assert states(manager) == ["bound", "active", "active"]
+
+    in_family(tmp_path, work, ldg1="reset")
+
+
+def test_a_slave_that_has_started_anew_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure of its master was before that: what was to be done about it means another guest."""
+
+    async def work(host: FakeHost, manager: Manager, guests: dict[str, FakeGuest]) -> None:
+        with manager.host.operations.holding("ldg2", "set-vcpu"):
+            guests["ldg1"].die()
+            await asyncio.sleep(5)
+            await host.stop()
+        guests["ldg2"].die()
+        monkeypatch.setattr(FailurePolicies, "resume", lambda self: None)
+        manager = await host.start()
+        await manager.life.start("ldg2")
+        await host.stop()
+        monkeypatch.undo()
+        manager = await host.start()
+        await asyncio.sleep(5)
+        assert applied(host) == []
+        assert states(manager) == ["bound", "active", "active"]
 
     in_family(tmp_path, work, ldg1="stop")
 
