@@ -72,9 +72,10 @@ COMMANDS = (
         " address of its own, or an existing bridge, which is then used as it is. mtu= is 1500 to 16000, and 1500 if"
         " it is not given. default-vlan-id= is the VLAN of untagged frames at the uplink and of every vnet that names"
         " none; pvid= and vid= are the VLANs of the host's own interface at the switch. With linkprop=phys-state"
-        " guests see the link of the uplink. inter-vnet-link= says whether vnets have direct links; a bridge carries"
-        " their frames either way, and [network] isolate_vnets of ldmd.toml makes off keep guests apart. mode= is kept"
-        " and shown.",
+        " guests see the link of the uplink. inter-vnet-link= on, off or auto says whether vnets have direct links; as"
+        " in LDoms their guests reach each other either way, since the bridge carries their frames. With isolated"
+        " (ours) they reach only the uplink and the host; [network] isolate_vnets of ldmd.toml makes off mean the same. mode="
+        " is kept and shown.",
     ),
     Command(
         "set-vsw",

@@ -68,7 +68,7 @@ PROPERTIES: Mapping[str, Offer] = {
     "failure-policy": ("ignore", "panic", "reset", "stop"),
     "fatal": _ON_OFF,
     "info": _ON_OFF,
-    "inter-vnet-link": ("on", "off", "auto"),
+    "inter-vnet-link": ("on", "off", "auto", "isolated"),
     "linkprop": ("phys-state",),
     "log": _ON_OFF,
     "master": Kind.DOMAIN,

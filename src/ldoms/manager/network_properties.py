@@ -96,7 +96,7 @@ def changed_switch(switch: VirtualSwitch, given: Mapping[str, str]) -> VirtualSw
         changes["mode"] = choice_property("mode", left.pop("mode"), ("", "sc"))
     if "inter-vnet-link" in left:
         value = left.pop("inter-vnet-link") or "on"
-        changes["inter_vnet_link"] = choice_property("inter-vnet-link", value, ("on", "off", "auto"))
+        changes["inter_vnet_link"] = choice_property("inter-vnet-link", value, ("on", "off", "auto", "isolated"))
     refuse_unknown(left)
     return replace(switch, **changes)
 

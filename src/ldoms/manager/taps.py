@@ -126,7 +126,7 @@ class Taps:
             _log.warning("taps-not-swept", reason=error.message)
 
     def effective_inter_vnet_link(self, switch: VirtualSwitch) -> str:
-        """Whether the vnets of a switch have direct links, ``on`` or ``off``, when ``auto`` is resolved."""
+        """Whether the vnets of a switch have direct links, when ``auto`` is resolved: ``on``, ``off``, ``isolated``."""
         if switch.inter_vnet_link != "auto":
             return switch.inter_vnet_link
         count = sum(
@@ -139,7 +139,8 @@ class Taps:
         return "off" if count > self._host.config.network.auto_inter_vnet_link_limit else "on"
 
     def _is_isolated(self, switch: VirtualSwitch) -> bool:
-        return self._host.config.network.isolate_vnets and self.effective_inter_vnet_link(switch) == "off"
+        link = self.effective_inter_vnet_link(switch)
+        return link == "isolated" or (link == "off" and self._host.config.network.isolate_vnets)
 
 
 def tap_of(domain: Domain, device: str) -> str:

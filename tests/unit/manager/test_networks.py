@@ -282,12 +282,13 @@ def test_a_guest_boots_from_the_network_that_boot_device_names(tmp_path: Path) -
 
 
 def test_inter_vnet_link_keeps_guests_apart_only_where_that_is_configured(tmp_path: Path) -> None:
-    """Scripts of LDoms say off to save channels, and their guests talk all the same."""
+    """Or said for the switch. Scripts of LDoms say off to save channels, and their guests talk all the same."""
 
     async def work(host: FakeHost, manager: Manager) -> None:
         await started(manager)
-        await manager.switches.set("primary-vsw0", {"inter-vnet-link": "off"})
-        assert not tap(host).is_isolated
+        for link, isolated in (("off", False), ("isolated", True), ("", False)):
+            await manager.switches.set("primary-vsw0", {"inter-vnet-link": link})
+            assert tap(host).is_isolated is isolated
         for limit, isolated in ((0, True), (1, False)):
             section = NetworkConfig(isolate_vnets=True, auto_inter_vnet_link_limit=limit)
             object.__setattr__(manager.host.config, "network", section)
