@@ -19,7 +19,7 @@ from ldoms.auth.callers import ANYBODY, Caller, Groups, Role, local_caller
 from ldoms.auth.certificates import Certificates
 from ldoms.auth.passwords import Gatekeeper
 from ldoms.manager.manager import Manager
-from ldoms.model.errors import LdomsError, NotAuthorized
+from ldoms.model.errors import NotAuthorized
 from ldoms.model.events import CommandRecord
 
 MAX_COMMAND = 500
@@ -95,7 +95,7 @@ async def may_manage(
     await known.manager.host.operations.rest(request.path_params.get("name", ""))
     try:
         yield who
-    except LdomsError:
+    except Exception:
         _remember(request, known, who, succeeded=False)
         raise
     _remember(request, known, who, succeeded=True)

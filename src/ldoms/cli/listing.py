@@ -71,7 +71,7 @@ FORMATS: dict[str, Sections] = {
     "stats": lambda view, around: policy_sections.statistics(view),
     "status": lambda view, around: of.status(view),
 }
-FORMAT_ALIASES = {"net": "network", "mau": "crypto"}
+FORMAT_ALIASES = {"net": "network", "mau": "crypto", "mem": "memory"}
 
 
 def _long(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable[Section]:
@@ -215,7 +215,7 @@ def _list_devices(client: Client, words: Words) -> int:
     broken = words.has("-B")
     everything = words.has("-a") or broken
     known = {"core": _cores, "cpu": _strands, "memory": _memory, **dict.fromkeys(_NOT_HERE, _nothing)}
-    wanted = list(words.operands) or ["core", "cpu", "memory"]
+    wanted = [_KIND_ALIASES.get(name, name) for name in words.operands] or ["core", "cpu", "memory"]
     for name in wanted:
         if name not in known:
             raise UsageError(f"list-devices: there is no kind of device {name}; there are {', '.join(known)}")
@@ -267,6 +267,7 @@ def _memory(host: HostView, everything: bool) -> Iterable[Section]:
         yield Section("MEMORY", lines, records)
 
 
+_KIND_ALIASES = {"mem": "memory"}
 _NOT_HERE = ("io", "crypto", "mau", "cmi")
 """Kinds of devices that only SPARC has, or that are not assigned here."""
 
