@@ -74,8 +74,8 @@ COMMANDS = (
         " none; pvid= and vid= are the VLANs of the host's own interface at the switch. With linkprop=phys-state"
         " guests see the link of the uplink. inter-vnet-link= on, off or auto says whether vnets have direct links; as"
         " in LDoms their guests reach each other either way, since the bridge carries their frames. With isolated"
-        " (ours) they reach only the uplink and the host; [network] isolate_vnets of ldmd.toml makes off mean the same. mode="
-        " is kept and shown.",
+        " (ours) they reach only the uplink and the host; [network] isolate_vnets of ldmd.toml makes off mean the same."
+        " mode= is kept and shown.",
     ),
     Command(
         "set-vsw",

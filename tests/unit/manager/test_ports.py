@@ -36,7 +36,7 @@ def test_each_device_has_a_port_when_it_is_bound() -> None:
 def test_a_new_device_takes_the_lowest_free_port() -> None:
     """Also one that another device has left."""
     domain = with_port(bound(5), "disk@1")
-    assert port_of(domain, "disk@1").number.number == 3
+    assert port_of(domain, "disk@1").number == 3
     domain = with_port(without_port(domain, "disk@7"), "network@1")
     assert (port_of(domain, "network@1").number, port_of(domain, "disk@1").number) == (1, 3)
 
