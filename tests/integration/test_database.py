@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ldoms.bench.ledger import check_ledger
 from ldoms.bench.log import LoadResult
 from ldoms.bench.pgbench import LoadOptions, LoadRun, ensure_pgbench
+from ldoms.bench.record import RunRecord, Stretch, read_record
 from ldoms.bench.server import Server, query
 from ldoms.bench.workloads.orderentry import ORDER_ENTRY
 from ldoms.lab import images
 from ldoms.model.errors import HostError
-from support import SOURCE, TARGET, Hosts, Watch, other, wait_until
+from ldoms.model.migration import Outcome
+from ldoms.model.phases import Phase
+from support import ADMINISTRATOR, SOURCE, TARGET, Hosts, Watch, other, wait_until
 
 SCALE = {"customers": 200, "warehouses": 20}
 LOAD = LoadOptions(clients=10, seconds=120, rate_per_s=10.0)
@@ -133,6 +142,103 @@ def test_a_manager_is_killed_over_a_busy_database(database: Database, tmp_path: 
     assert said == (0 if place != source else 1)
     assert hosts.state(place, database.name) == "active"
     database.check(load.result())
+
+
+def test_a_run_records_what_everybody_sees(database: Database, tmp_path: Path) -> None:
+    """From the command to the record: every clock and every witness is in it, on one axis; nothing goes on after it."""
+    hosts, source = database.hosts, database.hosts.place(database.name)[0]
+    target = other(source)
+    done = subprocess.run(run_words(database, source, tmp_path), capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "runs").glob("*/run.json")
+    record = read_record(path)
+    assert record.id == path.parent.name
+    assert (record.migration.outcome, record.runs_on) == (Outcome.DONE, target)
+    assert hosts.place(database.name) == [target]
+    assert all(item.holds for item in record.checks), record.checks
+    assert {name: value for name, value in record.suspension_ms.items() if not value} == {}, "a clock has said nothing"
+    assert set(record.probes) == {"ping", "connect", "sql"}
+    assert all(set(by) == set(Stretch) for by in record.probes.values())
+    assert all(record.load.windows[one].transactions > 0 for one in (Stretch.BEFORE, Stretch.AFTER))
+    assert record.database is not None
+    assert record.database.tables
+    _check_series(record, source, target)
+    for sentence in record.findings:
+        assert sentence in done.stdout
+    left = [process.pid for process in psutil.process_iter() if _belongs_to_run(process, database.name, tmp_path)]
+    assert left == []
+
+
+def _check_series(record: RunRecord, source: str, target: str) -> None:
+    names = {(series.group, series.name) for series in record.series}
+    for wanted in (
+        ("throughput", "transactions"),
+        ("latency", "95 %"),
+        ("guest-cpu", "cpu1 usr"),
+        ("guest-cpu-all", "usr"),
+        ("host-cpu", f"{source} vcpu0"),
+        ("host-cpu", f"{source} migration"),
+        ("host-cpu", f"{target} vcpu0"),
+        ("host-cpu", f"{target} emulator"),
+        ("migration", "sent"),
+        ("probes", "sql"),
+    ):
+        assert wanted in names, f"{wanted} is not among {sorted(names)}"
+    for series in record.series:
+        assert list(series.times) == sorted(series.times), series.name
+        assert record.measured.begin <= series.times[0], series.name
+        assert series.times[-1] <= record.measured.end + 1, series.name
+    by_name = {(series.group, series.name): series for series in record.series}
+    copy = next(phase for phase in record.migration.phases if phase.name is Phase.COPY)
+    sent = by_name["migration", "sent"]
+    assert copy.started_at < sent.times[0] <= sent.times[-1] < copy.started_at + copy.seconds + 1
+    # The guest's counters have moved with it: its line goes on over the move.
+    usr = by_name["guest-cpu", "cpu0 usr"]
+    assert usr.times[0] < record.migration.started_at
+    assert usr.times[-1] > record.migration.ended_at
+    assert all(0 <= value <= 100 for value in usr.values)
+    assert max(by_name["host-cpu", f"{source} vcpu0"].values) > 1, "the guest worked, and its threads did not"
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_behind(database: Database, tmp_path: Path) -> None:
+    """In the middle of the copy: the domain stays, no load, no probe and no watch goes on, and there is no record."""
+    hosts, source = database.hosts, database.hosts.place(database.name)[0]
+    words = run_words(database, source, tmp_path, "--with", "--max-bandwidth 10M")
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_until(lambda: hosts.progress(source, database.name) >= 5, 60, "the copy does not begin")
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130, said
+    hosts.settle(database.name)
+    assert hosts.place(database.name) == [source]
+    assert hosts.state(source, database.name) == "active"
+    left = [process.pid for process in psutil.process_iter() if _belongs_to_run(process, database.name, tmp_path)]
+    assert left == []
+    assert not list(tmp_path.glob("runs/*/run.json"))
+
+
+def run_words(database: Database, source: str, build: Path, *more: str) -> list[str]:
+    """A run as it is typed, small."""
+    programs, lab = Path(sys.executable).parent, database.hosts.lab
+    target = other(source)
+    places = {"source": source, "target": target, "client": "client"}
+    words = [str(programs / "ldoms-bench"), "run", "--domain", database.name, "--to", f"{ADMINISTRATOR}@{target}"]
+    for option, place in places.items():
+        inside = [str(programs / "ldoms-lab"), "--lab", lab.name, "exec", place, "--"]
+        words += [f"--on-{option}", shlex.join(inside)]
+    words += ["-p", str(lab.password_file), "--dsn", f"host={database.server.host} user=postgres dbname=bench"]
+    words += ["--workload", "orderentry", "--users", "5", "--rate", "5", "--build", str(build)]
+    return [*words, "--warm-up", "2", "--before", "5", "--after", "6", *more]
+
+
+def _belongs_to_run(process: psutil.Process, domain: str, build: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return any(str(build) in word for word in words) or words[-2:] == ["watch", domain]
+    return False
 
 
 def test_the_database_is_shut_down_by_its_own_wish(database: Database) -> None:

@@ -6,7 +6,6 @@ It types the commands that a person would type, in a lab of its own, and takes t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 from ldoms.bench.figures import Window, commit_times, longest_gap, window_figures
 from ldoms.bench.ledger import LedgerComparison, check_ledger
 from ldoms.bench.log import LoadResult
-from ldoms.bench.pgbench import LoadOptions, ensure_pgbench
+from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
 from ldoms.bench.probe import ProbeRecord, probe_figures, sql_record, start_probe, start_sql_probe
 from ldoms.bench.server import Server, query
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
@@ -93,7 +92,7 @@ class _Demo:
 
     def run(self) -> dict[str, Any]:
         """From an empty lab to the figures."""
-        pgbench = ensure_pgbench(_cache())
+        pgbench = ensure_pgbench(programs_cache())
         self._start_domain()
         self._load_schema()
         options = self._options
@@ -284,13 +283,6 @@ def _milliseconds(seconds: float | None) -> float:
 def _shown(milliseconds: float) -> str:
     """A time, which a manager that was restarted meanwhile cannot know."""
     return "unknown" if milliseconds < 0 else f"{milliseconds:.0f} ms"
-
-
-def _cache() -> Path:
-    own = os.environ.get("LDOMS_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldoms"
 
 
 def main_demo(build: Path) -> int:

@@ -13,9 +13,11 @@ from ldoms.bench.database.command import add_command as add_database_report
 from ldoms.bench.demo import main_demo
 from ldoms.bench.idle import main_idle
 from ldoms.bench.migrations import main_migrations
+from ldoms.bench.observation_cost import main_cost
 from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.page.command import add_report
 from ldoms.bench.reconfigure import main_reconfigure
+from ldoms.bench.run import add_run
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
     demo = verbs.add_parser("demo", help="move a database under load between two hosts of a lab, with figures")
     demo.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     demo.set_defaults(run=lambda arguments: main_demo(arguments.build))
+    add_run(verbs)
     migrations = verbs.add_parser("migrations", help="measure live migrations of small guests")
     migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
@@ -42,6 +45,11 @@ def main() -> None:
     idle.add_argument("--rounds", type=int, default=1, metavar="N", help="of four evacuations (default: %(default)s)")
     idle.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     idle.set_defaults(run=lambda arguments: main_idle(arguments.build, arguments.rounds))
+    observation = verbs.add_parser("observation", help="measure what looking on costs a guest in throughput")
+    observation.add_argument("--rounds", type=int, default=12, metavar="N", help="default: %(default)s")
+    observation.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds (%(default)g)")
+    observation.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    observation.set_defaults(run=lambda arguments: main_cost(arguments.build, arguments.rounds, arguments.window))
     watch = verbs.add_parser("watch", help="print what this host sees of a domain, until the input ends")
     watch.add_argument("domain", metavar="DOM")
     watch.set_defaults(run=lambda arguments: main_watch(arguments.domain))

@@ -7,6 +7,7 @@ its client, and shows.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -89,6 +90,14 @@ def fetch_pgbench(cache: Path, *, timeout_s: float = 300.0) -> Path:
             )
         fresh.replace(place)
     return place
+
+
+def programs_cache() -> Path:
+    """Where programs are kept that were fetched: ``$LDOMS_CACHE``, or in the user's own cache."""
+    own = os.environ.get("LDOMS_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldoms"
 
 
 def ensure_pgbench(cache: Path) -> Path:

@@ -183,12 +183,17 @@ class RunRecord:
     @property
     def stretches(self) -> dict[Stretch, Window]:
         """The stretches of time that are compared."""
-        begun, ended = self.migration.started_at, self.migration.ended_at
-        return {
-            Stretch.BEFORE: Window(self.measured.begin, begun),
-            Stretch.DURING: Window(begun, ended),
-            Stretch.AFTER: Window(ended, self.measured.end),
-        }
+        return stretches_of(self.measured, self.migration)
+
+
+def stretches_of(measured: Window, migration: MigrationReport) -> dict[Stretch, Window]:
+    """What was measured, divided by begin and end of the migration; one that has not ended goes on to the end."""
+    begun, ended = migration.started_at, migration.ended_at or measured.end
+    return {
+        Stretch.BEFORE: Window(measured.begin, begun),
+        Stretch.DURING: Window(begun, ended),
+        Stretch.AFTER: Window(ended, measured.end),
+    }
 
 
 def write_record(record: RunRecord, directory: Path) -> Path:

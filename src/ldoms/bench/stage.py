@@ -32,7 +32,11 @@ class Stage:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.client = [str(Path(sys.executable).with_name("ldoms-lab")), "--lab", name, "exec", "client", "--"]
+        self.client = self.prefix("client")
+
+    def prefix(self, host: str) -> list[str]:
+        """The words before a command that run it on a host, also where our programs are not on PATH."""
+        return [str(Path(sys.executable).with_name("ldoms-lab")), "--lab", self._name, "exec", host, "--"]
 
     def lab(self, *words: str) -> list[str]:
         """The words of a `ldoms-lab` command."""
@@ -86,7 +90,7 @@ class Stage:
     def migrate_words(self, domain: str, source: str, *options: str) -> list[str]:
         """The command that migrates a domain to the other host."""
         target = TARGET if source == SOURCE else SOURCE
-        words = [*options, "-p", self._password_file, domain, f"{ADMINISTRATOR}@{target}"]
+        words = [*options, "-p", self.password_file, domain, f"{ADMINISTRATOR}@{target}"]
         return self.on(source, "ldm", "migrate-domain", *words)
 
     def last_report(self, source: str) -> MigrationReport:
@@ -105,8 +109,14 @@ class Stage:
         return " and ".join(found) or "nowhere"
 
     @property
-    def _password_file(self) -> str:
+    def password_file(self) -> str:
+        """That of the lab's administrator, as ``ldm migrate-domain -p`` wants it."""
         return str(self._status["password_file"])
+
+    @property
+    def links(self) -> dict[str, str]:
+        """How the cable of each host is shaped, in words."""
+        return {host["name"]: str(host["link"]) for host in self._status["hosts"]}
 
     @property
     def _status(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -37,6 +38,8 @@ class Place:
 
     def words(self, *words: str) -> list[str]:
         """The words that run one of our programs there; on this machine those beside this very program."""
+        if self.prefix and Path(self.prefix[0]).name == "ssh":
+            return [*self.prefix, *map(shlex.quote, words)]  # a shell reads them once more
         if self.prefix:
             return [*self.prefix, *words]
         return [str(Path(sys.executable).with_name(words[0])), *words[1:]]

@@ -57,6 +57,7 @@ class HostLog:
     """All that a host has seen of a domain.
 
     Attributes:
+        host: its name, as it says itself.
         began_at: 0 = it never began.
         booted_at: when the machine was started: two lab hosts on one machine have the same.
         offset_s: what has been taken from its clock to have that of whoever measures.
@@ -115,9 +116,11 @@ def read_lines(host: str, lines: Iterable[str], offset_s: float = 0.0) -> HostLo
 
 
 def _begun(log: HostLog, data: dict[str, Any]) -> HostLog:
+    facts = from_wire(HostFacts, data["facts"]) if data.get("facts") else None
     return replace(
         log,
-        facts=from_wire(HostFacts, data["facts"]) if data.get("facts") else None,
+        host=facts.name if facts is not None else log.host,
+        facts=facts,
         began_at=float(data["at"]) - log.offset_s,
         booted_at=float(data["booted_at"]),
         versions={str(name): str(value) for name, value in data.get("versions", {}).items()},

@@ -18,6 +18,8 @@ from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
 
 PING, CONNECT, SQL = "ping", "connect", "sql"
+CLIENTS = {SQL: "a client of the database", PING: "ping", CONNECT: "new connections"}
+"""Probes in the order in which they can say what a client sees of an interruption, with words for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,6 @@ class Observation:
         self._watches = watches
         self._probes: dict[str, ProbeRun] = {}
         self._sql: tuple[LoadRun, Outside] | None = None
-        self._window: Window | None = None
         self._logs: tuple[HostLog, ...] | None = None
 
     @property

@@ -21,6 +21,7 @@ Points = Sequence[tuple[float, float]]
 GUEST_CPU, GUEST_ALL = "guest-cpu", "guest-cpu-all"
 HOST_CPU = "host-cpu"
 COPY, COPY_LEFT, THROTTLE = "migration", "migration-left", "migration-throttle"
+SENT, CHANGED, HELD_BACK = "sent", "changed by the guest", "held back"
 THROUGHPUT, LATENCY, WAITS = "throughput", "latency", "probes"
 _ALL_COLUMNS = ("usr", "sys", "soft", "iowait", "steal", "idle")
 
@@ -73,10 +74,10 @@ def copy_series(looks: Sequence[CopyLook]) -> list[Series]:
     seconds = [known[number] for number in kept]
     sent = [(at, float(progress.transferred_bytes)) for at, progress in seconds]
     return [
-        _series(COPY, "sent", "bytes/s", _rates(sent)),
-        _series(COPY, "changed by the guest", "bytes/s", [(at, one.dirty_bytes_s) for at, one in seconds]),
+        _series(COPY, SENT, "bytes/s", _rates(sent)),
+        _series(COPY, CHANGED, "bytes/s", [(at, one.dirty_bytes_s) for at, one in seconds]),
         _series(COPY_LEFT, "left to send", "bytes", [(at, float(one.remaining_bytes)) for at, one in seconds]),
-        _series(THROTTLE, "held back", "%", [(at, float(one.throttle_percent)) for at, one in seconds]),
+        _series(THROTTLE, HELD_BACK, "%", [(at, float(one.throttle_percent)) for at, one in seconds]),
     ]
 
 

@@ -1,0 +1,47 @@
+"""The counters of a database at the ends of the stretches that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ldoms.bench.database import Snapshot, database_report, take_snapshot
+from ldoms.bench.record import DatabaseReport, Stretch
+from ldoms.bench.server import Server
+from ldoms.model.errors import LdomsError
+
+
+class Counters:
+    """Takes them four times: at the begin, before and after the migration, and at the end.
+
+    A server that does not give them costs the report its part about the database, not the measurement.
+
+    Attributes:
+        notes: why not, in sentences.
+    """
+
+    def __init__(self, server: Server | None, prefix: Sequence[str] = ()) -> None:
+        """Ask `server`; None = there is none, and nothing is done."""
+        self._server = server
+        self._prefix = prefix
+        self._taken: list[Snapshot] = []
+        self.notes: list[str] = []
+
+    def take(self) -> None:
+        """Take them once more."""
+        if self._server is None or self.notes:
+            return
+        try:
+            self._taken.append(take_snapshot(self._server, prefix=self._prefix))
+        except LdomsError as error:
+            self.notes.append(f"the counters of the database: {error.message}")
+
+    def report(self) -> DatabaseReport | None:
+        """What they have grown by in each stretch; the server is asked for more, which costs it something."""
+        if self._server is None or len(self._taken) != len(Stretch) + 1:
+            return None
+        pairs = zip(self._taken, self._taken[1:], strict=False)
+        try:
+            return database_report(self._server, dict(zip(Stretch, pairs, strict=True)), prefix=self._prefix)
+        except LdomsError as error:
+            self.notes.append(f"the report of the database: {error.message}")
+            return None

@@ -1,0 +1,126 @@
+"""``ldoms-bench observation``: what looking on costs a guest in throughput.
+
+A database that is asked for as much as it can give is looked at by turns: pairs of windows with and without, in
+shuffled order within each pair. Throughput of different minutes does not compare on a machine that does other things,
+too; the ratio within a pair does, and the spread of the ratios says how well. Each value is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from ldoms.bench.figures import Window, window_figures
+from ldoms.bench.loads import WorkloadLoad
+from ldoms.bench.move import move_in_lab
+from ldoms.bench.observe.observation import observe
+from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
+from ldoms.bench.run import LAB_DOMAIN, LAB_SCALE, outside_of, start_database
+from ldoms.bench.stage import Stage, heading, say, stage
+from ldoms.bench.workloads import find_workload
+from ldoms.model.errors import LdomsError
+
+LAB = "obscost"
+SEED = 1
+USERS = 8
+WARM_UP_S = 30.0
+SETTLE_S = 2.0
+"""After a change: programs that start and end have a cost of their own, which is not measured."""
+
+
+def run_cost(build: Path, rounds: int, window_s: float) -> None:
+    """Measure, print a table, and write ``observation.json`` into the directory `build`.
+
+    Raises:
+        LdomsError: a command failed.
+    """
+    heading(f"A lab with a busy database, and {rounds} pairs of {window_s:g} s with and without anybody who looks on")
+    with stage(LAB, "--confine", "--strands-per-cpu", "2") as made:
+        pairs = _measure(made, build / "observation", rounds, window_s)
+    ratios = [pair["watched"] / pair["alone"] for pair in pairs if pair["alone"]]
+    result = {
+        "cpus": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "users": USERS,
+        "window_s": window_s,
+        "pairs_tps": pairs,
+        "ratio": ratio_summary(ratios),
+    }
+    build.mkdir(parents=True, exist_ok=True)
+    (build / "observation.json").write_text(json.dumps(result, indent=2) + "\n")
+    heading("Throughput, transactions/s")
+    for name in ("alone", "watched"):
+        values = [pair[name] for pair in pairs]
+        say(f"{name:<10} median {statistics.median(values):.1f} [{min(values):.1f} .. {max(values):.1f}]")
+    shown = ratio_summary(ratios)
+    say(
+        f"{'ratio':<10} median {shown['median']:.3f}, half of the pairs within {shown['quarter']:.3f} .. "
+        f"{shown['three_quarters']:.3f}, all within {shown['min']:.3f} .. {shown['max']:.3f}"
+    )
+    say(f"\nAll values {build / 'observation.json'}")
+
+
+def ratio_summary(ratios: Sequence[float]) -> dict[str, float]:
+    """Median and spread; there are two at least."""
+    quarter, median, three_quarters = statistics.quantiles(ratios, n=4, method="inclusive")
+    found = {
+        "median": median,
+        "quarter": quarter,
+        "three_quarters": three_quarters,
+        "min": min(ratios),
+        "max": max(ratios),
+    }
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list[dict[str, Any]]:
+    pgbench = ensure_pgbench(programs_cache())
+    server = start_database(made, LAB_DOMAIN)
+    load = WorkloadLoad(
+        find_workload("orderentry"), server, pgbench, LoadOptions(clients=USERS), prefix=tuple(made.client)
+    )
+    load.workload.install(server, LAB_SCALE, prefix=made.client)
+    move, outside, order = move_in_lab(made, LAB_DOMAIN), outside_of(made, server), random.Random(SEED)  # noqa: S311
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    windows: list[dict[str, Window]] = []
+    load.start(directory / stamp / "load", WARM_UP_S + rounds * 2 * (window_s + 30.0))
+    try:
+        time.sleep(WARM_UP_S)
+        for number in range(rounds):
+            pair: dict[str, Window] = {}
+            for name in order.sample(("alone", "watched"), 2):
+                place = directory / stamp / f"{number}"
+                looks = observe(LAB_DOMAIN, move.places, outside, place, pgbench=pgbench)
+                with looks if name == "watched" else nullcontext():
+                    time.sleep(SETTLE_S)
+                    begin = time.time()
+                    time.sleep(window_s)
+                    pair[name] = Window(begin, time.time())
+                load.require_running()
+                time.sleep(SETTLE_S)
+            windows.append(pair)
+            say(f"pair {number + 1} of {rounds}")
+    finally:
+        load.stop()
+    return [
+        {name: round(window_figures(load.transactions, window).tps, 2) for name, window in pair.items()}
+        for pair in windows
+    ]
+
+
+def main_cost(build: Path, rounds: int, window_s: float) -> int:
+    """Measure, and say in a sentence why it could not be."""
+    try:
+        run_cost(build, rounds, window_s)
+    except LdomsError as error:
+        print(f"bench: {error.message}", file=sys.stderr)
+        return 1
+    return 0
