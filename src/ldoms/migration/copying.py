@@ -109,8 +109,11 @@ class MemoryCopy:
                 self._samples.append(PassSample(loop.time() - began, _left_s(progress)))
             seen_passes = max(seen_passes, progress.passes)
             self._journal.note_throttle(progress.throttle_percent)
-            if progress.status in (MigrationStatus.PRE_SWITCHOVER, MigrationStatus.COMPLETED):
-                return progress.status == MigrationStatus.PRE_SWITCHOVER
+            if progress.status == MigrationStatus.PRE_SWITCHOVER:
+                self._catch_up()
+                return True
+            if progress.status == MigrationStatus.COMPLETED:
+                return False
             if progress.status in ENDED:
                 raise await self._failure(progress)
             await self._steer(loop.time() - began)
@@ -133,6 +136,7 @@ class MemoryCopy:
             if self._guest.is_gone:
                 return None
             if status is None and (status := (await self._guest.progress()).status) in ENDED:
+                self._catch_up()
                 return status
 
     async def _next_status(self) -> str | None:
@@ -141,13 +145,21 @@ class MemoryCopy:
             async with asyncio.timeout(POLL_S):
                 while True:
                     event = await self._events.get()
-                    if event.kind is GuestEventKind.STOPPED:
-                        self._journal.note(stopped_at=event.at)
+                    self._take_note(event)
                     if event.kind is GuestEventKind.MIGRATION:
                         return str(event.data["status"])
                     if event.kind in (GuestEventKind.MIGRATION_PASS, GuestEventKind.GONE):
                         return None
         return None
+
+    def _catch_up(self) -> None:
+        """Read what is left of the events, where QEMU's answer to a question was ahead of them."""
+        while not self._events.empty():
+            self._take_note(self._events.get_nowait())
+
+    def _take_note(self, event: GuestEvent) -> None:
+        if event.kind is GuestEventKind.STOPPED:
+            self._journal.note(stopped_at=event.at)
 
     async def _failure(self, progress: Progress) -> MigrationError:
         """Why the copy failed: this end often knows only that the connection was lost, and the other one why."""
