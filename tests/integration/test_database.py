@@ -148,7 +148,8 @@ def test_a_run_records_what_everybody_sees(database: Database, tmp_path: Path) -
     """From the command to the record: every clock and every witness is in it, on one axis; nothing goes on after it."""
     hosts, source = database.hosts, database.hosts.place(database.name)[0]
     target = other(source)
-    done = subprocess.run(run_words(database, source, tmp_path), capture_output=True, text=True, timeout=150)
+    words = run_words(database, source, tmp_path, "--with", "--max-bandwidth 100M")  # for the copy to take a while
+    done = subprocess.run(words, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "runs").glob("*/run.json")
     record = read_record(path)

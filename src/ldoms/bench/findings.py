@@ -46,7 +46,7 @@ def _outcome(record: RunRecord) -> Iterator[str]:
         yield (
             f"{report.domain} moved from {report.source} to {report.target} in {report.total_s:.1f} s, of which memory"
             f" was copied for {_phase_s(record, Phase.COPY):.1f} s: {report.transferred_bytes / MIB:.0f} MiB in"
-            f" {len(report.passes)} passes."
+            f" {_counted(max(1, len(report.passes)), 'pass', 'passes')}."
             if report.active
             else f"{report.domain}, which was not active, moved from {report.source} to {report.target} in"
             f" {report.total_s:.1f} s."
@@ -64,7 +64,7 @@ def _losses(record: RunRecord) -> Iterator[str]:
     for item in broken:
         yield f"The check '{item.name}' does not hold: {item.detail}."
     if record.load.connections_lost:
-        yield f"{record.load.connections_lost} connections of the load were lost."
+        yield f"Connections of the load that were lost: {record.load.connections_lost}."
     lost = [
         name for name, by in record.probes.items() if name == SQL and any(one.connection_lost for one in by.values())
     ]
@@ -214,6 +214,10 @@ _RULES: tuple[Rule, ...] = (
 
 def _phase_s(record: RunRecord, phase: Phase) -> float:
     return sum(one.seconds for one in record.migration.phases if one.name is phase)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _copying(record: RunRecord) -> Window | None:

@@ -177,7 +177,8 @@ def _move(arguments: argparse.Namespace) -> Move:
 def _source(command: str) -> tuple[str, tuple[str, ...]]:
     """What to call the source until it has said its name, and how a command is run there."""
     prefix = tuple(shlex.split(command))
-    return (prefix[-1].rpartition("@")[2] if prefix else platform.node()), prefix
+    names = [word for word in prefix if not word.startswith("-")]
+    return (names[-1].rpartition("@")[2] if names else platform.node()), prefix
 
 
 def _outside(arguments: argparse.Namespace, server: Server | None, client: tuple[str, ...]) -> Outside:

@@ -170,7 +170,7 @@ def test_what_was_lost_is_said_first() -> None:
     torn = record(checks=(CheckItem("order totals", False, "3 of 100 orders are wrong"),))
     assert findings(torn)[1] == "The check 'order totals' does not hold: 3 of 100 orders are wrong."
     cut = record(load=replace(record().load, connections_lost=2))
-    assert findings(cut)[1] == "2 connections of the load were lost."
+    assert findings(cut)[1] == "Connections of the load that were lost: 2."
     stretches = stretches_of(Window(100.0, 160.0), REPORT)
     hung_up = record(probes={"sql": probed_stretches(asked("sql", ANSWERS, Ending.LOST), stretches)})
     assert findings(hung_up)[1] == "The connection of the client that looked on was lost."

@@ -34,6 +34,8 @@ LOOKS_PER_S = 4
 """So often threads are looked at: one that ends takes what it did since the last look with it."""
 FOLLOW_POLL_S = 0.5
 """How often it is asked whether a migration has begun; the checks before a copy take longer."""
+SILENT_TIMES = 3
+"""A guest that does not answer once or twice is busy, or is being handed over."""
 _MIGRATION = "migrate-domain"
 _NOT_HERE = frozenset({"not-found", "domain-not-active"})
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -73,13 +75,16 @@ class Watch:
     # The guest
 
     def _ask_guest(self) -> None:
+        failures = 0
         while not self._over.wait(_until_next(INTERVAL_S)):
             try:
                 look = self._client.fetch(GuestCpus, f"/domains/{part(self._domain)}/guest-cpus")
             except LdomsError as error:
-                if error.code not in _NOT_HERE:
+                failures = 0 if error.code in _NOT_HERE else failures + 1
+                if failures == SILENT_TIMES:
                     self._note(f"the guest's own CPU figures: {error.message}")
             else:
+                failures = 0
                 self._write(Sort.GUEST, look)
 
     # The migration
