@@ -154,6 +154,7 @@ def test_a_run_records_what_everybody_sees(database: Database, tmp_path: Path) -
     (path,) = (tmp_path / "runs").glob("*/run.json")
     record = read_record(path)
     assert record.id == path.parent.name
+    assert "<svg" in (path.parent / "report.html").read_text()
     assert (record.migration.outcome, record.runs_on) == (Outcome.DONE, target)
     assert hosts.place(database.name) == [target]
     assert all(item.holds for item in record.checks), record.checks

@@ -18,8 +18,9 @@ from ldoms.bench.loads import CommandLoad, Load, WorkloadLoad
 from ldoms.bench.move import Move, move_in_lab
 from ldoms.bench.observe.hosts import Place
 from ldoms.bench.observe.observation import Outside
+from ldoms.bench.page import write_page
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
-from ldoms.bench.record import RECORD_NAME, RunRecord
+from ldoms.bench.record import RECORD_NAME
 from ldoms.bench.server import Server, query, server_at
 from ldoms.bench.stage import SOURCE, Stage, heading, say, stage
 from ldoms.bench.summary import summary
@@ -108,20 +109,17 @@ def main_run(arguments: argparse.Namespace) -> int:
     try:
         with _prepared(arguments) as options:
             record = run_experiment(options)
+        page = write_page(record, options.runs / record.id)
     except LdomsError as error:
         print(f"ldoms-bench run: {error.message}", file=sys.stderr)
         return 1
-    show(record, options.runs)
-    return 0 if went_well(record) else 1
-
-
-def show(record: RunRecord, runs: Path) -> None:
-    """Print what there is to know of a run, and where the rest is."""
     heading("What it took")
     for line in summary(record):
         say(line)
     say("")
-    say(f"{'Record':<20} {runs / record.id / RECORD_NAME}")
+    say(f"{'Record':<20} {page.with_name(RECORD_NAME)}")
+    say(f"{'Page':<20} {page}")
+    return 0 if went_well(record) else 1
 
 
 # Somebody's own machines
