@@ -82,7 +82,8 @@ def run_experiment(options: RunOptions) -> RunRecord:
             _wait(options.warm_up_s, load)
         load_average = os.getloadavg()[0]
         places = move.places if options.watched else ()
-        seen = undo.enter_context(observe(move.domain, places, options.outside, directory, pgbench=options.pgbench))
+        outside = replace(options.outside, seconds=options.before_s + options.longest_s + options.after_s)
+        seen = undo.enter_context(observe(move.domain, places, outside, directory, pgbench=options.pgbench))
         counters = Counters(options.outside.server, options.outside.prefix)
         counters.take()
         begin = time.time()

@@ -256,11 +256,13 @@ class LoadRun:
         """
         deadline = time.monotonic() + self._stop_grace_s
         asked = False
-        while self.is_running and time.monotonic() < deadline:
-            # Not before it has its log: until then the signal would find no clock, and kill it.
-            asked = asked or (bool(self.logs()) and self._program.send(signal.SIGALRM))
-            time.sleep(_POLL_S)
-        self.kill()
+        try:
+            while self.is_running and time.monotonic() < deadline:
+                # Not before it has its log: until then the signal would find no clock, and kill it.
+                asked = asked or (bool(self.logs()) and self._program.send(signal.SIGALRM))
+                time.sleep(_POLL_S)
+        finally:
+            self.kill()  # also when somebody cannot wait
 
     def kill(self) -> None:
         """End it without regard to its log, if it still runs."""

@@ -245,11 +245,13 @@ class ProbeRun:
         """End it; what it has seen is in its record."""
         deadline = time.monotonic() + _STOP_GRACE_S
         asked = False
-        while self.is_running and time.monotonic() < deadline:
-            # Not before its record begins: until then nobody would note why it ended.
-            asked = asked or (self._has_begun() and self._program.send(signal.SIGTERM))
-            time.sleep(_POLL_S)
-        self._program.kill()
+        try:
+            while self.is_running and time.monotonic() < deadline:
+                # Not before its record begins: until then nobody would note why it ended.
+                asked = asked or (self._has_begun() and self._program.send(signal.SIGTERM))
+                time.sleep(_POLL_S)
+        finally:
+            self._program.kill()  # also when somebody cannot wait
 
     def _has_begun(self) -> bool:
         return self.path.exists() and self.path.stat().st_size > 0

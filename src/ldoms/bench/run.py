@@ -71,7 +71,10 @@ def add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--on-target", metavar="COMMAND", default="", help="runs a command on the target: 'ssh root@t4-2'"
     )
     where.add_argument(
-        "--on-client", metavar="COMMAND", default="", help="runs a command where clients are (default: here)"
+        "--on-client",
+        metavar="COMMAND",
+        default="",
+        help="runs a command where clients are, with the files of this machine",
     )
     load = parser.add_argument_group("load")
     load.add_argument("--dsn", default="", help="the database in the domain, as libpq takes it; a superuser sees most")
@@ -148,7 +151,7 @@ def _prepared(arguments: argparse.Namespace) -> Iterator[RunOptions]:
         assert pgbench is not None
         load = _workload(arguments, server, pgbench, arguments.rate or 0.0, client)
     yield RunOptions(
-        move=_move(arguments),
+        move=move_of(arguments),
         runs=arguments.build / "runs",
         load=load,
         outside=_outside(arguments, server, client),
@@ -160,7 +163,8 @@ def _prepared(arguments: argparse.Namespace) -> Iterator[RunOptions]:
     )
 
 
-def _move(arguments: argparse.Namespace) -> Move:
+def move_of(arguments: argparse.Namespace) -> Move:
+    """The move as it was typed."""
     options = [*shlex.split(arguments.more)]
     if arguments.certificates:
         options.append("-c")
@@ -185,12 +189,13 @@ def _outside(arguments: argparse.Namespace, server: Server | None, client: tuple
     if server is not None and not (address and port):
         row = query(server, _SERVER_PLACE, prefix=client)[0]
         address, port = address or row[0], port or int(row[1])
-    if address and _is_loopback(address):
+    if address and is_loopback(address):
         address = ""  # a tunnel, or a server on this very machine: nothing of the guest would be seen
     return Outside(address=address, port=port, server=server, prefix=client)
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address is one of this machine alone."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

@@ -31,6 +31,7 @@ class Outside:
         port: to which connections are made; 0 = none are.
         server: that is asked ``select 1``; None = none is.
         prefix: words in front of a command that run it where the clients are.
+        seconds: after which it ends by itself, whatever becomes of whoever began it.
         connect_s: a new connection costs a PostgreSQL server a process.
     """
 
@@ -41,6 +42,7 @@ class Outside:
     ping_s: float = 0.02
     connect_s: float = 1.0
     sql_s: float = 0.02
+    seconds: float = 3600.0
 
 
 class Observation:
@@ -110,13 +112,19 @@ class Observation:
                 directory / f"{name}.jsonl",
                 port=outside.port,
                 interval_s=interval_s,
+                seconds=outside.seconds,
                 prefix=outside.prefix,
             )
             undo.callback(run.stop)
             self._probes[name] = run
         if outside.server is not None and pgbench is not None:
             load = start_sql_probe(
-                pgbench, outside.server, directory / SQL, interval_s=outside.sql_s, prefix=outside.prefix
+                pgbench,
+                outside.server,
+                directory / SQL,
+                interval_s=outside.sql_s,
+                seconds=round(outside.seconds),
+                prefix=outside.prefix,
             )
             undo.callback(load.stop)
             self._sql = (load, outside)

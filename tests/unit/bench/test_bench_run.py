@@ -1,0 +1,136 @@
+"""What is typed to measure a migration, and what is refused in a sentence before anything begins."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ldoms.bench import counters, run
+from ldoms.bench.counters import Counters
+from ldoms.bench.database import Snapshot
+from ldoms.bench.observation_cost import ratio_summary
+from ldoms.bench.server import Server
+from ldoms.model.errors import HostError
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    run.add_run(parser.add_subparsers())
+    return parser.parse_args(["run", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give --domain and --to, or --lab"),
+        (["--domain", "ldg1"], "give --domain and --to, or --lab"),
+        (["--domain", "ldg1", "--to", "t4-2", "--workload", "orderentry"], "a workload needs a database: give --dsn"),
+        (["--lab", "--workload", "orderentry", "--command", "true"], "are two loads: give one"),
+        (["--lab", "--dsn", "host=x"], "--lab makes a domain of its own"),
+        (["--domain", "ldg1", "--to", "t4-2", "--dsn", "nonsense"], "this is not a connection string"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With status 1, one sentence, and nothing left behind."""
+    assert run.main_run(parsed(*words, "--build", str(tmp_path))) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("ldoms-bench run: ")
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "x", "nan", "inf"])
+def test_a_time_must_be_one(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither nothing nor for ever."""
+    with pytest.raises(SystemExit):
+        parsed("--lab", f"--before={word}")
+    assert "invalid number value" in capsys.readouterr().err
+
+
+def test_the_move_as_it_is_typed() -> None:
+    """Options of ldm go on to it; what runs a command elsewhere goes in front of it."""
+    words = ["--domain", "ldg1", "--to", "tracy@t4-2:new", "-p", "pfile", "--with", "--max-suspend 500ms"]
+    move = run.move_of(parsed(*words, "--on-source", "ldoms-lab exec t4-1 --", "--on-target", "ssh root@t4-2"))
+    assert (move.domain, move.to, move.new_name) == ("ldg1", "tracy@t4-2:new", "new")
+    assert move.options == ("--max-suspend", "500ms", "-p", "pfile")
+    assert move.source.name == "t4-1"
+    assert move.source.words("ldm", "list") == ["ldoms-lab", "exec", "t4-1", "--", "ldm", "list"]
+    assert move.target is not None
+    assert (move.target.name, move.target.prefix) == ("t4-2", ("ssh", "root@t4-2"))
+
+
+def test_a_move_from_this_very_host() -> None:
+    """Whose target cannot be looked at."""
+    move = run.move_of(parsed("--domain", "ldg1", "--to", "t4-2", "-c"))
+    assert (move.options, move.target, move.source.prefix) == (("-c",), None, ())
+    assert move.places == (move.source,)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_one"), [("127.0.0.1", True), ("::1", True), ("10.0.0.5", False), ("db", False)]
+)
+def test_a_tunnel_is_not_the_guest(address: str, is_one: bool) -> None:
+    """To ping it would say nothing."""
+    assert run.is_loopback(address) is is_one
+
+
+# The counters of the database
+
+
+def snapshot(at: float) -> Snapshot:
+    return Snapshot(at, 0.1, 150000, {}, {})
+
+
+def test_a_server_that_gives_no_counters_costs_the_report_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once, said once, and the measurement goes on."""
+    asked = []
+
+    def refuse(server: Server, *, prefix: object) -> Snapshot:
+        asked.append(server)
+        raise HostError("the server cannot be reached", code="no-server")
+
+    monkeypatch.setattr(counters, "take_snapshot", refuse)
+    taken = Counters(Server("db"))
+    for _ in range(4):
+        taken.take()
+    assert taken.report() is None
+    assert (len(asked), taken.notes) == (1, ["the counters of the database: the server cannot be reached"])
+
+
+def test_counters_are_compared_stretch_by_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four looks make three stretches; without a server there is nothing."""
+    moments = iter((1.0, 2.0, 3.0, 4.0))
+    given: list[object] = []
+    monkeypatch.setattr(counters, "take_snapshot", lambda server, prefix: snapshot(next(moments)))
+    monkeypatch.setattr(counters, "database_report", lambda server, pairs, prefix: given.append(pairs))
+    taken = Counters(Server("db"))
+    for _ in range(4):
+        taken.take()
+    taken.report()
+    (pairs,) = given
+    assert isinstance(pairs, dict)
+    assert {stretch.value: (one.taken_at, two.taken_at) for stretch, (one, two) in pairs.items()} == {
+        "before": (1.0, 2.0),
+        "during": (2.0, 3.0),
+        "after": (3.0, 4.0),
+    }
+    nobody = Counters(None)
+    nobody.take()
+    assert (nobody.report(), nobody.notes) == (None, [])
+
+
+def test_ratios_are_shown_with_their_spread() -> None:
+    """Median and quartiles are of the values measured, or between two of them."""
+    assert ratio_summary([1.1, 0.9, 1.0, 0.8, 1.2]) == {
+        "median": 1.0,
+        "quarter": 0.9,
+        "three_quarters": 1.1,
+        "min": 0.8,
+        "max": 1.2,
+    }
