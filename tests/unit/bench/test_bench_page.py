@@ -134,7 +134,7 @@ def test_every_part_is_on_the_page(whole: str) -> None:
         "ldg1: t4-1 → t4-2",
         "The domain has moved and nothing was lost",
         "6e1f3a58-9a0c-4cf7-b7f2-0d5b7d1b9a77",
-        "both processors have AES",
+        "Encryption NORMAL:-CIPHER-ALL:+AES-128-GCM AES-128-GCM, as both processors have AES instructions",
         "ldg1 has 2 CPUs; a database should keep at least 8",
         "hand-off +11.85 s 210 ms",
         "Total time 11.2 s ± 2.0 s 12.1 s",
@@ -187,7 +187,7 @@ def test_phases_are_shaded_in_every_chart(whole: str) -> None:
             assert chart.count(f'fill="var(--phase-{phase})"') == len(FRAMES)
 
 
-def test_nothing_of_a_record_is_taken_for_markup() -> None:
+def test_nothing_of_a_record_is_taken_for_markup(whole: str) -> None:
     """Names from guests, databases and people are text wherever they stand."""
     full = plausible_record(name=HOSTILE, outcome=Outcome.FAILED)
     migration = dataclasses.replace(full.migration, source=HOSTILE, user=HOSTILE, cause=HOSTILE)
@@ -208,7 +208,7 @@ def test_nothing_of_a_record_is_taken_for_markup() -> None:
         findings=(HOSTILE,),
     )
     text = render(record)
-    page, harmless = Page(text), Page(render(plausible_record()))
+    page, harmless = Page(text), Page(whole)
     assert page.mistakes == []
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in harmless.tags}
     assert [attributes for tag, attributes in page.tags if tag == "script"] == [{"type": "application/json"}, {}]
@@ -220,7 +220,7 @@ def test_nothing_of_a_record_is_taken_for_markup() -> None:
 
 def test_a_name_that_is_no_text_keeps_no_page_from_being_written(tmp_path: Path) -> None:
     """Half of a surrogate pair can stand in JSON, and not in a file."""
-    record = dataclasses.replace(plausible_record(), findings=("half \ud83d",))
+    record = dataclasses.replace(plausible_record(), series=(), findings=("half \ud83d",))
     assert "half ?" in write_page(record, tmp_path).read_text()
 
 
@@ -333,6 +333,13 @@ def test_times_with_a_spike_get_a_logarithmic_axis() -> None:
     assert not charts_of(dataclasses.replace(plausible_record(), series=(flat,)))[0].is_logarithmic
 
 
+def test_long_waits_are_shown_in_seconds() -> None:
+    series = Series("probes", "sql", "ms", (BEGUN, BEGUN + 1), (500.0, 13_867.0))
+    (chart,) = charts_of(dataclasses.replace(plausible_record(), series=(series,)))
+    assert chart.unit == "s"
+    assert [value for _, value in chart.lines[0].points] == [None, 0.5, 0.5, 13.867]
+
+
 def test_lines_of_one_group_with_two_units_are_two_charts() -> None:
     moments = (BEGUN, BEGUN + 1)
     series = tuple(Series("disk", unit, unit, moments, (5e9, 6e9)) for unit in ("bytes/s", "1/s"))
@@ -429,7 +436,7 @@ def test_a_long_text_stands_below_its_row_where_there_is_no_room() -> None:
     assert grid_of(table).has_text_below
     assert not grid_of(dataclasses.replace(table, rows=(("1", *range(9), "select 1"),))).has_text_below
     full = plausible_record()
-    text = render(dataclasses.replace(full, database=DatabaseReport((), (table,), {})))
+    text = render(dataclasses.replace(full, series=(), database=DatabaseReport((), (table,), {})))
     assert f'<td class="below" colspan="10">{statement}</td>' in text
     assert Page(text).mistakes == []
 
@@ -492,7 +499,7 @@ def test_the_command_prints_where_the_page_is(runs: Path, capsys: pytest.Capture
 
 def test_the_command_says_in_a_sentence_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main_report(tmp_path, "") == 1
-    assert capsys.readouterr().err == f"report: there is no run below {tmp_path / 'runs'}\n"
+    assert capsys.readouterr().err == f"ldoms-bench report: there is no run below {tmp_path / 'runs'}\n"
     broken_record = tmp_path / "run.json"
     broken_record.write_text("{}")
     assert main_report(tmp_path, str(broken_record)) == 1

@@ -73,6 +73,6 @@ def main_report(build: Path, run: str) -> int:
         path = find_run(run, build / RUNS)
         say(str(write_page(read_record(path), path.parent)))
     except LdomsError as error:
-        print(f"report: {error.message}", file=sys.stderr)
+        print(f"ldoms-bench report: {error.message}", file=sys.stderr)
         return 1
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ldoms.bench.page.tables import suspension_s
-from ldoms.bench.page.units import duration, milliseconds, number, size
+from ldoms.bench.page.units import duration, number, size
 from ldoms.bench.record import RunRecord, Stretch
 from ldoms.model.migration import Outcome
 
@@ -64,7 +64,7 @@ def _tiles(record: RunRecord) -> Iterator[Tile]:
     yield Tile("Suspension", duration(suspension_s(record)), promised)
     client = record.suspension_ms.get("client")
     if client is not None:
-        yield Tile("Longest wait of a client", milliseconds(client), "between two answers")
+        yield Tile("Longest wait of a client", duration(client / 1000), "between two answers")
     before, during = record.load.windows.get(Stretch.BEFORE), record.load.windows.get(Stretch.DURING)
     if before is not None and during is not None:
         yield Tile("Throughput during the move", f"{number(during.tps)} /s", f"{number(before.tps)} /s before")

@@ -58,14 +58,14 @@ def moved(record: RunRecord) -> Pairs:
 
 def plan(made: MigrationPlan) -> Grid:
     """How the memory was copied, each choice with its reason."""
+    first = duration(made.downtime_limit_s)
     limit = f"{size(made.max_bandwidth_bytes_s)}/s" if made.max_bandwidth_bytes_s else "none"
     chosen = {
         "channels": ("Channels", str(made.channels)),
-        "cipher": ("Encryption", made.cipher or "none"),
+        "encryption": ("Encryption", made.cipher or "none"),
         "compression": ("Compression", made.compression or "none"),
-        "max_bandwidth_bytes_s": ("Limit of bandwidth", limit),
-        "max_suspend_s": ("Suspension promised", f"at most {duration(made.max_suspend_s)}"),
-        "downtime_limit_s": ("QEMU's limit at first", duration(made.downtime_limit_s)),
+        "bandwidth": ("Limit of bandwidth", limit),
+        "suspension": ("Suspension", f"at most {duration(made.max_suspend_s)}, QEMU may use {first} at first"),
         "capabilities": ("Capabilities", ", ".join(made.capabilities) or "none"),
     }
     rows = [(*choice, made.reasons.get(name, "")) for name, choice in chosen.items()]
@@ -112,7 +112,7 @@ def suspension(record: RunRecord) -> Grid:
     rows = []
     for key in [*CLOCKS, *(key for key in record.suspension_ms if key not in CLOCKS)]:
         name, meaning = CLOCKS.get(key, (key, "as seen from outside"))
-        rows.append((name, milliseconds(record.suspension_ms.get(key)), meaning + exact * (key == "stop_resume")))
+        rows.append((name, _from_ms(record.suspension_ms.get(key)), meaning + exact * (key == "stop_resume")))
     return measured("", ("Clock", "Suspension", "What it measures"), rows, last_is_text=True)
 
 
@@ -342,6 +342,10 @@ def conditions(record: RunRecord) -> Pairs:
         ("Measured", f"{moment(record.measured.begin)}, for {duration(record.measured.seconds)}"),
         *here.facts.items(),
     )
+
+
+def _from_ms(value: float | None) -> str:
+    return NOTHING if value is None else duration(value / 1000)
 
 
 def _ahead(seconds: float | None) -> str:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 NOTHING = "–"
 """Stands where there is no value."""
+_LONG_MS = 10_000
+"""Times up to it are shown in milliseconds."""
 _BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -65,7 +67,9 @@ def byte_scale(values: Iterable[float]) -> tuple[float, str]:
 
 
 def scale_of(unit: str, values: Sequence[float]) -> tuple[float, str]:
-    """The same for values of any unit: only bytes, and bytes per second, are scaled."""
+    """The same for values of any unit: bytes, bytes per second and milliseconds are scaled, nothing else."""
+    if unit == "ms" and max((abs(value) for value in values if math.isfinite(value)), default=0.0) >= _LONG_MS:
+        return 1000.0, "s"
     base, slash, per = unit.partition("/")
     if base not in ("bytes", "byte", "B"):
         return 1.0, unit
