@@ -77,8 +77,11 @@ def listing(rows: Iterable[Row]) -> str:
 
 
 def selected(command: str, line: str, rows: Iterable[Row]) -> int | None:
-    """The number of the console that ``c{id}`` or ``n{name}`` means; None if there is no such console."""
-    wanted = line.strip()
+    """The number of the console that ``c{id}`` or ``n{name}`` means; None if there is no such console.
+
+    The braces of the menu stand for what is to be typed; they may be typed as well.
+    """
+    wanted = line.strip(" \t\r\n{}")
     known = {str(row.number) if command == "c" else row.name: row.number for row in rows}
     return known.get(wanted)
 

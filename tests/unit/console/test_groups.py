@@ -132,10 +132,11 @@ def test_the_menu_of_a_group() -> None:
     assert screen.read() == "n ldgx\b \b1\r" + banner("ldg1")
     client.feed(b"~.")
     assert screen.read() == PROMPT
-    client.feed(b"c2\r")
-    assert screen.read() == "c2\r" + banner("ldg2")
-    client.feed(b"~.")
-    screen.read()
+    for typed in ("c2\r", "c{2}\r", "n{ldg2}\r"):
+        client.feed(typed.encode())
+        assert screen.read() == typed + banner("ldg2")
+        client.feed(b"~.")
+        assert screen.read() == PROMPT
     client.feed(b"q")
     assert (screen.read(), screen.is_cut, client.is_gone) == ("q", True, True)
 
