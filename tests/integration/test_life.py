@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -176,3 +177,28 @@ def test_a_reviewer_looks_and_changes_nothing(hosts: Hosts) -> None:
         closed = ldm_as(plain, "list")
         assert closed.returncode == 1
         assert closed.stderr.startswith("Authorization failed: plain may not look at the domains of this host;")
+
+
+def test_firmware_boots_from_the_network_that_is_named(hosts: Hosts) -> None:
+    """By iPXE, which asks a DHCP server for what to boot, through the guest's own interface."""
+    name = "netboot1"
+    log = hosts.lab.root(SOURCE) / f"var/lib/ldoms/consoles/{name}/console-log"
+    hosts.ldm(SOURCE, "add-domain", name)
+    try:
+        for words in ("set-vcpu 1", "set-memory 128M", "add-vnet vnet0 primary-vsw0", "set-variable boot-device=net"):
+            hosts.ldm(SOURCE, *words.split(), name)
+        hosts.ldm(SOURCE, "bind-domain", name)
+        hosts.ldm(SOURCE, "start-domain", name)
+        view = hosts.view(SOURCE, name)
+        assert view is not None
+        tries = f"Configuring (net0 {view['domain']['networks'][0]['mac']})"
+        wait_until(lambda: log.exists() and tries.encode() in log.read_bytes(), 60, "the firmware tries no network")
+        wait_until(lambda: has_sent(hosts, name), 20, "nothing comes out of its interface")
+    finally:
+        hosts.remove_guest(name)
+
+
+def has_sent(hosts: Hosts, name: str) -> bool:
+    """Whether a guest has sent anything through its first interface."""
+    listed = hosts.ldm(SOURCE, "list-netstat", "-p", "-c", "1", name)
+    return re.search(r"^\|name=vnet0\|.*\|obytes=[1-9]", listed, re.MULTILINE) is not None

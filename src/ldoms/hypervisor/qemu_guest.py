@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +13,6 @@ from typing import Any
 import structlog
 from qemu.qmp import Message
 
-from ldoms.hypervisor import core_file
 from ldoms.hypervisor.agent import QemuAgent
 from ldoms.hypervisor.command_line import (
     ADDED_MEMORY,
@@ -28,6 +25,7 @@ from ldoms.hypervisor.command_line import (
 from ldoms.hypervisor.confinement import Confinement, set_affinity
 from ldoms.hypervisor.devices import Devices
 from ldoms.hypervisor.process import Process
+from ldoms.hypervisor.qemu_dump import QemuDump
 from ldoms.hypervisor.qemu_migration import QemuMigration
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
@@ -52,10 +50,6 @@ FIND_S = 10.0
 SILENT_RETRY_S = 1.0
 """Between two tries to reach a silent one."""
 QUIT_S = 5.0
-DUMP_POLL_S = 0.2
-DUMP_STALL_S = 60.0
-"""A dump of which nothing is written for so long is given up, and the guest goes on."""
-CORE_PIPE = "core.pipe"
 CONTROL_GROUP = "primary"
 
 _RUN_STATES = {
@@ -104,6 +98,7 @@ class QemuGuest:
         self._supervisor: asyncio.Task[None] | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._vcpus = QemuVcpus(name, self._monitor)
+        self._dump = QemuDump(name, directory, self._monitor)
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
 
     async def connect(self, limit_s: float = START_S) -> None:
@@ -188,27 +183,7 @@ class QemuGuest:
 
     async def dump(self, path: Path, progress: Callable[[int], None]) -> None:
         """Write its memory to a file for a debugger."""
-        what, stop = f"the memory of LDom {self.name} cannot be written to {path}", threading.Event()
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise HostError(f"{what}: {error.strerror}", code="no-core") from error
-        writing = None
-        try:
-            pipe = await self._begin_dump()
-            writing = asyncio.create_task(asyncio.to_thread(core_file.write, pipe, file, stop))
-            await self._follow_dump(writing, progress)
-            if not writing.result():
-                raise HostError(f"{what}: QEMU has ended it", code="no-core")
-        except (OSError, ValueError) as error:
-            raise HostError(f"{what}: {error}", code="no-core") from error
-        finally:
-            stop.set()
-            if writing is not None:
-                with suppress(OSError, ValueError):
-                    await writing
-                await self._await_dump_end()
-            os.close(file)
+        await self._dump.write(path, progress)
 
     async def has_agent(self) -> bool:
         """Whether something in the guest has opened the agent's channel."""
@@ -385,47 +360,6 @@ class QemuGuest:
         await self._migration.announce()
 
     # Inside
-
-    async def _begin_dump(self) -> int:
-        """Have QEMU write the guest's memory into a pipe; the end of it to read from."""
-        fifo = self.directory / CORE_PIPE
-        fifo.unlink(missing_ok=True)
-        os.mkfifo(fifo, 0o600)
-        pipe = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        arguments = {"paging": False, "protocol": f"file:{fifo}", "detach": True, "format": "kdump-zlib"}
-        try:
-            await self._monitor.execute("dump-guest-memory", arguments, limit_s=SLOW_S)
-        except BaseException:
-            os.close(pipe)
-            raise
-        finally:
-            fifo.unlink(missing_ok=True)
-        return pipe
-
-    async def _follow_dump(self, writing: asyncio.Task[bool], progress: Callable[[int], None]) -> None:
-        """Return when it is over.
-
-        Raises:
-            HostError: nothing was written for too long.
-        """
-        done, moved_at, clock = -1, 0.0, asyncio.get_running_loop().time
-        while not writing.done():
-            answer = await self._monitor.execute("query-dump", limit_s=SLOW_S)
-            if answer["completed"] != done:
-                done, moved_at = answer["completed"], clock()
-                progress(min(100, 100 * done // max(1, answer["total"])))
-            elif clock() - moved_at > DUMP_STALL_S:
-                raise HostError(
-                    f"of the memory of LDom {self.name} nothing was written for {DUMP_STALL_S:g} s", code="no-core"
-                )
-            await asyncio.wait((writing,), timeout=DUMP_POLL_S)
-
-    async def _await_dump_end(self) -> None:
-        """A dump that was given up ends at its next write, and then the guest goes on."""
-        with suppress(HostError, TimeoutError):
-            async with asyncio.timeout(SLOW_S):
-                while (await self._monitor.execute("query-dump"))["status"] == "active":
-                    await asyncio.sleep(DUMP_POLL_S)
 
     def _last_words(self) -> str:
         with suppress(OSError):
