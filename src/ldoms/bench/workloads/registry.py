@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ldoms.bench.workloads.callingcircle import CALLING_CIRCLE
 from ldoms.bench.workloads.orderentry import ORDER_ENTRY
+from ldoms.bench.workloads.saleshistory import SALES_HISTORY
 from ldoms.bench.workloads.stored import StoredWorkload
+from ldoms.bench.workloads.stresstest import STRESS_TEST
 from ldoms.model.errors import RequestError
 
-WORKLOADS: tuple[StoredWorkload, ...] = (ORDER_ENTRY,)
+WORKLOADS: tuple[StoredWorkload, ...] = (ORDER_ENTRY, SALES_HISTORY, CALLING_CIRCLE, STRESS_TEST)
 
 
 def find_workload(name: str) -> StoredWorkload:

@@ -36,7 +36,7 @@ class DataCheck:
     """Something that must hold of the data: a query that counts what does not.
 
     Attributes:
-        sql: gives one row: how many do not hold, and of how many.
+        sql: gives one row: how many do not hold, of how many, and, if it likes, words on those that do not.
         what: of what they are, for the sentence.
     """
 
@@ -178,14 +178,15 @@ class StoredWorkload:
 
     def _check_data(self, server: Server, check: DataCheck, prefix: Sequence[str]) -> CheckItem:
         try:
-            wrong, all_of_them = query(server, check.sql, prefix=prefix, timeout_s=CHECK_S)[0]
+            wrong, all_of_them, *words = query(server, check.sql, prefix=prefix, timeout_s=CHECK_S)[0]
         except HostError as error:
             if error.code != "program-failed":
                 raise
             # A page that cannot be read, or a function that does not find what must be there: that is an answer, too.
             return CheckItem(check.name, False, f"the server could not read it: {error.message}")
         if int(wrong):
-            return CheckItem(check.name, False, f"{int(wrong):,} of {int(all_of_them):,} {check.what} are wrong")
+            detail = f"{int(wrong):,} of {int(all_of_them):,} {check.what} are wrong"
+            return CheckItem(check.name, False, ": ".join([detail, *filter(None, words)]))
         return CheckItem(check.name, True, f"{int(all_of_them):,} {check.what}")
 
     def _read_metadata(self, server: Server, *, prefix: Sequence[str]) -> dict[str, int]:

@@ -20,12 +20,15 @@ with counted as (
         (select count(*) from oe.ledger where kind = 'OP') as op,
         (select count(*) from oe.ledger where kind in ('NCR', 'OP', 'BO')) as logons,
         (select value from oe.orderentry_metadata where name = 'customers') as loaded)
-select sum((wanted <> there)::int), count(*) from counted, lateral (values
-    (loaded + ncr, (select count(*) from oe.customers)),
-    (loaded * 3 / 2 + ncr + ucd, (select count(*) from oe.addresses)),
-    (loaded * 3 / 2 + ncr, (select count(*) from oe.card_details)),
-    (loaded * 3 / 2 + op, (select count(*) from oe.orders)),
-    (logons, (select count(*) from oe.logon))) compared (wanted, there)
+select
+    coalesce(sum((wanted <> there)::int), 0), count(*),
+    string_agg(name || ' has ' || there || ' rows, not ' || wanted, '; ') filter (where wanted <> there)
+from counted, lateral (values
+    ('customers', loaded + ncr, (select count(*) from oe.customers)),
+    ('addresses', loaded * 3 / 2 + ncr + ucd, (select count(*) from oe.addresses)),
+    ('card_details', loaded * 3 / 2 + ncr, (select count(*) from oe.card_details)),
+    ('orders', loaded * 3 / 2 + op, (select count(*) from oe.orders)),
+    ('logon', logons, (select count(*) from oe.logon))) compared (name, wanted, there)
 """
 _STOCK = """
 with taken as (
