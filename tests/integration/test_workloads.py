@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -162,6 +168,122 @@ def test_questions_have_answers(server: Server) -> None:
         " group by n.country_name, t.calendar_year) parts)",
     )
     assert whole == parts
+
+
+def bench(*words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """What a user types."""
+    program = Path(sys.executable).with_name("ldoms-bench")
+    command = [str(program), "workload", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **(environment or {})}
+    )
+
+
+def test_a_user_loads_runs_and_checks(server: Server, tmp_path: Path) -> None:
+    """From the commands alone: load, run with a mix of one's own, read the results, prove that nothing was lost."""
+    dsn = f"postgresql://postgres@{server.host}:{server.port}/postgres"
+    loaded = bench("load", "callingcircle", "--dsn", dsn, "--scale", "small", "--size", "accounts=200")
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert "with 200 accounts" in loaded.stdout
+    mix = tmp_path / "mix.toml"
+    mix.write_text("users = 6\n[weights]\nNC = 10\nRC = 90\n")
+    directory, xml = tmp_path / "run", tmp_path / "results.xml"
+    words = ("--mix", mix, "-di", "UC", "-rt", "0:00.03", "--warm-up", "1", "-intermin", "5", "-intermax", "20")
+    ran = bench("run", "callingcircle", "--dsn", dsn, *words, "--directory", directory, "-r", xml, "--check")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert lines[3] == "Time     TPM      TPS     Users       Response NC    RC"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \d+ +\d+ +\[6/6\] +\d+ +\d+ +\d+", lines[4])
+    assert "Completed Run." in lines
+    results = json.loads((directory / "results.json").read_text())
+    assert [kind["short"] for kind in results["kinds"]] == ["NC", "RC"]
+    assert results["transactions"] == sum(kind["transactions"] for kind in results["kinds"]) > 20
+    assert 0.5 < results["ended_at"] - results["began_at"] < 3.5
+    assert 0 < results["generator_percent"]["pgbench"] < 100
+    assert xml.read_bytes() == (directory / "results.xml").read_bytes()
+    host = {"PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": "postgres"}
+    checked = bench("check", "callingcircle", "--directory", directory, "--json", environment=host)
+    assert checked.returncode == 0, checked.stdout
+    assert {"name": "clients' ledger", "holds": True} in [
+        {name: item[name] for name in ("name", "holds")} for item in json.loads(checked.stdout)
+    ]
+    victim = "(select min(seq) from cc.ledger where run = {run} and client = 0)".format(run=results["run"])
+    run_psql(
+        server, [f"--command=delete from cc.ledger where run = {results['run']} and client = 0 and seq = {victim}"]
+    )
+    damaged = bench("check", "callingcircle", "--dsn", dsn, "--directory", directory)
+    assert damaged.returncode == 1
+    assert re.search(r"WRONG  clients' ledger .* 1 missing", damaged.stdout)
+
+
+def test_an_interrupt_ends_a_run_and_keeps_its_results(server: Server, tmp_path: Path) -> None:
+    """Ctrl-C: clients finish what they are at, and everything is written down."""
+    dsn = f"host={server.host} port={server.port} user=postgres dbname=postgres"
+    program = Path(sys.executable).with_name("ldoms-bench")
+    words = ["workload", "run", "stresstest", "--dsn", dsn, "-rt", "1h", "-uc", "4", "--rate", "200", "--check"]
+    directory = tmp_path / "run"
+    with subprocess.Popen(
+        [program, *words, "--directory", directory], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while "[4/4]" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "Completed Run, before its time." in output
+    assert "0 missing" in output
+    results = json.loads((directory / "results.json").read_text())
+    assert results["interrupted"]
+    assert results["is_complete"]
+    assert results["transactions"] > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "orderentry", "--host", "127.0.0.1", "--port", "1"], "the database server does not answer"),
+        (["run", "tpcc"], "there is no workload 'tpcc': there are orderentry, saleshistory"),
+        (["load", "stresstest", "--size", "sales=5"], "StressTest has no size 'sales', only rows"),
+        (["run", "stresstest", "-di", "INS,XYZ"], "StressTest has no transaction XYZ, only INS, UPD, SEL, DEL"),
+        (["run", "stresstest", "--mix", "/nowhere"], "/nowhere is no mix of transactions"),
+        (["run", "stresstest", "-min", "5", "-max", "2"], "the think times min and max are 5 and 2 ms"),
+        (["run", "stresstest", "-r", "/nowhere/x.xml"], "/nowhere/x.xml cannot be written"),
+        (["run", "stresstest", "--dsn", "postgresql://h/d", "--host", "h"], "give either --dsn or the parts"),
+        (["run", "stresstest", "--dsn", "open sesame"], "this is not a connection string"),
+        (["check", "stresstest", "--directory", "/nowhere"], "there is no run of a workload in /nowhere"),
+        (["run", "stresstest", "-uc", "500"], "the load could not begin: .*too many clients"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_what_cannot_be_is_said_in_a_sentence(words: list[str], said: str, server: Server, tmp_path: Path) -> None:
+    """One line, exit status 1, and nothing is left behind."""
+    host = {"PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+    directory = tmp_path / "run"
+    more = ["--directory", str(directory)] if words[0] == "run" else []
+    done = bench(*words, *more, environment=host)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"ldoms-bench: .*{said}.*\n", done.stderr), done.stderr
+    assert not directory.exists()
+
+
+def test_results_that_cannot_be_written(server: Server) -> None:
+    """The place is named, and nothing is started."""
+    dsn = f"host={server.host} port={server.port} user=postgres dbname=postgres"
+    done = bench("run", "stresstest", "--dsn", dsn, "-rt", "1", "--directory", "/proc/run")
+    assert done.returncode == 1
+    assert re.fullmatch(r"ldoms-bench: .*'/proc/run.*\n", done.stderr), done.stderr
+
+
+def test_password_is_not_shown(server: Server, tmp_path: Path) -> None:
+    """Not in the results, not in the files of the run, and not in the words of a process."""
+    dsn = f"postgresql://postgres:open-sesame@{server.host}:{server.port}/postgres"
+    directory = tmp_path / "run"
+    done = bench("run", "stresstest", "--dsn", dsn, "-rt", "1", "-uc", "2", "--directory", directory)
+    assert done.returncode == 0, done.stderr
+    assert "open-sesame" not in done.stdout + done.stderr
+    for path in directory.rglob("*"):
+        assert path.is_dir() or "open-sesame" not in path.read_text()
 
 
 DAMAGE = [

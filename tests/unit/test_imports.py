@@ -59,7 +59,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "uvicorn": {"api.server", "api.connections"},
     "pydantic": {"api.wire"},
     "httpx": {"api.peer"},
-    "lxml": {"constraints"},
+    "lxml": {"constraints", "bench"},
     "rich": {"cli"},
     "psutil": {"hypervisor", "manager", "lab", "bench"},
     "altair": {"bench"},

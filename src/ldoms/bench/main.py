@@ -18,6 +18,7 @@ from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.page.command import add_report
 from ldoms.bench.reconfigure import main_reconfigure
 from ldoms.bench.run import add_run
+from ldoms.bench.workloads.commands import add_workload_commands
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def main() -> None:
     watch.add_argument("domain", metavar="DOM")
     watch.set_defaults(run=lambda arguments: main_watch(arguments.domain))
     add_database_report(verbs)
+    add_workload_commands(verbs)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)  # so that it clears up as after Ctrl-C
     try:

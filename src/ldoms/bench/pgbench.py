@@ -246,7 +246,7 @@ class LoadRun:
 
     def progress(self) -> tuple[Progress, ...]:
         """What it has reported so far, a line per second."""
-        return parse_progress(self._text("err"))
+        return parse_progress(self.errors_path.read_text(errors="replace"))
 
     def stop(self) -> None:
         """End it now, keeping its log: every client finishes the transaction it is in.
@@ -280,19 +280,38 @@ class LoadRun:
         """
         if not self._program.wait(self._seconds + self._stop_grace_s if timeout_s is None else timeout_s):
             self.stop()
-        report = parse_report(self._text("out"), self._text("err"))
-        transactions = read_logs(self.logs(), self.kinds, self.pause_s)
-        if report.processed is None and not transactions:
-            raise HostError(f"the load could not begin: {self._text('err').strip()}", code="load-failed")
-        answered = sum(1 for transaction in transactions if transaction.outcome is Outcome.ACKNOWLEDGED)
-        return LoadResult(transactions, report, is_complete=report.processed == answered)
+        result = read_load(self.directory, self.kinds, self.pause_s)
+        if result.report.processed is None and not result.transactions:
+            said = " ".join(self.errors_path.read_text(errors="replace").split())
+            raise HostError(f"the load could not begin: {said}", code="load-failed")
+        return result
 
     def logs(self) -> list[Path]:
         """The files of its log, one for each thread; pgbench writes them in blocks of 4 KiB."""
-        return sorted(self.directory.glob(f"{_LOG_NAME}.*"))
+        return _logs_in(self.directory)
 
-    def _text(self, stream: str) -> str:
-        return (self.directory / f"{_OUTPUT_NAME}.{stream}").read_text(errors="replace")
+    @property
+    def errors_path(self) -> Path:
+        """The file to which it writes its reports of each second, and its errors."""
+        return self.directory / f"{_OUTPUT_NAME}.err"
+
+
+def read_load(directory: Path, kinds: Sequence[str], pause_s: Pause | None = None) -> LoadResult:
+    """What a load has written that has ended, also long ago.
+
+    Raises:
+        FileNotFoundError: there was none in the directory.
+        ValueError, IndexError: the log is not one of pgbench with these kinds.
+    """
+    output, errors = ((directory / f"{_OUTPUT_NAME}.{stream}").read_text(errors="replace") for stream in ("out", "err"))
+    report = parse_report(output, errors)
+    transactions = read_logs(_logs_in(directory), kinds, pause_s)
+    answered = sum(1 for transaction in transactions if transaction.outcome is Outcome.ACKNOWLEDGED)
+    return LoadResult(transactions, report, is_complete=report.processed == answered)
+
+
+def _logs_in(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"{_LOG_NAME}.*"))
 
 
 def start_load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +123,21 @@ def test_think_times_out_of_order(wrong: tuple[int, int]) -> None:
         ThinkTimes(*wrong)
     with pytest.raises(RequestError, match="think times intermin and intermax"):
         ThinkTimes(0, 0, *wrong)
+
+
+def test_reference_has_every_transaction_size_and_check() -> None:
+    """The page of the reference says what the code says, row by row."""
+    page = (Path(__file__).parents[3] / "docs/reference/workloads.md").read_text()
+    for workload in WORKLOADS:
+        section = page.split(f"### {workload.name}\n")[1].split("\n## ")[0].split("\n### ")[0]
+        documented = re.findall(r"\| `(\w+)` \| ([^|]+) \| (\d+) \| (yes|no) \|", section)
+        assert documented == [
+            (kind.short, kind.title, str(kind.weight), "yes" if kind.is_on else "no") for kind in workload.kinds
+        ]
+        sizes = re.findall(rf"\| `{workload.name}` \| `(\w+)` \| ([\d,]+) \| ([\d,]*) ?\|", page)
+        assert sizes == [
+            (name, f"{value:,}", f"{workload.most[name]:,}" if name in workload.most else "")
+            for name, value in workload.scales.items()
+        ]
+        checks = re.findall(rf"\| `{workload.name}` \| ([^`|]+) \| [^|]+ \|\n", page)
+        assert [name for cell in checks for name in cell.split(", ")] == [check.name for check in workload.checks]

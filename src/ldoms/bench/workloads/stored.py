@@ -85,6 +85,16 @@ class StoredWorkload:
         run_psql(server, words, prefix=prefix, timeout_s=LOAD_S)
         run_psql(server, [f"--file={self.directory / 'analyze.sql'}"], prefix=prefix, timeout_s=LOAD_S)
 
+    def size_mib(self, server: Server, *, prefix: Sequence[str] = ()) -> float:
+        """What its schema takes in the database, with indexes.
+
+        Raises:
+            HostError: as `ldoms.bench.server.run_psql`.
+        """
+        tables = f"relnamespace = '{self.schema}'::regnamespace and relkind = 'r'"
+        sql = f"select coalesce(sum(pg_total_relation_size(oid)), 0) from pg_class where {tables}"  # noqa: S608
+        return int(query(server, sql, prefix=prefix)[0][0]) / (1 << 20)
+
     def sizes(self, scale: Mapping[str, int]) -> dict[str, int]:
         """All sizes of the data, where `scale` may name some of them only.
 
