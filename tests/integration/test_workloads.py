@@ -92,10 +92,19 @@ def test_each_kind_runs(workload: StoredWorkload, short: str, server: Server, tm
 
 @each_workload
 def test_the_mix_runs(workload: StoredWorkload, server: Server, tmp_path: Path) -> None:
-    """Many clients at full speed meet no deadlock and no error, and everything is whole afterwards."""
+    """Many clients at full speed meet no deadlock and no error, and everything is whole meanwhile and afterwards."""
     run = workload.next_run(server)
-    load = workload.start(find_pgbench(), server, LoadOptions(clients=16, seconds=3), tmp_path / "run", run=run)
-    result = load.result()
+    load = workload.start(find_pgbench(), server, LoadOptions(clients=16, seconds=90), tmp_path / "run", run=run)
+    try:
+        while len(load.progress()) < 2:
+            assert load.is_running
+            time.sleep(0.05)
+        assert faults(workload, server) == []
+        assert load.is_running
+        load.stop()
+        result = load.result()
+    finally:
+        load.kill()
     assert (result.report.failed, result.report.messages) == (0, ())
     assert {one.kind for one in result.transactions} <= {kind.short for kind in workload.kinds if kind.is_on}
     assert [item for item in workload.check(server, run, result) if not item.holds] == []

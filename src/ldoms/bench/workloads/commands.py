@@ -134,7 +134,7 @@ def _add_run(commands: Any) -> None:
     )
     mix = run.add_argument_group("mix")
     mix.add_argument(
-        "--mix", type=Path, metavar="FILE", help="weights as TOML, or a configuration of SwingBench as XML"
+        "--mix", "-c", type=Path, metavar="FILE", help="weights as TOML, or a configuration of SwingBench as XML"
     )
     mix.add_argument(
         "--weight", type=_assignment, action="append", default=[], metavar="NAME=N", help="weight of a transaction"
