@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ldoms.bench.figures import Window, percentiles, window_figures
-from ldoms.bench.log import LoadResult, Outcome, Transaction
+from ldoms.bench.figures import Window
+from ldoms.bench.log import LoadResult, Transaction
 from ldoms.bench.pgbench import LoadOptions, LoadRun
-from ldoms.bench.record import CheckItem, KindFigures, LoadRecord, Stretch
+from ldoms.bench.record import CheckItem, LoadRecord, Stretch
 from ldoms.bench.server import Server
-from ldoms.bench.workloads import ThinkTimes, Workload
+from ldoms.bench.workloads import ThinkTimes, Workload, load_record
 from ldoms.model.errors import HostError
 
 _END_S = 15.0
@@ -135,42 +134,11 @@ class WorkloadLoad:
         }
         if self.weights is not None:
             settings["weights"] = " ".join(f"{kind}={weight}" for kind, weight in self.weights.items())
-        lived = {stretch: window for stretch, window in stretches.items() if window.seconds > 0}
-        return LoadRecord(
-            name=self.workload.name,
-            settings=settings,
-            windows={stretch: window_figures(self.transactions, window) for stretch, window in lived.items()},
-            kinds={stretch: self._kinds(window) for stretch, window in lived.items()},
-            connections_lost=len(self.result.report.lost_clients),
-        )
+        return load_record(self.workload, settings, self.result, stretches)
 
     def check(self) -> tuple[CheckItem, ...]:
         """See `Load`."""
         return self.workload.check(self.server, self._number, self.result, prefix=self.prefix)
-
-    def _kinds(self, window: Window) -> tuple[KindFigures, ...]:
-        inside = [one for one in self.transactions if one.at in window]
-        return tuple(
-            _kind_figures(kind.short, kind.title, [one for one in inside if one.kind == kind.short])
-            for kind in self.workload.kinds
-            if any(one.kind == kind.short for one in inside)
-        )
-
-
-def _kind_figures(kind: str, title: str, transactions: Sequence[Transaction]) -> KindFigures:
-    times = [one.latency_s for one in transactions if one.outcome is Outcome.ACKNOWLEDGED]
-    found = percentiles(times)
-    return KindFigures(
-        kind=kind,
-        title=title,
-        transactions=len(times),
-        failed=sum(1 for one in transactions if one.outcome is Outcome.FAILED),
-        mean_s=statistics.fmean(times) if times else None,
-        median_s=found.median_s if found else None,
-        p95_s=found.p95_s if found else None,
-        p99_s=found.p99_s if found else None,
-        max_s=found.max_s if found else None,
-    )
 
 
 @dataclass(slots=True)
