@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ldoms.bench.database import Snapshot, database_report, take_snapshot
 from ldoms.bench.ledger import check_ledger
 from ldoms.bench.log import LoadResult
 from ldoms.bench.pgbench import LoadOptions, LoadRun, ensure_pgbench
@@ -22,8 +24,9 @@ from ldoms.bench.record import RunRecord, Stretch, read_record
 from ldoms.bench.server import Server, query
 from ldoms.bench.workloads.orderentry import ORDER_ENTRY
 from ldoms.lab import images
+from ldoms.model.codec import from_wire
 from ldoms.model.errors import HostError
-from ldoms.model.migration import Outcome
+from ldoms.model.migration import MigrationReport, Outcome
 from ldoms.model.phases import Phase
 from support import ADMINISTRATOR, SOURCE, TARGET, Hosts, Watch, other, wait_until
 
@@ -60,6 +63,27 @@ class Database:
         self.run += 1
         return ORDER_ENTRY.start(self.pgbench, self.server, LOAD, directory / "load", run=self.run, prefix=self.prefix)
 
+    def snapshot(self) -> Snapshot:
+        """What it has counted so far."""
+        return take_snapshot(self.server, prefix=self.prefix)
+
+    def check_report(self, snapshots: dict[Stretch, tuple[Snapshot, Snapshot]]) -> None:
+        """Counters go on over the move: no transaction is missing in them, and none is there twice."""
+        migration = from_wire(MigrationReport, self.hosts.reports()[-1])
+        report = database_report(self.server, snapshots, prefix=self.prefix, migration=migration)
+        tables = {table.title: table for table in report.tables}
+        segments = tables["Segments by Row Changes"]
+        ledger = next(row for row in segments.rows if row[1] == "ledger")
+        counted = [ledger[segments.columns.index(f"{stretch} rows")] for stretch in Stretch]
+        (kept,) = query(self.server, f"select count(*) from oe.ledger where run = {self.run}", prefix=self.prefix)[0]
+        # Those that were rolled back when the load was stopped, at most one of each client, are counted, too.
+        assert int(kept) <= sum(counted) <= int(kept) + LOAD.clients, counted
+        assert all(counted), counted
+        assert all(changes > 0 for changes in report.block_changes_s.values())
+        related = {row[1]: row[3] for row in tables["Block Changes and Dirty Rate"].rows}
+        assert related["dirty rate seen by the passes of the migration"] > 0
+        assert tables["Top Events by Total Wait Time"].rows, "the guest does not say what it waits for"
+
     def check(self, result: LoadResult) -> None:
         """What was acknowledged is there, once; nobody's connection was lost."""
         checks = ORDER_ENTRY.check(self.server, prefix=self.prefix)
@@ -94,18 +118,23 @@ def database(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_a_busy_database_moves_and_its_clients_keep_their_promises(database: Database, tmp_path: Path) -> None:
     """Nothing that was acknowledged is lost, nothing is there twice, and transactions go on on the other host."""
     hosts = database.hosts
+    snapshots = [database.snapshot()]
     load = database.load(tmp_path)
     try:
         time.sleep(5)
+        snapshots.append(database.snapshot())
         done = hosts.migrate(database.name)
         moved_at = time.time()
+        snapshots.append(database.snapshot())
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert hosts.place(database.name) == [TARGET]
         time.sleep(5)
     finally:
         load.stop()
+    snapshots.append(database.snapshot())
     result = load.result()
     database.check(result)
+    database.check_report(dict(zip(Stretch, pairwise(snapshots), strict=True)))
     assert any(one.at > moved_at + 1 for one in result.transactions), "nobody was served after the move"
     wait_until(lambda: hosts.reports()[-1]["guest_clock"], 30, "the guest's clock was not looked at")
     clock = hosts.reports()[-1]["guest_clock"]
