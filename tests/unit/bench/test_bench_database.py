@@ -336,10 +336,19 @@ def test_block_changes_beside_the_dirty_rate() -> None:
     assert shares[1] == pytest.approx(20e6 / (changes * 8192), rel=1e-4)
 
 
+def test_what_nobody_measured_has_no_line() -> None:
+    """A migration of which QEMU was not asked for its dirty rate."""
+    found = dirty_rate_table({Stretch.DURING: interval()}, (PassRecord(1, 3.0, 10, 60),), {})
+    sources = [row[1] for row in found.rows]
+    assert "dirty rate told by QEMU" not in sources
+    assert "dirty rate seen by the passes of the migration" in sources
+
+
 def test_mean_of_a_series() -> None:
     """Of the samples of a stretch; a sample is of the second that ends there."""
-    series = Series("dirty-rate", "dirty rate", "bytes/s", (1.0, 2.0, 3.0, 4.0), (10.0, 20.0, 40.0, 80.0))
+    series = Series("copy", "dirty rate", "bytes/s", (1.0, 2.0, 3.0, 4.0, 5.0), (10.0, 20.0, 40.0, 80.0, 0.0))
     assert mean_in(series, 1.0, 3.0) == 30
+    assert mean_in(series, 3.0, 5.0) == 80, "zero is what QEMU says before it knows"
     assert mean_in(series, 7.0, 9.0) is None
 
 

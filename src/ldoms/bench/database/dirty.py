@@ -45,7 +45,8 @@ def dirty_rate_table(
         "In bytes/s, but for the first line and the last. Different blocks are counted once in a whole stretch, in "
         "which the migration goes through memory several times. The dirty rate is of all memory of the guest."
     )
-    return Table(TITLE, ("AWR", "Source", *names(intervals)), rows, note)
+    known = tuple(row for row in rows if any(value is not None for value in row[2:]))
+    return Table(TITLE, ("AWR", "Source", *names(intervals)), known, note)
 
 
 def dirty_rate(passes: Sequence[PassRecord]) -> float | None:

@@ -17,26 +17,31 @@ from ldoms.model.errors import HostError
 
 _LIMIT_S = 120.0
 
-# Both read the log once. The end is cut to what is on disk: the functions refuse what is not.
-_BLOCKS_15 = r"""
-with records as materialized (
-    select resource_manager, record_type, block_ref
-    from {schema}.pg_get_wal_records_info('{begin}', least('{end}', pg_current_wal_flush_lsn()))
+# Grouped by block first, and then by file: ten times as fast as counting different blocks in one step. The end is cut
+# to what is on disk: the functions refuse what is not.
+_COUNT = """
+with block as (
+    {blocks}
+    group by 1, 2, 3
 )
-select 'relation', reference[1], count(*), count(distinct reference[2])
-from records, regexp_matches(block_ref, 'rel (\S+) (fork \S+ blk \d+)', 'g') as reference group by 2
-union all
-select 'commits', '', count(*), 0 from records
-where resource_manager = 'Transaction' and record_type like 'COMMIT%'
-"""
-_BLOCKS_16 = """
-select 'relation', reltablespace || '/' || reldatabase || '/' || relfilenode,
-       count(*), count(distinct (relforknumber, relblocknumber))
-from {schema}.pg_get_wal_block_info('{begin}', least('{end}', pg_current_wal_flush_lsn()), false) group by 2
+select 'relation', file, sum(changes), count(*) from block group by 2
 union all
 select 'commits', '', coalesce(sum(count), 0), 0
 from {schema}.pg_get_wal_stats('{begin}', least('{end}', pg_current_wal_flush_lsn()), true) as stats
 where stats."resource_manager/record_type" like 'Transaction/COMMIT%'
+"""
+_BLOCKS = """
+    select reltablespace || '/' || reldatabase || '/' || relfilenode as file,
+           relforknumber, relblocknumber, count(*) as changes
+    from {schema}.pg_get_wal_block_info('{begin}', least('{end}', pg_current_wal_flush_lsn()), false)
+"""
+# In words, such as: blkref #0: rel 1663/5/16443 fork main blk 1 blkref #1: ...
+_BLOCKS_15 = """
+    select split_part(reference, ' ', 3) as file,
+           split_part(reference, ' ', 5), split_part(reference, ' ', 7), count(*) as changes
+    from {schema}.pg_get_wal_records_info('{begin}', least('{end}', pg_current_wal_flush_lsn())),
+         string_to_table(block_ref, 'blkref #') as reference
+    where reference <> ''
 """
 
 
@@ -69,8 +74,9 @@ def read_wal(server: Server, begin: Snapshot, end: Snapshot, *, prefix: Sequence
         return obstacle
     if begin.facts["lsn"] == end.facts["lsn"]:
         return NOTHING
-    template = _BLOCKS_15 if end.version < 160000 else _BLOCKS_16
-    sql = template.format(schema=end.facts["wal_schema"], begin=begin.facts["lsn"], end=end.facts["lsn"])
+    places = {"schema": end.facts["wal_schema"], "begin": begin.facts["lsn"], "end": end.facts["lsn"]}
+    blocks = (_BLOCKS if end.version >= 160000 else _BLOCKS_15).format(**places)
+    sql = _COUNT.format(blocks=blocks, **places)
     try:
         return parse_wal(query(server, sql, prefix=prefix, timeout_s=_LIMIT_S))
     except HostError as error:
