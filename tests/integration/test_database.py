@@ -192,7 +192,8 @@ def test_a_run_records_what_everybody_sees(database: Database, tmp_path: Path) -
     assert all(set(by) == set(Stretch) for by in record.probes.values())
     assert all(record.load.windows[one].transactions > 0 for one in (Stretch.BEFORE, Stretch.AFTER))
     assert record.database is not None
-    assert record.database.tables
+    assert "Block Changes and Dirty Rate" in [table.title for table in record.database.tables]
+    assert all(changes > 0 for changes in record.database.block_changes_s.values())
     _check_series(record, source, target)
     for sentence in record.findings:
         assert sentence in done.stdout

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ldoms.bench.database import Snapshot, database_report, take_snapshot
-from ldoms.bench.record import DatabaseReport, Stretch
+from ldoms.bench.observe.series import CHANGED, COPY
+from ldoms.bench.record import DatabaseReport, Series, Stretch
 from ldoms.bench.server import Server
 from ldoms.model.errors import LdomsError
+from ldoms.model.migration import MigrationReport
 
 
 class Counters:
@@ -35,13 +37,20 @@ class Counters:
         except LdomsError as error:
             self.notes.append(f"the counters of the database: {error.message}")
 
-    def report(self) -> DatabaseReport | None:
-        """What they have grown by in each stretch; the server is asked for more, which costs it something."""
+    def report(self, migration: MigrationReport, series: Iterable[Series]) -> DatabaseReport | None:
+        """What they have grown by in each stretch, beside what the migration saw of the guest's memory.
+
+        The server is asked for more, which costs it something.
+        """
         if self._server is None or len(self._taken) != len(Stretch) + 1:
             return None
         pairs = zip(self._taken, self._taken[1:], strict=False)
+        changed = next((one for one in series if (one.group, one.name) == (COPY, CHANGED)), None)
+        stretches = dict(zip(Stretch, pairs, strict=True))
         try:
-            return database_report(self._server, dict(zip(Stretch, pairs, strict=True)), prefix=self._prefix)
+            return database_report(
+                self._server, stretches, prefix=self._prefix, migration=migration, dirty_rate=changed
+            )
         except LdomsError as error:
             self.notes.append(f"the report of the database: {error.message}")
             return None

@@ -11,8 +11,10 @@ from ldoms.bench import counters, run
 from ldoms.bench.counters import Counters
 from ldoms.bench.database import Snapshot
 from ldoms.bench.observation_cost import ratio_summary
+from ldoms.bench.record import Series
 from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
+from ldoms.model.migration import MigrationReport, Outcome
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -82,6 +84,8 @@ def test_a_tunnel_is_not_the_guest(address: str, is_one: bool) -> None:
 
 # The counters of the database
 
+MIGRATION = MigrationReport("m", "d", "d", "u", "t4-1", "t4-2", "root", True, Outcome.DONE, 2.0)
+
 
 def snapshot(at: float) -> Snapshot:
     return Snapshot(at, 0.1, 150000, {}, {})
@@ -99,21 +103,28 @@ def test_a_server_that_gives_no_counters_costs_the_report_its_part(monkeypatch: 
     taken = Counters(Server("db"))
     for _ in range(4):
         taken.take()
-    assert taken.report() is None
+    assert taken.report(MIGRATION, ()) is None
     assert (len(asked), taken.notes) == (1, ["the counters of the database: the server cannot be reached"])
 
 
 def test_counters_are_compared_stretch_by_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four looks make three stretches; without a server there is nothing."""
     moments = iter((1.0, 2.0, 3.0, 4.0))
-    given: list[object] = []
+    given: list[tuple[object, object]] = []
+    changed = Series("migration", "changed by the guest", "bytes/s", (2.5,), (1e6,))
     monkeypatch.setattr(counters, "take_snapshot", lambda server, prefix: snapshot(next(moments)))
-    monkeypatch.setattr(counters, "database_report", lambda server, pairs, prefix: given.append(pairs))
+
+    def note(server: Server, pairs: object, *, prefix: object, migration: object, dirty_rate: object) -> None:
+        assert migration is MIGRATION
+        given.append((pairs, dirty_rate))
+
+    monkeypatch.setattr(counters, "database_report", note)
     taken = Counters(Server("db"))
     for _ in range(4):
         taken.take()
-    taken.report()
-    (pairs,) = given
+    taken.report(MIGRATION, (Series("throughput", "transactions", "1/s", (2.5,), (30.0,)), changed))
+    ((pairs, dirty_rate),) = given
+    assert dirty_rate is changed
     assert isinstance(pairs, dict)
     assert {stretch.value: (one.taken_at, two.taken_at) for stretch, (one, two) in pairs.items()} == {
         "before": (1.0, 2.0),
@@ -122,7 +133,7 @@ def test_counters_are_compared_stretch_by_stretch(monkeypatch: pytest.MonkeyPatc
     }
     nobody = Counters(None)
     nobody.take()
-    assert (nobody.report(), nobody.notes) == (None, [])
+    assert (nobody.report(MIGRATION, ()), nobody.notes) == (None, [])
 
 
 def test_ratios_are_shown_with_their_spread() -> None:
