@@ -141,6 +141,20 @@ def test_a_snapshot_costs_one_transaction(server: Server) -> None:
     assert total(report, "pg_walinspect: block references") == 0
 
 
+def test_functions_of_others_are_not_called(server: Server) -> None:
+    """Whoever may create functions in the database cannot make the role that looks run them."""
+    body = "language plpgsql as $$ begin raise 'called'; end $$"
+    do(server, f"create function public.to_json(pg_stat_database) returns json {body}")
+    do(server, f"create function public.split_part(text, text, bigint) returns text {body}")
+    try:
+        begin = take_snapshot(server)
+        do(server, "insert into account values (1, 1)")
+        assert total(one_report(server, begin), "pg_walinspect: block references") > 0
+    finally:
+        do(server, "drop function public.to_json(pg_stat_database)")
+        do(server, "drop function public.split_part(text, text, bigint)")
+
+
 def test_a_role_without_rights_gets_what_it_may_see(server: Server) -> None:
     """And is told which right each missing part needs."""
     do(server, "drop role if exists visitor", "create role visitor login")

@@ -267,6 +267,20 @@ def test_statements_are_ordered() -> None:
     assert sum(row[2] for row in executions.rows) == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("alter role a password 'it''s secret' valid until 'x'", "alter role a password '...' valid until 'x'"),
+        ("CREATE USER a WITH PASSWORD  'cut off in the mid", "CREATE USER a WITH PASSWORD  '...'"),
+        ("create subscription s connection 'host=h password=secret'", "create subscription s connection '...'"),
+        ("select password from users where id = $1", "select password from users where id = $1"),
+    ],
+)
+def test_statements_show_no_passwords(text: str, said: str) -> None:
+    """The server keeps statements that define something as they were typed."""
+    assert report_module.shown(text) == said
+
+
 def test_statements_are_limited() -> None:
     """A table has as many as it may; equal ones keep one order."""
     ordering = ORDERINGS[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -24,12 +25,14 @@ from ldoms.model.migration import MigrationReport
 
 Snapshots = Mapping[Stretch, tuple[Snapshot, Snapshot]]
 
+_SECRETS = re.compile(r"((?:\bpassword|\bconnection)\s+)e?'(?:[^']|'')*(?:'|$)", re.IGNORECASE)
 _TARGET = "The target of those that AWR has is 100."
 
 TEXT_LENGTH = 200
 """Of a statement, in characters; the rest is cut off."""
 
 _TEXTS = r"""
+set search_path = pg_catalog, pg_temp;
 select dbid, queryid, toplevel::int, left(regexp_replace(trim(max(query)), '\s+', ' ', 'g'), {length})
 from {schema}.pg_stat_statements where queryid in ({ids}) group by 1, 2, 3
 """
@@ -209,4 +212,9 @@ def _read_texts(
         rows = query(server, _TEXTS.format(schema=schema, ids=ids, length=TEXT_LENGTH), prefix=prefix)
     except HostError:
         return {}  # the report is worth having without them
-    return {(int(dbid), int(queryid), toplevel == "1"): text for dbid, queryid, toplevel, text in rows}
+    return {(int(dbid), int(queryid), toplevel == "1"): shown(text) for dbid, queryid, toplevel, text in rows}
+
+
+def shown(text: str) -> str:
+    """A statement without passwords: the server keeps CREATE ROLE and the like as they were typed."""
+    return _SECRETS.sub(r"\1'...'", text)

@@ -5,6 +5,7 @@
 \echo clock|{"taken_at": :taken_at}
 begin read only;        -- one transaction, so that it counts as one
 set local jit = off;
+set local search_path = pg_catalog, pg_temp;        -- of nobody's functions but the server's
 select current_setting('server_version_num')::int as version,
        current_setting('server_version_num')::int < 150000 as is_too_old,
        current_setting('server_version_num')::int >= 160000 as has_io,

@@ -20,6 +20,7 @@ _LIMIT_S = 120.0
 # Grouped by block first, and then by file: ten times as fast as counting different blocks in one step. The end is cut
 # to what is on disk: the functions refuse what is not.
 _COUNT = """
+set search_path = pg_catalog, pg_temp;
 with block as (
     {blocks}
     group by 1, 2, 3
