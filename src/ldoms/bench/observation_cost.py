@@ -2,7 +2,8 @@
 
 A database that is asked for as much as it can give is looked at by turns: pairs of windows with and without, in
 shuffled order within each pair. Throughput of different minutes does not compare on a machine that does other things,
-too; the ratio within a pair does, and the spread of the ratios says how well. Each value is kept.
+too; the ratio within a pair does, and the spread of the ratios says how well. Where others take CPU time from the guest
+even that says little: transactions for each second that its virtual CPUs ran say more. Each value is kept.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.loads import WorkloadLoad
+from ldoms.bench.log import Transaction
 from ldoms.bench.move import move_in_lab
 from ldoms.bench.observe.observation import observe
+from ldoms.bench.observe.usage import kind_of
+from ldoms.bench.observe.watch import find_qemu, threads_of
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
-from ldoms.bench.run import LAB_DOMAIN, LAB_SCALE, outside_of, start_database
+from ldoms.bench.run import LAB_ASK_S, LAB_DOMAIN, LAB_SCALE, asked_every, outside_of, start_database
 from ldoms.bench.stage import Stage, heading, say, stage
 from ldoms.bench.workloads import find_workload
-from ldoms.model.errors import LdomsError
+from ldoms.model.errors import HostError, LdomsError
 
 LAB = "obscost"
 SEED = 1
 USERS = 8
 WARM_UP_S = 30.0
+FIGURES = {"tps": "per second", "per_cpu_s": "per second of virtual CPU"}
 SETTLE_S = 2.0
 """After a change: programs that start and end have a cost of their own, which is not measured."""
 
@@ -45,26 +51,29 @@ def run_cost(build: Path, rounds: int, window_s: float) -> None:
     heading(f"A lab with a busy database, and {rounds} pairs of {window_s:g} s with and without anybody who looks on")
     with stage(LAB, "--confine", "--strands-per-cpu", "2") as made:
         pairs = _measure(made, build / "observation", rounds, window_s)
-    ratios = [pair["watched"] / pair["alone"] for pair in pairs if pair["alone"]]
+    ratios = {
+        figure: ratio_summary([pair["watched"][figure] / pair["alone"][figure] for pair in pairs]) for figure in FIGURES
+    }
     result = {
         "cpus": os.cpu_count(),
         "load_average": os.getloadavg(),
         "users": USERS,
         "window_s": window_s,
-        "pairs_tps": pairs,
-        "ratio": ratio_summary(ratios),
+        "pairs": pairs,
+        "ratios": ratios,
     }
     build.mkdir(parents=True, exist_ok=True)
     (build / "observation.json").write_text(json.dumps(result, indent=2) + "\n")
-    heading("Throughput, transactions/s")
-    for name in ("alone", "watched"):
-        values = [pair[name] for pair in pairs]
-        say(f"{name:<10} median {statistics.median(values):.1f} [{min(values):.1f} .. {max(values):.1f}]")
-    shown = ratio_summary(ratios)
-    say(
-        f"{'ratio':<10} median {shown['median']:.3f}, half of the pairs within {shown['quarter']:.3f} .. "
-        f"{shown['three_quarters']:.3f}, all within {shown['min']:.3f} .. {shown['max']:.3f}"
-    )
+    for figure, words in FIGURES.items():
+        heading(f"Transactions {words}")
+        for name in ("alone", "watched"):
+            values = [pair[name][figure] for pair in pairs]
+            say(f"{name:<10} median {statistics.median(values):.1f} [{min(values):.1f} .. {max(values):.1f}]")
+        shown = ratios[figure]
+        say(
+            f"{'ratio':<10} median {shown['median']:.3f}, half of the pairs within {shown['quarter']:.3f} .. "
+            f"{shown['three_quarters']:.3f}, all within {shown['min']:.3f} .. {shown['max']:.3f}"
+        )
     say(f"\nAll values {build / 'observation.json'}")
 
 
@@ -81,29 +90,32 @@ def ratio_summary(ratios: Sequence[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list[dict[str, Any]]:
+def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list[dict[str, dict[str, float]]]:
     pgbench = ensure_pgbench(programs_cache())
     server = start_database(made, LAB_DOMAIN)
     load = WorkloadLoad(
         find_workload("orderentry"), server, pgbench, LoadOptions(clients=USERS), prefix=tuple(made.client)
     )
     load.workload.install(server, LAB_SCALE, prefix=made.client)
-    move, outside, order = move_in_lab(made, LAB_DOMAIN), outside_of(made, server), random.Random(SEED)  # noqa: S311
+    move, outside = move_in_lab(made, LAB_DOMAIN), asked_every(outside_of(made, server), LAB_ASK_S)
+    order, qemu = random.Random(SEED), find_qemu(LAB_DOMAIN)  # noqa: S311
+    if qemu is None:
+        raise HostError(f"{LAB_DOMAIN} does not run", code="guest-gone")
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    windows: list[dict[str, Window]] = []
+    windows: list[dict[str, tuple[Window, float]]] = []
     load.start(directory / stamp / "load", WARM_UP_S + rounds * 2 * (window_s + 30.0))
     try:
         time.sleep(WARM_UP_S)
         for number in range(rounds):
-            pair: dict[str, Window] = {}
+            pair: dict[str, tuple[Window, float]] = {}
             for name in order.sample(("alone", "watched"), 2):
                 place = directory / stamp / f"{number}"
                 looks = observe(LAB_DOMAIN, move.places, outside, place, pgbench=pgbench)
                 with looks if name == "watched" else nullcontext():
                     time.sleep(SETTLE_S)
-                    begin = time.time()
+                    begin, ran = time.time(), vcpu_seconds(qemu)
                     time.sleep(window_s)
-                    pair[name] = Window(begin, time.time())
+                    pair[name] = Window(begin, time.time()), vcpu_seconds(qemu) - ran
                 load.require_running()
                 time.sleep(SETTLE_S)
             windows.append(pair)
@@ -111,9 +123,18 @@ def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list
     finally:
         load.stop()
     return [
-        {name: round(window_figures(load.transactions, window).tps, 2) for name, window in pair.items()}
-        for pair in windows
+        {name: _figures(load.transactions, window, ran) for name, (window, ran) in pair.items()} for pair in windows
     ]
+
+
+def _figures(transactions: Sequence[Transaction], window: Window, ran_s: float) -> dict[str, float]:
+    found = window_figures(transactions, window)
+    return {"tps": round(found.tps, 2), "per_cpu_s": round(found.transactions / ran_s, 2), "ran_s": round(ran_s, 2)}
+
+
+def vcpu_seconds(qemu: psutil.Process) -> float:
+    """CPU time that the virtual CPUs of a guest have used."""
+    return sum(one.seconds for one in threads_of(qemu) if kind_of(one.name).startswith("vcpu"))
 
 
 def main_cost(build: Path, rounds: int, window_s: float) -> int:

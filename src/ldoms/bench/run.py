@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ldoms.bench.experiment import RunOptions, run_experiment
@@ -29,6 +30,10 @@ from ldoms.model.errors import HostError, LdomsError, RequestError
 
 LAB, LAB_DOMAIN, LAB_ADDRESS = "run", "ldg1", "10.77.0.10"
 LAB_RATE_PER_S = 15.0
+LAB_ASK_S = 0.2
+"""Where QEMU emulates the processor an answer costs a guest milliseconds (docs/how-to/measure-a-migration.md)."""
+CONNECT_RATIO = 50
+"""A new connection is made once for so many other questions."""
 LAB_SCALE = {"customers": 2_000, "warehouses": 50}
 """OrderEntry where QEMU emulates the processor: more takes minutes to load."""
 READY_S = 120.0
@@ -93,6 +98,13 @@ def add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     outside.add_argument("--address", default="", help="of the guest (default: that of the database)")
     outside.add_argument(
         "--port", type=int, default=0, metavar="N", help="to which connections are made (default: the database's)"
+    )
+    outside.add_argument(
+        "--ask-every",
+        type=_positive(float),
+        metavar="S",
+        help=f"seconds between two pings, and two questions to the database (default: {Outside().ping_s:g}; in a lab"
+        f" {LAB_ASK_S:g}); what they find is no finer, and each costs the guest something",
     )
     times = parser.add_argument_group("seconds")
     for name, default, words in (
@@ -191,7 +203,9 @@ def _outside(arguments: argparse.Namespace, server: Server | None, client: tuple
         address, port = address or row[0], port or int(row[1])
     if address and is_loopback(address):
         address = ""  # a tunnel, or a server on this very machine: nothing of the guest would be seen
-    return Outside(address=address, port=port, server=server, prefix=client)
+    return asked_every(
+        Outside(address=address, port=port, server=server, prefix=client), arguments.ask_every or Outside().ping_s
+    )
 
 
 def is_loopback(address: str) -> bool:
@@ -247,7 +261,7 @@ def _lab(arguments: argparse.Namespace) -> Iterator[RunOptions]:
             move=move_in_lab(made, LAB_DOMAIN, options=shlex.split(arguments.more)),
             runs=arguments.build / "runs",
             load=load,
-            outside=outside_of(made, server),
+            outside=asked_every(outside_of(made, server), arguments.ask_every or LAB_ASK_S),
             pgbench=pgbench,
             warm_up_s=arguments.warm_up,
             before_s=arguments.before,
@@ -275,6 +289,11 @@ def start_database(made: Stage, domain: str) -> Server:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.3)
+
+
+def asked_every(outside: Outside, seconds: float) -> Outside:
+    """The same with other intervals."""
+    return replace(outside, ping_s=seconds, sql_s=seconds, connect_s=seconds * CONNECT_RATIO)
 
 
 def outside_of(made: Stage, server: Server) -> Outside:
