@@ -25,7 +25,7 @@ from ldoms.bench.record import RECORD_NAME
 from ldoms.bench.server import Server, query, server_at
 from ldoms.bench.stage import SOURCE, Stage, heading, say, stage
 from ldoms.bench.summary import summary
-from ldoms.bench.workloads import find_workload
+from ldoms.bench.workloads import default_weights, find_workload
 from ldoms.model.errors import HostError, LdomsError, RequestError
 
 LAB, LAB_DOMAIN, LAB_ADDRESS = "run", "ldg1", "10.77.0.10"
@@ -93,6 +93,14 @@ def add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=_positive(float),
         metavar="TPS",
         help=f"transactions/s asked for (default: as many as go; in a lab {LAB_RATE_PER_S:g})",
+    )
+    load.add_argument(
+        "--weight",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="share of a kind of transaction in the mix",
     )
     outside = parser.add_argument_group("probes from outside")
     outside.add_argument("--address", default="", help="of the guest (default: that of the database)")
@@ -219,13 +227,23 @@ def is_loopback(address: str) -> bool:
 def _workload(
     arguments: argparse.Namespace, server: Server, pgbench: Path, rate_per_s: float, prefix: Sequence[str]
 ) -> WorkloadLoad:
+    workload = find_workload(arguments.workload or DEFAULT_WORKLOAD)
+    weights = {**default_weights(workload), **dict(arguments.weight)} if arguments.weight else None
     return WorkloadLoad(
-        find_workload(arguments.workload or DEFAULT_WORKLOAD),
+        workload,
         server,
         pgbench,
         LoadOptions(clients=arguments.users, rate_per_s=rate_per_s),
+        weights=weights,
         prefix=prefix,
     )
+
+
+def _assignment(text: str) -> tuple[str, int]:
+    name, _, weight = text.partition("=")
+    if not name or not weight.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=NUMBER")
+    return name.upper(), int(weight)
 
 
 def _positive(kind: type) -> type:

@@ -55,6 +55,15 @@ def test_a_time_must_be_one(word: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "invalid number value" in capsys.readouterr().err
 
 
+def test_the_mix_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A kind and its share, in any case of letters."""
+    assert parsed("--lab", "--weight", "bp=80", "--weight", "NCR=0").weight == [("BP", 80), ("NCR", 0)]
+    for wrong in ("BP", "BP=x", "=3", "BP=-1"):
+        with pytest.raises(SystemExit):
+            parsed("--lab", f"--weight={wrong}")
+        assert f"'{wrong}' is not NAME=NUMBER" in capsys.readouterr().err
+
+
 def test_the_move_as_it_is_typed() -> None:
     """Options of ldm go on to it; what runs a command elsewhere goes in front of it."""
     words = ["--domain", "ldg1", "--to", "tracy@t4-2:new", "-p", "pfile", "--with", "--max-suspend 500ms"]
