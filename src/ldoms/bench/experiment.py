@@ -72,18 +72,19 @@ def run_experiment(options: RunOptions) -> RunRecord:
     Raises:
         LdomsError: something could not be started, or the migration never began. One that failed has a record.
     """
+    measured_s = options.before_s + options.longest_s + options.after_s
+    options = replace(options, outside=replace(options.outside, seconds=measured_s))
     directory = make_directory(options)
     load, move = options.load, options.move
     with ExitStack() as undo:
         if load is not None:
             heading(f"Load: {load.title}")
-            load.start(directory / "load", options.warm_up_s + options.before_s + options.longest_s + options.after_s)
+            load.start(directory / "load", options.warm_up_s + measured_s)
             undo.callback(load.stop)
             _wait(options.warm_up_s, load)
         load_average = os.getloadavg()[0]
         places = move.places if options.watched else ()
-        outside = replace(options.outside, seconds=options.before_s + options.longest_s + options.after_s)
-        seen = undo.enter_context(observe(move.domain, places, outside, directory, pgbench=options.pgbench))
+        seen = undo.enter_context(observe(move.domain, places, options.outside, directory, pgbench=options.pgbench))
         counters = Counters(options.outside.server, options.outside.prefix)
         counters.take()
         begin = time.time()
