@@ -11,8 +11,9 @@ from ldoms.bench.record import Stretch, Table
 
 BROAD = 8
 """A table with more columns is set in smaller type."""
+_ROOM = 5
+"""Of a table with more columns, a text with more than `_LONG` characters stands below its row."""
 _LONG = 40
-"""Characters of a text that stands below its row, if the table is broad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Grid:
     @property
     def has_text_below(self) -> bool:
         """Whether the last cell of a row, such as a statement, stands below the row, which has no room for it."""
-        return self.is_broad and not self.columns[-1].is_number and any(len(row[-1]) > _LONG for row in self.rows)
+        is_full = len(self.columns) > _ROOM and not self.columns[-1].is_number
+        return is_full and any(len(row[-1]) > _LONG for row in self.rows)
 
     @property
     def heads(self) -> tuple[Head, ...]:

@@ -12,8 +12,8 @@ from ldoms.bench.page.tables import mean
 from ldoms.bench.page.units import NOTHING, number, scale_of
 from ldoms.bench.record import RunRecord, Series, Stretch
 
-MAX_POINTS = 1200
-"""Of a line; more than a chart has pixels. Spikes stay."""
+MAX_POINTS = 800
+"""Of a line; as many as a chart has pixels. Spikes stay."""
 _BREAK = 2.5
 """A line is broken where samples are so many times as far apart as usual."""
 _SPREAD = 30
