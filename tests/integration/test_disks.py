@@ -48,6 +48,32 @@ def test_a_disk_comes_and_goes_while_the_guest_runs(hosts: Hosts, image: Path) -
             hosts.ldm(host, "remove-vdsdev", "hot@primary-vds0")
 
 
+def test_a_raw_back_end_is_shared_where_that_was_forced(hosts: Hosts, image: Path) -> None:
+    """Two guests have it at once; one that was given it before keeps it to itself, which the other is told."""
+    first, second = hosts.standing_guest(), hosts.add_guest()
+    hosts.ldm(SOURCE, "add-vdsdev", str(image), "one@primary-vds0")
+    try:
+        hosts.ldm(SOURCE, "add-vdisk", "both", "one@primary-vds0", first)
+        hosts.ldm(SOURCE, "add-vdsdev", "-f", str(image), "two@primary-vds0")
+        hosts.ldm(SOURCE, "add-vdisk", "both", "two@primary-vds0", second)
+        refused = hosts.run(SOURCE, "ldm", "start-domain", second)
+        assert refused.returncode == 1
+        assert "another guest has the same back end open. Stop that guest, or" in refused.stderr
+        assert "QEMU says" not in refused.stderr
+        hosts.ldm(SOURCE, "remove-vdisk", "both", first)
+        hosts.ldm(SOURCE, "start-domain", second)
+        hosts.ldm(SOURCE, "add-vdisk", "both", "one@primary-vds0", first)
+        for name in (first, second):
+            assert "MPGROUP" in hosts.ldm(SOURCE, "list", "-o", "disk", name)
+        hosts.ldm(SOURCE, "remove-vdisk", "both", first)
+        assert hosts.answers(first)
+    finally:
+        hosts.run(SOURCE, "ldm", "remove-vdisk", "-f", "both", first)
+        hosts.remove_guest(second)
+        for name in ("one", "two"):
+            hosts.run(SOURCE, "ldm", "remove-vdsdev", "-f", f"{name}@primary-vds0")
+
+
 class Paths:
     """Two files on t4-1 that are paths to one image: each is there for as long as a program of its own runs."""
 

@@ -29,7 +29,17 @@ def volume_options(facts: CheckFacts) -> Findings:
     for disk in facts.domain.domain.disks:
         name = f"{disk.volume}@{disk.service}"
         ours, theirs = facts.domain.volumes.get(name), _volume(facts, disk)
-        if ours is None or theirs is None or _options(ours) == _options(theirs):
+        if ours is None or theirs is None:
+            continue
+        if name in facts.domain.shared_volumes and name not in facts.target.shared_volumes:
+            yield Finding(
+                "volume-options",
+                Severity.ERROR,
+                f"the back end of volume {name} is shared by guests on {facts.source.name}, and offered once on"
+                f" {facts.target.host.name}: the guest could not open it there",
+                f"offer it there a second time, too: ldm add-vdsdev -f {theirs.backend} NAME@{disk.service}",
+            )
+        if _options(ours) == _options(theirs):
             continue
         yield Finding(
             "volume-options",

@@ -137,7 +137,9 @@ COMMANDS = (
         details="BACKEND is the full path of a raw or qcow2 image, or of a block device. options=ro: guests only"
         " read it, and several may at once. options=excl: no second volume on the same back end, and no second disk,"
         " also with -f. options=slice is kept and shown; the guest sees what the back end has, with or without a"
-        " label. mpgroup=NAME makes it one of several paths to the same data: see set-vdsdev. For a migration both"
+        " label. mpgroup=NAME makes it one of several paths to the same data: see set-vdsdev. A raw back end that is"
+        " offered twice with -f is shared by the guests that are started after that, which must agree on who writes to"
+        " it; a qcow2 image is not. For a migration both"
         " hosts must have the same image under the same VOLUME@SERVICE; the path may differ.",
     ),
     Command(

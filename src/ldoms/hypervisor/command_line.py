@@ -184,6 +184,7 @@ def disk_front_end(disk: DiskSpec) -> dict[str, object]:
         "bootindex": disk.boot_index,
         # Left to QEMU it depends on the virtual CPUs, and a target may be started with more of them than the source.
         **({"num-queues": disk.queues} if disk.queues else {}),
+        **({"share-rw": True} if disk.shared else {}),
     }
 
 
@@ -216,7 +217,7 @@ def _place(port: int) -> dict[str, object]:
 
 
 def _words(first: str, properties: dict[str, object]) -> str:
-    left = [f"{name}={value}" for name, value in properties.items() if name != first]
+    left = [f"{name}={'on' if value is True else value}" for name, value in properties.items() if name != first]
     return ",".join([str(properties[first]), *left])
 
 

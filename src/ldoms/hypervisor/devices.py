@@ -20,6 +20,7 @@ from ldoms.hypervisor.command_line import (
     node_name,
     nothing,
 )
+from ldoms.hypervisor.image_locks import as_locked
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
 from ldoms.hypervisor.specs import DeviceSpec, DiskSpec
 from ldoms.hypervisor.states import DiskState
@@ -59,10 +60,12 @@ class Devices:
             else:
                 await self._monitor.execute("netdev_add", network_back_end(spec))
                 await self._monitor.execute("device_add", network_front_end(spec))
-        except BaseException:
+        except BaseException as error:
             with suppress(HostError):
                 await self._monitor.execute("device_del", {"id": device_id(device)})
             await self._close_back_end(device)
+            if isinstance(error, HostError):
+                raise as_locked(error, self._name, device) from error
             raise
 
     async def unplug(self, device: str, limit_s: float) -> None:

@@ -24,6 +24,7 @@ from ldoms.hypervisor.command_line import (
 )
 from ldoms.hypervisor.confinement import Confinement, set_affinity
 from ldoms.hypervisor.devices import Devices
+from ldoms.hypervisor.image_locks import as_locked
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu_dump import QemuDump
 from ldoms.hypervisor.qemu_migration import QemuMigration
@@ -108,7 +109,8 @@ class QemuGuest:
             HostError: QEMU ended, or does not answer; its log says why.
         """
         if not await self._monitor.connect(self.directory / QMP_SOCKET, self._process.gone, limit_s):
-            raise HostError(f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}", code="qemu-refused")
+            said = f"LDom {self.name} cannot be started: QEMU says: {self._last_words()}"
+            raise as_locked(HostError(said, code="qemu-refused"), self.name)
         await self._vcpus.learn_threads()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise-{self.name}")
 

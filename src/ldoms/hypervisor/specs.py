@@ -22,6 +22,7 @@ class DiskSpec:
         port: number of the root port it sits behind.
         boot_index: the firmware tries the lowest first.
         queues: for requests; 0 = as many as QEMU was started with virtual CPUs.
+        shared: other guests may write to it, too.
     """
 
     device: str
@@ -33,6 +34,7 @@ class DiskSpec:
     port: int
     boot_index: int
     queues: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import structlog
 
 from ldoms.hypervisor.specs import DiskSpec
 from ldoms.hypervisor.states import DiskState
-from ldoms.manager.disk_paths import DiskPath, paths_of
+from ldoms.manager.disk_paths import DiskPath, is_shared, paths_of
 from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.host import Host
 from ldoms.manager.ports import port_of
@@ -90,6 +90,7 @@ class BackEnds:
             port=port_of(domain, device).number,
             boot_index=boot_index(domain, device),
             queues=_queues(domain),
+            shared=is_shared(self._host.store.services(), chosen),
         )
 
     def active_path(self, domain: Domain, disk: VirtualDisk) -> str:

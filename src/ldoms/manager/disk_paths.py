@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from ldoms.model.domain import VirtualDisk
@@ -27,6 +28,20 @@ def paths_of(services: Services, disk: VirtualDisk) -> tuple[DiskPath, ...]:
     """
     own = DiskPath(disk.service, services.disk_service(disk.service).volume(disk.volume))
     return (own, *twins_of(services, own))
+
+
+def is_shared(services: Services, path: DiskPath) -> bool:
+    """Whether guests may have a back end at the same time: it is raw, and offered more than once (``-f``).
+
+    Paths of one multipath group are ways to the same disk, not two disks.
+    """
+    volume, real = path.volume, os.path.realpath(path.volume.backend)
+    return volume.format == "raw" and any(
+        os.path.realpath(other.backend) == real and not (volume.mpgroup and other.mpgroup == volume.mpgroup)
+        for service in services.disk_services
+        for other in service.volumes
+        if str(DiskPath(service.name, other)) != str(path)
+    )
 
 
 def twins_of(services: Services, path: DiskPath) -> tuple[DiskPath, ...]:

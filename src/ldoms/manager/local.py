@@ -13,7 +13,7 @@ from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
-from ldoms.manager.disk_paths import DiskPath, twins_of
+from ldoms.manager.disk_paths import DiskPath, is_shared, twins_of
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
@@ -87,6 +87,7 @@ class LocalMigrationHost:
                 other.name for other in self._host.store.domains() if domain.name in other.constraints.masters
             ),
             default_vlans={switch.name: switch.default_vlan_id for switch in switches},
+            shared_volumes=self._shared(volumes),
         )
 
     async def take_beacons_back(self, domain: Domain, beacon: str) -> None:
@@ -135,6 +136,7 @@ class LocalMigrationHost:
             free_strands=len(partition.free_strands),
             free_cores=len(partition.whole_cores()),
             whole_cores=partition.whole_cores(),
+            shared_volumes=self._shared(volumes),
             free_memory_mib=partition.free_memory_mib,
             available_memory_mib=psutil.virtual_memory().available // MIB,
             free_console_ports=free_ports,
@@ -265,6 +267,12 @@ class LocalMigrationHost:
 
     def _twins(self, name: str, volume: Volume) -> tuple[DiskPath, ...]:
         return twins_of(self._host.store.services(), DiskPath(name.rpartition("@")[2], volume))
+
+    def _shared(self, volumes: dict[str, Volume]) -> tuple[str, ...]:
+        services = self._host.store.services()
+        return tuple(
+            name for name, volume in volumes.items() if is_shared(services, DiskPath(name.rpartition("@")[2], volume))
+        )
 
     def _paths(self, volumes: dict[str, Volume]) -> tuple[str, ...]:
         """Where the volumes are, by every path of their groups."""

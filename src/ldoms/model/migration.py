@@ -76,6 +76,7 @@ class DomainFacts:
         softstate: what is known of the software in the guest.
         dependants: domains that name this one as master.
         default_vlans: of each virtual switch that it is connected to, by name: the VLAN of a network that names none.
+        shared_volumes: those that other guests may have at the same time, as ``volume@service``.
     """
 
     domain: Domain
@@ -87,6 +88,7 @@ class DomainFacts:
     softstate: str = ""
     dependants: tuple[str, ...] = ()
     default_vlans: Mapping[str, int] = field(default_factory=dict)
+    shared_volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class TargetFacts:
         network_abilities: what can be enforced on the switches that the domain needs; see `ldoms.model.vnet`.
         free_cores: how many are free as a whole; None: the manager there is too old to say.
         whole_cores: which are.
+        shared_volumes: of the domain's, those that several guests may have here.
     """
 
     host: HostFacts
@@ -124,6 +127,7 @@ class TargetFacts:
     network_abilities: tuple[str, ...] = ()
     free_cores: int | None = None
     whole_cores: tuple[int, ...] = ()
+    shared_volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

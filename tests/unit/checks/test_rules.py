@@ -269,6 +269,7 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("volume-options", their_volume(mpgroup="g"), ERROR, "options none on t4-1 and mpgroup=g on t4-2", "ldm set-vdsdev"),
     ("clocks", lambda facts: replace(facts, clock=ClockReading(0.5, 0.01)), WARNING, "the clock of t4-2 is 0.5 s ahead", "time servers"),
     ("clocks", lambda facts: replace(facts, clock=ClockReading(-2.0, 0.01)), OVERRIDABLE, "the clock of t4-2 is 2 s behind", "time servers"),
+    ("volume-options", domain(shared_volumes=(VOLUME,)), ERROR, f"the back end of volume {VOLUME} is shared by guests on t4-1, and offered once on t4-2", "ldm add-vdsdev -f /b/ldg1.qcow2 NAME@primary-vds0"),
     ("data-port", target(free_data_port=False), ERROR, "no port for migration data is free on t4-2", "data_ports"),
     ("path-mtu", target(data_mtu=9000), WARNING, "MTU 1500 on t4-1 and 9000 on t4-2", "same value"),
 )  # fmt: skip

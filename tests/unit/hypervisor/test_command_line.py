@@ -131,3 +131,12 @@ def test_commas_in_names_do_not_become_options() -> None:
     words = command_line(replace(FIRMWARE, name="a,debug-threads=off", directory=Path("/run/a,b")))
     assert words[words.index("-name") + 1] == "guest=a,,debug-threads=off,debug-threads=on"
     assert any("path=/run/a,,b/qmp.sock" in word for word in words)
+
+
+def test_a_disk_that_guests_share() -> None:
+    """QMP wants a boolean where the command line has a word."""
+    shared = DiskSpec("disk@0", Path("/images/a.raw"), False, "raw", False, True, 0, 1, shared=True)
+    assert disk_front_end(shared)["share-rw"] is True
+    words = command_line(replace(FIRMWARE, disks=(shared,)))
+    assert any(",share-rw=on" in word for word in words)
+    assert "share-rw" not in disk_front_end(FIRMWARE.disks[0])
