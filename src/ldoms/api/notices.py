@@ -19,7 +19,7 @@ DELAYED = "\n".join(
         _RULE,
     ]
 )
-_DELAYED_PATHS = tuple(f"{PREFIX}/domains/{CONTROL_DOMAIN}/{what}" for what in ("vcpus", "memory"))
+_DELAYED_PATHS = tuple(f"{PREFIX}/domains/{CONTROL_DOMAIN}/{what}" for what in ("vcpus", "cores", "memory"))
 
 
 class Notices:

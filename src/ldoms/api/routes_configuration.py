@@ -68,7 +68,9 @@ async def use_constraints(known: Known, who: Changer, body: wire.UseOfConstraint
     verbs = known.manager.constraints
     if body.action == "init":
         return answer(await verbs.init(body.xml, force=body.force, services_only=body.services_only))
-    use = {"add": verbs.add, "set": verbs.set, "bind": verbs.bind, "start": verbs.start}[body.action]
+    if body.action == "bind":
+        return answer(await verbs.bind(body.xml, quick=body.quick))
+    use = {"add": verbs.add, "set": verbs.set, "start": verbs.start}[body.action]
     return answer(await use(body.xml))
 
 

@@ -103,9 +103,9 @@ async def change_crypto(known: Known, who: Changer, name: str, body: wire.Amount
 
 
 @router.post("/{name}/bind", response_model=Domain)
-async def bind(known: Known, who: Changer, name: str) -> Any:
+async def bind(known: Known, who: Changer, name: str, body: wire.Binding | None = None) -> Any:
     """Reserve what the domain asks for."""
-    return answer(await known.manager.life.bind(name))
+    return answer(await known.manager.life.bind(name, quick=body is not None and body.quick))
 
 
 @router.post("/{name}/unbind", response_model=Domain)

@@ -137,6 +137,12 @@ class VolumeChange(_Body):
     force: bool = False
 
 
+class Binding(_Body):
+    """How a domain is bound; `quick`: its back ends are not looked at now."""
+
+    quick: bool = False
+
+
 class Force(_Body):
     """Whether to insist."""
 
@@ -220,9 +226,13 @@ class Constraints(_Body):
 
 
 class UseOfConstraints(_Body):
-    """What is to be done with domains that are described as XML; `force` and `services_only` are of ``init``."""
+    """What is to be done with domains that are described as XML; `force` and `services_only` are of ``init``.
+
+    `quick` is of ``bind``: back ends are not looked at now.
+    """
 
     action: Literal["add", "set", "bind", "start", "init"]
     xml: str = Field(max_length=MAX_DESCRIPTION_BYTES)
     force: bool = False
     services_only: bool = False
+    quick: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ldoms.api.client import Client, part
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.description import FROM_FILE, need_operand, use_file
-from ldoms.cli.options import JSON
+from ldoms.cli.options import FORCE, JSON
 from ldoms.cli.output import complain, say, say_json
 from ldoms.model.boot import BOOT_DEVICE, boot_positions
 from ldoms.model.codec import from_wire
@@ -57,10 +57,10 @@ def _remove(client: Client, words: Words) -> int:
 
 def _bind(client: Client, words: Words) -> int:
     if words.has("-i"):
-        use_file(client, "bind", words)
+        use_file(client, "bind", words, **({"quick": True} if words.has("-q") else {}))
         return 0
     need_operand(words, "bind-domain")
-    client.post(f"/domains/{part(words.operands[0])}/bind")
+    client.post(f"/domains/{part(words.operands[0])}/bind", {"quick": True} if words.has("-q") else {})
     return 0
 
 
@@ -74,6 +74,9 @@ def _start(client: Client, words: Words) -> int:
         for name in use_file(client, "start", words):
             say(f"LDom {name} started")
         return 0
+
+    if words.has("-m"):
+        complain("Notice: -m means nothing on this platform: domains are started as without it")
 
     def start(name: str) -> None:
         client.post(f"/domains/{part(name)}/start", {"force": words.has("-f")})
@@ -197,7 +200,7 @@ COMMANDS = (
         "[DOM]",
         "reserve what a domain asks for",
         _bind,
-        options=(FROM_FILE,),
+        options=(FROM_FILE, FORCE, Option("-q", "do not look at the back ends of its disks now, only at the start")),
         details="With -i, the domains of the file are made first."
         " CPUs and memory are taken out of what is free, the console gets a port, and the machine that the"
         " guest will see is fixed: its type, its CPU, and the place of each device.",
@@ -221,7 +224,7 @@ COMMANDS = (
             ALL,
             FROM_FILE,
             Option("-f", "let a complete copy run here whose source host is lost for good (ours)"),
-            Option("-m", "accepted for scripts of LDoms; it changes nothing here"),
+            Option("-m", "accepted for scripts of LDoms; it changes nothing here, and says so"),
         ),
         details="With -i, the domains of the file are made and bound first."
         " Several domains are started one after the other: masters before their slaves, lower shutdown groups"

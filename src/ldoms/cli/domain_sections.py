@@ -86,7 +86,7 @@ def control(view: DomainView) -> Iterable[Section]:
         "rc-add-policy": "",
         "shutdown-group": str(constraints.shutdown_group),
         "perf-counters": "",
-        "boot-policy": "none",
+        "boot-policy": "warning",
         **dict(constraints.platform),
     }
     lines = [f"{name}={value}" for name, value in pairs.items()]

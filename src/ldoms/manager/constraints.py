@@ -93,9 +93,9 @@ class ConstraintVerbs:
         """
         return await self._make(text)
 
-    async def bind(self, text: str) -> Made:
+    async def bind(self, text: str, *, quick: bool = False) -> Made:
         """Make the domains of a description, and bind them; all of them or none."""
-        return await self._make(text, self._bind)
+        return await self._make(text, partial(self._bind, quick=quick))
 
     async def start(self, text: str) -> Made:
         """Make the domains of a description, bind and start them; all of them or none."""
@@ -205,8 +205,8 @@ class ConstraintVerbs:
         )
         self._host.save(replace(made, constraints=constraints, networks=networks, **more))
 
-    async def _bind(self, name: str, undo: AsyncExitStack) -> None:
-        await self._life.bind(name)
+    async def _bind(self, name: str, undo: AsyncExitStack, *, quick: bool = False) -> None:
+        await self._life.bind(name, quick=quick)
         undo.push_async_callback(_undo_later, lambda: self._life.unbind(name))
 
     async def _start(self, name: str, undo: AsyncExitStack) -> None:

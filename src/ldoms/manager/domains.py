@@ -23,7 +23,13 @@ _ARCHES = {
     "migration-class1": CpuArch.GENERIC,
     "sparc64-class1": CpuArch.GENERIC,
 }
-_PLATFORM = ("boot-policy", "extended-mapin-space", "perf-counters", "rc-add-policy")
+_PLATFORM: Mapping[str, tuple[str, ...]] = {
+    "boot-policy": ("enforce", "none", "warning"),
+    "extended-mapin-space": ("on", "off"),
+    "perf-counters": (),
+    "rc-add-policy": ("iov",),
+}
+"""Properties that mean something on SPARC only, and their values; none = any."""
 
 
 class DomainVerbs:
@@ -150,9 +156,10 @@ class DomainVerbs:
         per_core = self._host.size.strands_per_cpu
         constraints = take_core_properties(replace(domain, constraints=constraints), given, per_core)
         platform = dict(constraints.platform)
-        for name in _PLATFORM:
+        for name, values in _PLATFORM.items():
             if name in given:
-                platform[name] = given.pop(name)
+                value = given.pop(name)
+                platform[name] = choice_property(name, value, values) if value and values else value
         refuse_unknown(given)
         kept = tuple(sorted((name, value) for name, value in platform.items() if value))
         return replace(domain, constraints=replace(constraints, platform=kept))

@@ -69,8 +69,8 @@ class LifeVerbs:
 
     # Verbs
 
-    async def bind(self, name: str) -> Domain:
-        """Reserve what the domain asks for.
+    async def bind(self, name: str, *, quick: bool = False) -> Domain:
+        """Reserve what the domain asks for; with `quick` its back ends are looked at only when it is started.
 
         Raises:
             RequestError: it is bound already, asks for nothing, or names what is not there.
@@ -81,7 +81,11 @@ class LifeVerbs:
                 raise RequestError(f"LDom {name} is bound already", code="domain-bound")
             for network in domain.networks:
                 self._host.store.services().switch(network.switch)
-            await self.settle_formats(domain)
+            if quick:
+                for disk in domain.disks:
+                    self._back_ends.paths(disk)  # the volume, at least, must be there
+            else:
+                await self.settle_formats(domain)
             bound = replace(domain, bindings=self.make_bindings(domain))
             self._host.store.put_domain(bound)  # before the first wait: nobody else gets the same
             try:

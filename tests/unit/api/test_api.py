@@ -380,6 +380,8 @@ def test_a_delayed_change_of_primary_is_told(tmp_path: Path) -> None:
             assert pending is not None
             assert pending.cpus is not None
             assert pending.cpus.core_ids == (1,)
+            answer = await caller.put("/domains/primary/cores", json={"action": "set", "core_ids": []}, headers=typed)
+            assert "delayed reconfiguration" in unquote(answer.headers[NOTICE_HEADER])
             assert (await caller.put("/domains/primary/memory", json={"action": "add", "amount": 256})).is_success
             assert (await caller.delete("/domains/primary/reconfiguration")).status_code == 204
             assert NOTICE_HEADER not in (await caller.get("/domains", headers=typed)).headers

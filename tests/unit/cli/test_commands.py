@@ -37,6 +37,7 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("rm-dom ldg3", "DELETE", "/domains/ldg3", {}),
     ("destroy ldg3", "DELETE", "/domains/ldg3", {}),
     ("bind ldg3", "POST", "/domains/ldg3/bind", {}),
+    ("bind -f -q ldg3", "POST", "/domains/ldg3/bind", {"quick": True}),
     ("unbind-dom ldg3", "POST", "/domains/ldg3/unbind", {}),
     ("start ldg3", "POST", "/domains/ldg3/start", {"force": False}),
     ("add-vcpu 8 primary", "PUT", "/domains/primary/vcpus", {"action": "add", "amount": 8}),

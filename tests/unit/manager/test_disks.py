@@ -12,7 +12,7 @@ from ldoms.hypervisor.fake import FakeGuest
 from ldoms.hypervisor.specs import DiskSpec
 from ldoms.manager.manager import Manager
 from ldoms.model.domain import Domain
-from ldoms.model.errors import HostError, LdomsError, NoResources
+from ldoms.model.errors import HostError, LdomsError, NoResources, NotFound
 from ldoms.model.services import Volume
 from unit.manager.desk import at_desk
 from unit.migration.harness import FakeHost
@@ -330,5 +330,28 @@ def test_what_came_or_went_while_no_manager_was_there_is_found_out(tmp_path: Pat
         assert [disk.name for disk in domain.disks] == ["vdisk0"]
         assert ports(domain) == {"disk@0": 0, "network@0": 1}
         assert set(guest_of(host).plugged) == {"disk@0", "network@0"}
+
+    at_desk(tmp_path, work)
+
+
+def test_a_domain_is_bound_without_a_look_at_its_disks(tmp_path: Path) -> None:
+    """The back end may come later, and is looked at when the domain is started; its volume must be there."""
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        add = manager.disk_services.add_volume
+        await add("primary-vds0", "late", "/images/late", (), "", force=False, quick=True)
+        await manager.disks.add("ldg1", "vdisk9", "late", "primary-vds0", 0, None)
+        with pytest.raises(LdomsError):
+            await manager.life.bind("ldg1")
+        await manager.life.bind("ldg1", quick=True)
+        with pytest.raises(LdomsError):
+            await manager.life.start("ldg1")
+        host.disks.images["/images/late"] = "raw"
+        await manager.life.start("ldg1")
+        await manager.life.stop("ldg1", force=True)
+        await manager.life.unbind("ldg1")
+        manager.disk_services.remove_volume("primary-vds0", "late", force=True)
+        with pytest.raises(NotFound):
+            await manager.life.bind("ldg1", quick=True)
 
     at_desk(tmp_path, work)
