@@ -38,10 +38,11 @@ _FLAG_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around a domain: the services of its host, and all domains of it."""
+    """What is around a domain: the services of its host, all domains of it, and what CPUs it can give."""
 
     services: Services
     domains: Sequence[Domain]
+    cpu_features: Sequence[str] = ()
 
 
 def domain_row(view: DomainView) -> str:
@@ -76,8 +77,8 @@ def hostid(view: DomainView) -> Iterable[Section]:
     yield Section("HOSTID", [view.domain.hostid], [record("HOSTID", hostid=view.domain.hostid)])
 
 
-def control(view: DomainView) -> Iterable[Section]:
-    """Properties."""
+def control(view: DomainView, around: Surroundings | None = None) -> Iterable[Section]:
+    """Properties; with what is around the domain, the largest pages of memory, too."""
     constraints = view.domain.constraints
     pairs = {
         "failure-policy": constraints.failure_policy.value,
@@ -88,9 +89,24 @@ def control(view: DomainView) -> Iterable[Section]:
         "perf-counters": "",
         "boot-policy": "warning",
         **dict(constraints.platform),
+        **(_page_sizes(view.domain, around) if around else {}),
     }
     lines = [f"{name}={value}" for name, value in pairs.items()]
     yield Section("CONTROL", lines, ["CONTROL" + "".join(f"|{line}" for line in lines)])
+
+
+def _page_sizes(domain: Domain, around: Surroundings) -> dict[str, str]:
+    """The largest pages that the CPU of a guest knows, once it has one, and that CPUs of this host can know."""
+    hardware = _largest_page(around.cpu_features)
+    bindings = domain.bindings
+    if bindings is None:
+        return {"hardware-max-pagesize": hardware}
+    effective = _largest_page(bindings.machine.cpu.features) if bindings.machine else hardware
+    return {"effective-max-pagesize": effective, "hardware-max-pagesize": hardware}
+
+
+def _largest_page(features: Sequence[str]) -> str:
+    return "1GB" if "pdpe1gb" in features else "2MB"
 
 
 def dependency(view: DomainView) -> Iterable[Section]:

@@ -55,7 +55,7 @@ FORMATS: dict[str, Sections] = {
         *of.softstate(view),
         *of.uuid(view),
         *of.hostid(view),
-        *of.control(view),
+        *of.control(view, around),
         *of.dependency(view),
         *of.variables(view),
     ],
@@ -79,7 +79,7 @@ def _long(view: DomainView, around: Surroundings, *, extended: bool) -> Iterable
     yield from of.uuid(view)
     yield from of.mac(view)
     yield from of.hostid(view)
-    yield from of.control(view)
+    yield from of.control(view, around)
     yield from of.dependency(view)
     yield from of.core(view)
     yield from of.vcpu(view)
@@ -99,7 +99,7 @@ def _bindings(view: DomainView, around: Surroundings, *, extended: bool) -> Iter
     yield from of.uuid(view)
     yield from of.mac(view)
     yield from of.hostid(view)
-    yield from of.control(view)
+    yield from of.control(view, around)
     yield from of.dependency(view)
     yield from of.core(view)
     yield from of.vcpu(view)
@@ -180,7 +180,8 @@ def _finish(client: Client, words: Words) -> Callable[[Section], Section]:
 
 def _surroundings(client: Client) -> Surroundings:
     everybody = domains(client)
-    return Surroundings(client.fetch(Services, "/services"), [view.domain for view in everybody])
+    features = client.get("/host")["facts"]["hypervisor"]["cpu_features"]
+    return Surroundings(client.fetch(Services, "/services"), [view.domain for view in everybody], features)
 
 
 def _list_services(client: Client, words: Words) -> int:

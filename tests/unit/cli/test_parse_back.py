@@ -87,7 +87,8 @@ class AnyHost:
 
     def __init__(self, views: Sequence[DomainView], services: Services) -> None:
         self.notices: list[str] = []
-        self._answers = {"/domains": to_wire(views), "/services": to_wire(services)}
+        host = {"facts": {"hypervisor": {"cpu_features": ["lm"]}}}
+        self._answers = {"/domains": to_wire(views), "/services": to_wire(services), "/host": host}
 
     def get(self, path: str, **query: Any) -> Any:
         return self._answers[path]
