@@ -441,12 +441,13 @@ async def check_no_memory_is_added_without_room(bench: EngineBench) -> None:
 
 
 async def check_added_memory_moves(bench: EngineBench) -> None:
-    """The guest has it at the other end, and can be given and asked for more there."""
+    """The guest, which stands still meanwhile, has it at the other end, and can be given and asked for more there."""
     spec = with_room(bench.spec())
     source = await bench.engine.start(spec)
     await bench.booted(source)
     await source.request_memory(256)
     await until_added(source, 256)
+    await source.pause()
     target = await bench.other.start(bench.away(replace(spec, added_memory_mib=256)))
     host, port = bench.address()
     await target.set_migration(MigrationEnd.RECEIVE, PLAN, KEY)

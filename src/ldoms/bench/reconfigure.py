@@ -77,7 +77,7 @@ def run_reconfigure(build: Path, rounds: int) -> None:
     values: dict[str, list[float]] = {change.name: [] for change in CHANGES}
     before = conditions()
     heading(f"A lab, two idle guests, and {rounds} rounds of {len(CHANGES)} changes")
-    with stage(LAB, "--memory-room", "--memory", HOST_MEMORY) as made:
+    with stage(LAB, "--memory", HOST_MEMORY) as made:
         made.type(made.lab("guest", "--memory", FIRST_MEMORY, GUEST, "tiny"))
         made.type(made.lab("guest", DATABASE, "postgres"))
         made.type(made.on(SOURCE, "ldm", "start-domain", GUEST, DATABASE))

@@ -36,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     Rule("qemu-version", ACTIVE, machine.qemu_version),
     Rule("migration-capabilities", ACTIVE, machine.migration_capabilities),
     Rule("cpu-features", ACTIVE, machine.cpu_features),
+    Rule("added-memory", ACTIVE, machine.added_memory),
     Rule("enough-vcpus", ACTIVE, machine.enough_vcpus),
     Rule("encryption", ACTIVE, machine.encryption),
     Rule("volume-options", ACTIVE, devices.volume_options),

@@ -11,6 +11,8 @@ from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 
 ENOUGH_VCPUS = 8
 """Of a database guest, says the paper: the copy takes CPU time, and the guest must not starve."""
+FASTEST_COPY_MIB_S = 2048
+"""No copy was seen to be faster on a network."""
 REQUIRED_CAPABILITIES = ("events", "pause-before-switchover", "return-path")
 
 
@@ -99,6 +101,24 @@ def cpu_features(facts: CheckFacts) -> Findings:
             Severity.ERROR,
             f"QEMU {hypervisor.version} on {facts.target.host.name} has no CPU model {machine.cpu.model}",
             f"install a QEMU there that has it ({machine.qemu_version} has)",
+        )
+
+
+def added_memory(facts: CheckFacts) -> Findings:
+    """A guest that has to stand still for the whole copy needs a promise that can be kept."""
+    bindings = facts.domain.domain.bindings
+    if not facts.must_stand_still or bindings is None:
+        return
+    name, added = facts.domain.domain.name, bindings.added_memory_mib
+    allowed_s = facts.options.max_suspend_s
+    if bindings.memory_mib / FASTEST_COPY_MIB_S > allowed_s:
+        yield Finding(
+            "added-memory",
+            Severity.OVERRIDABLE,
+            f"LDom {name} has {added}M that was added while it ran, where QEMU without KVM does not notice all changes:"
+            f" it must be suspended while all of its {bindings.memory_mib}M are copied, and {allowed_s * 1000:.0f} ms"
+            " are allowed",
+            f"allow more with --max-suspend, or take it back first: ldm remove-memory {added}M {name}",
         )
 
 

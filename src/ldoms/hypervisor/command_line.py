@@ -36,6 +36,8 @@ CONSOLE_SOCKET = "console.sock"
 AGENT_SOCKET = "agent.sock"
 PID_FILE = "qemu.pid"
 LOG_FILE = "qemu.log"
+FIRST_MEMORY = "pc.ram"
+"""What QEMU calls it by itself: a guest that was started without this object can still move."""
 ADDED_MEMORY = "added-memory"
 
 # What libvirt denies, too: QEMU needs none of it once it runs.
@@ -52,11 +54,15 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
         # Tables that firmware reads at a start of the guest; they are no part of what moves.
         *(("-smbios", f"type=1,serial={_escape(spec.hostid)}") if spec.hostid else ()),
         *("-no-user-config", "-nodefaults", "-display", "none"),
-        *("-machine", f"{machine.type},graphics=off,dump-guest-core=off"),
+        *("-machine", f"{machine.type},graphics=off,dump-guest-core=off,memory-backend={FIRST_MEMORY}"),
         *("-accel", _accelerator(machine.accelerator, spec.memory_mib)),
         *("-cpu", f"{machine.cpu.model},enforce=on"),
         *("-smp", _processors(spec)),
         *("-m", _memory(spec)),
+        # Before all other memory: TCG's record of the pages that a guest changes holds for the first block alone, as
+        # QEMU takes offsets within any other block for offsets within this one (10.0, system/ram_addr.h,
+        # cpu_physical_memory_sync_dirty_bitmap: `start` without `rb->offset`). What it does not record is not sent.
+        *("-object", f"memory-backend-ram,id={FIRST_MEMORY},size={spec.memory_mib}M"),
         *("-rtc", "base=utc,driftfix=slew"),
         *("-sandbox", _SANDBOX),
         *("-msg", "timestamp=on"),

@@ -103,6 +103,8 @@ class FakeGuest(FakeDevices):
         self._copy: asyncio.Task[None] | None = None
         self._receiver: FakeGuest | None = None
         self._switch = asyncio.Event()
+        self._copy_began = 0.0
+        self._ran = True
         world.guests.append(self)
 
     async def state(self) -> RunState:
@@ -282,6 +284,7 @@ class FakeGuest(FakeDevices):
         await self._answer()
         receiver = self._world.listeners.get((host, port))
         self._switch.clear()
+        self._copy_began = self._now()
         self._set_status(MigrationStatus.SETUP)
         self._copy = asyncio.create_task(self._send_to(receiver))
 
@@ -316,6 +319,7 @@ class FakeGuest(FakeDevices):
         done = min(self.passes, self._world.passes) * total // self._world.passes
         return Progress(
             status=self.status,
+            elapsed_s=self._now() - self._copy_began,
             passes=self.passes,
             total_bytes=total,
             transferred_bytes=done,
@@ -361,8 +365,10 @@ class FakeGuest(FakeDevices):
             if not await self._transfer(receiver, self._world.copy_s if number == 1 else self._world.copy_s / 10):
                 await self._end_copy(MigrationStatus.FAILED)
                 return
+        self._ran = self.run_state is RunState.RUNNING
         self.run_state = RunState.SENT
-        self._emit(GuestEventKind.STOPPED)
+        if self._ran:
+            self._emit(GuestEventKind.STOPPED)
         if self.plan is not None and "pause-before-switchover" in self.plan.capabilities:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             await self._switch.wait()
@@ -396,7 +402,8 @@ class FakeGuest(FakeDevices):
         if was_stopped:
             # As QEMU does by itself when a migration fails before it is complete.
             self.run_state = RunState.PAUSED
-            await self.resume()
+            if self._ran:
+                await self.resume()
 
     def _set_status(self, status: str) -> None:
         self.status = status

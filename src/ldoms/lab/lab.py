@@ -53,14 +53,11 @@ class HostPlan:
             counted, which suits several hosts on one small machine better.
         memory: to partition; empty = as `memory_of_each` says. Half of everything is taken from the control domain,
             for guests.
-        memory_room: guests get machines to which memory can be added while they run, also where QEMU emulates the
-            processor.
     """
 
     strands_per_cpu: int = 0
     confine: bool = False
     memory: str = ""
-    memory_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +355,6 @@ def _configuration(lab: Lab, host: str) -> str:
             f'data_address = "{lab.address(host)}"',
             "[hypervisor]",
             f'probe_kernel = "{tiny.kernel if tiny else ""}"',
-            f'memory_room = "{"always" if lab.plan.memory_room else "auto"}"',
             "",
         ]
     )

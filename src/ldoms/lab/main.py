@@ -56,7 +56,7 @@ def _in_cell(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    plan = lab.HostPlan(arguments.strands_per_cpu, arguments.confine, arguments.memory, arguments.memory_room)
+    plan = lab.HostPlan(arguments.strands_per_cpu, arguments.confine, arguments.memory)
     made = lab.up(arguments.lab, arguments.hosts, plan, _say)
     _say(f"lab {made.name} is up: {', '.join(made.hosts)}")
     return 0
@@ -229,9 +229,6 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="SIZE",
         help="of each host, to partition (default: 8G, or a share of a small machine)",
-    )
-    up.add_argument(
-        "--memory-room", action="store_true", help="memory can be added to guests that run, also without KVM"
     )
     up.set_defaults(run=_up)
 

@@ -136,13 +136,10 @@ class HypervisorConfig:
     Attributes:
         accelerator: ``auto``, ``kvm`` or ``tcg``; ``auto`` proves that KVM works before it is used.
         probe_kernel: kernel to boot for that proof; empty = the newest in ``/boot``.
-        memory_room: ``auto``, ``always`` or ``never``: whether guests that are bound get a machine to which memory can
-            be added while they run; ``auto``: with KVM.
     """
 
     accelerator: str = "auto"
     probe_kernel: str = ""
-    memory_room: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +293,6 @@ def _check(path: Path, config: Config) -> None:
         raise _bad(path, "[network] auto_inter_vnet_link_limit must not be negative")
     if config.hypervisor.accelerator not in ("auto", "kvm", "tcg"):
         raise _bad(path, '[hypervisor] accelerator must be "auto", "kvm" or "tcg"')
-    if config.hypervisor.memory_room not in ("auto", "always", "never"):
-        raise _bad(path, '[hypervisor] memory_room must be "auto", "always" or "never"')
 
 
 def _bad(path: Path, reason: str) -> RequestError:

@@ -30,7 +30,7 @@ from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
 from ldoms.model.errors import RequestError
 from ldoms.model.events import EventKind
-from ldoms.model.memory import as_before, at_start, has_memory_room, memory_maximum_mib
+from ldoms.model.memory import as_before, at_start, memory_maximum_mib
 from ldoms.model.operation import Operation
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 from ldoms.model.stopping import StopMode, StopOptions
@@ -338,19 +338,10 @@ class LifeVerbs:
             qemu_version=facts.version,
             max_vcpus=most,
             disk_queues=min(most, MAX_DISK_QUEUES),
-            memory_max_mib=self._memory_maximum_mib(domain),
+            memory_max_mib=memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib),
             root_ports=root_ports(domain),
             panic_device=True,
         )
-
-    def _memory_maximum_mib(self, domain: Domain) -> int:
-        """To how much the memory of a guest can grow while it runs; 0 = it cannot.
-
-        Under TCG only if the administrator wants it: the device for it makes moves lose pages (docs/how-to/migrate.md).
-        """
-        if not has_memory_room(self._host.config.hypervisor.memory_room, self._host.engine.facts.accelerator):
-            return 0
-        return memory_maximum_mib(domain.constraints.memory_mib, self._host.size.memory_mib)
 
     async def _make_tap(self, domain: Domain, name: str, undo: AsyncExitStack) -> NetworkSpec:
         network = domain.network(name)

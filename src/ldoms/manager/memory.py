@@ -17,7 +17,7 @@ from ldoms.manager.memory_change import KIND, MemoryChange, give_back, is_settle
 from ldoms.manager.operations import Handle
 from ldoms.model.domain import Bindings, Domain
 from ldoms.model.errors import Busy, HostError, NoResources, RequestError
-from ldoms.model.memory import adjust, check_step, has_memory_room
+from ldoms.model.memory import adjust, check_step
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.partition import Partition, shrink_memory
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
@@ -197,7 +197,7 @@ class MemoryVerbs:
         added = await guest.added_memory()
         if added is None:
             raise RequestError(
-                f"the memory of LDom {name} cannot be changed while it runs: {self._why_no_room(name)}",
+                f"the memory of LDom {name} cannot be changed while it runs: {_why_no_room(name)}",
                 code="no-memory-room",
             )
         boot = bindings.first_memory_mib
@@ -210,7 +210,7 @@ class MemoryVerbs:
             )
         if wanted_mib > boot and not added.maximum_mib:
             raise RequestError(
-                f"LDom {name} cannot get more memory while it runs: {self._why_no_room(name)}",
+                f"LDom {name} cannot get more memory while it runs: {_why_no_room(name)}",
                 code="no-memory-room",
                 maximum_mib=boot,
             )
@@ -226,16 +226,12 @@ class MemoryVerbs:
             grown = replace(bindings, memory=(*bindings.memory, *more), boot_memory_mib=boot)
             self._host.save(replace(domain, bindings=grown))
 
-    def _why_no_room(self, name: str) -> str:
-        """What to do about a machine to which no memory can be added."""
-        gives_room = has_memory_room(self._host.config.hypervisor.memory_room, self._host.engine.facts.accelerator)
-        stop = f"its machine was made without room for more; stop it to change its memory ('ldm stop-domain {name}')"
-        if gives_room:
-            return f"{stop}, and unbind and bind it to give its machine room"
-        return (
-            f'{stop}, or give its machine room: set memory_room = "always" in section [hypervisor] of ldmd.toml,'
-            " restart ldmd, then stop, unbind and bind it"
-        )
+
+def _why_no_room(name: str) -> str:
+    return (
+        f"its machine was made without room for more; stop it to change its memory ('ldm stop-domain {name}'), and"
+        " unbind and bind it to give its machine room"
+    )
 
 
 def _with_memory(partition: Partition, domain: Domain, bindings: Bindings, wanted_mib: int) -> Bindings:

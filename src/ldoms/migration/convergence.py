@@ -41,6 +41,7 @@ class Situation:
         limit_s: what QEMU may suspend the guest for right now; 0 = it is held back.
         max_suspend_s: what was promised.
         silence_s: since the target's manager was last heard.
+        still_s: for how long the guest has been suspended, if it is for the whole copy.
     """
 
     passes: Sequence[PassSample]
@@ -48,6 +49,7 @@ class Situation:
     limit_s: float
     max_suspend_s: float
     silence_s: float
+    still_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ def decide(situation: Situation, first_limit_s: float) -> Decision:
     """
     if situation.silence_s > LOST_S:
         return GiveUp(f"the manager of the target has not been heard for {situation.silence_s:.0f} s")
+    if situation.still_s > situation.max_suspend_s:
+        return GiveUp(
+            f"the guest has been suspended for {situation.still_s * 1000:.0f} ms, not all of its memory has been sent,"
+            f" and {situation.max_suspend_s * 1000:.0f} ms are allowed"
+        )
     if situation.silence_s > SILENT_S:
         return Wait() if situation.limit_s == 0 else SetLimit(0.0)
     if situation.limit_s == 0:

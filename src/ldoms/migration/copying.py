@@ -16,6 +16,8 @@ from ldoms.model.errors import HostError, MigrationError
 from ldoms.model.migration import MigrationPlan, Progress, Ticket
 
 POLL_S = 0.25
+STILL_POLL_S = 0.05
+"""Of a guest that stands still meanwhile."""
 MIN_SWITCHOVER_S = 3.0
 """The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
 STOP_S = 10.0
@@ -51,6 +53,8 @@ class MemoryCopy:
         progress = await self._guest.progress()
         if progress.status in (MigrationStatus.NONE, *ENDED):
             self._journal.begin_copy()
+            if self._plan.stands_still:
+                await self._guest.pause()
             await self._guest.send(ticket.host, ticket.port)
         async with self._link.heartbeat():
             return await self._follow(observer)
@@ -116,10 +120,17 @@ class MemoryCopy:
                 return False
             if progress.status in ENDED:
                 raise await self._failure(progress)
-            await self._steer(loop.time() - began)
+            await self._steer(loop.time() - began, progress)
 
-    async def _steer(self, now_s: float) -> None:
-        situation = Situation(self._samples, now_s, self._limit_s, self._plan.max_suspend_s, self._link.silence_s)
+    async def _steer(self, now_s: float, progress: Progress) -> None:
+        situation = Situation(
+            passes=self._samples,
+            now_s=now_s,
+            limit_s=self._limit_s,
+            max_suspend_s=self._plan.max_suspend_s,
+            silence_s=self._link.silence_s,
+            still_s=progress.elapsed_s if self._plan.stands_still else 0.0,
+        )
         match decide(situation, self._plan.downtime_limit_s):
             case SetLimit(seconds):
                 await self._guest.set_downtime_limit(seconds)
@@ -142,7 +153,7 @@ class MemoryCopy:
     async def _next_status(self) -> str | None:
         """The next word of QEMU about the copy, or None when there is something else to look at, or no news."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(STILL_POLL_S if self._plan.stands_still else POLL_S):
                 while True:
                     event = await self._events.get()
                     self._take_note(event)

@@ -36,7 +36,10 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         reasons["encryption"] = "none, as asked for"
     first = min(FIRST_DOWNTIME_LIMIT_S, options.max_suspend_s)
     reasons["suspension"] = (
-        f"first tried with {first * 1000:.0f} ms, raised to {options.max_suspend_s * 1000:.0f} ms if that does not do"
+        "for the whole copy: without KVM, QEMU does not notice all changes to memory that was added to a running guest"
+        if facts.must_stand_still
+        else f"first tried with {first * 1000:.0f} ms, raised to {options.max_suspend_s * 1000:.0f} ms if that does not"
+        " do"
     )
     reasons["bandwidth"] = (
         f"limited to {options.max_bandwidth_bytes_s} bytes/s, as asked for"
@@ -52,6 +55,7 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         downtime_limit_s=first,
         max_suspend_s=options.max_suspend_s,
         reasons=reasons,
+        stands_still=facts.must_stand_still,
     )
 
 

@@ -56,11 +56,6 @@ def as_before(bindings: Bindings, moved: Bindings) -> Bindings:
     return replace(bindings, memory=memory, boot_memory_mib=moved.boot_memory_mib)
 
 
-def has_memory_room(wish: str, accelerator: str) -> bool:
-    """Whether machines that are made now can be given memory while they run; `wish` is ``memory_room`` of ldmd.toml."""
-    return wish == "always" or (wish == "auto" and accelerator != "tcg")
-
-
 def adjust(verb: str, name: str, now_mib: int, wanted_mib: int, *, active: bool) -> int:
     """What ``--auto-adj`` makes of a wish.
 

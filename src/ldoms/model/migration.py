@@ -154,6 +154,17 @@ class CheckFacts:
     clock: ClockReading
     source_data_mtu: int = 0
 
+    @property
+    def must_stand_still(self) -> bool:
+        """Whether the guest has to be suspended for the whole copy.
+
+        TCG's record of the pages that a guest changes holds for the memory that it was started with. In what was
+        added later QEMU 10.0 misses changes, or ends by an assertion.
+        """
+        bindings = self.domain.domain.bindings
+        emulated = bindings is not None and bindings.machine is not None and bindings.machine.accelerator == "tcg"
+        return self.domain.active and emulated and bindings is not None and bindings.added_memory_mib > 0
+
 
 @dataclass(frozen=True, slots=True)
 class MigrationPlan:
@@ -164,6 +175,7 @@ class MigrationPlan:
         channels: connections that carry memory; 1 = without multifd.
         cipher: GnuTLS priority string; empty = not encrypted.
         downtime_limit_s: what QEMU is told at first; never raised above `max_suspend_s`.
+        stands_still: the guest is suspended for the whole copy, not only for the last part.
         reasons: for each choice, by its name.
     """
 
@@ -175,6 +187,7 @@ class MigrationPlan:
     downtime_limit_s: float
     max_suspend_s: float
     reasons: Mapping[str, str] = field(default_factory=dict)
+    stands_still: bool = False
 
     @property
     def encrypted(self) -> bool:

@@ -203,6 +203,25 @@ def together(*changes: Facts) -> Facts:
     return change
 
 
+def grown(added_mib: int, accelerator: str = "tcg") -> Facts:
+    """The guest was given so much of its memory while it ran."""
+
+    def change(facts: CheckFacts) -> CheckFacts:
+        moved = facts.domain.domain
+        if moved.bindings is None or moved.bindings.machine is None:
+            return facts
+        bindings = replace(
+            moved.bindings,
+            boot_memory_mib=moved.bindings.memory_mib - added_mib,
+            machine=replace(moved.bindings.machine, accelerator=accelerator),
+        )
+        qemu = replace(facts.target.host.hypervisor, accelerator=accelerator)
+        there = replace(facts.target, host=replace(facts.target.host, hypervisor=qemu))
+        return replace(facts, domain=replace(facts.domain, domain=replace(moved, bindings=bindings)), target=there)
+
+    return change
+
+
 ERROR, OVERRIDABLE, WARNING = Severity.ERROR, Severity.OVERRIDABLE, Severity.WARNING
 
 CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
@@ -262,6 +281,7 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("migration-capabilities", target_qemu(migration_capabilities=("events", "return-path")), ERROR, "on t4-2 lacks the migration capability pause-before-switchover", "QEMU 10"),
     ("cpu-features", target_qemu(cpu_features=("lm",)), ERROR, "t4-2 cannot give LDom ldg1 the CPU features sse2", "cpu-arch=generic ldg1"),
     ("cpu-features", target_qemu(cpu_models=("qemu64-v1",)), ERROR, "has no CPU model Nehalem-v1", "install a QEMU"),
+    ("added-memory", grown(512), OVERRIDABLE, "has 512M that was added while it ran, where QEMU without KVM", "ldm remove-memory 512M ldg1"),
     ("enough-vcpus", constraints(vcpus=4), WARNING, "should keep at least 8", "quiet time"),
     ("encryption", options(encrypted=False), WARNING, "unencrypted", "leave out --no-encryption"),
     ("encryption", target_host(cpu_flags=()), WARNING, "processor of t4-2 has no AES", "longer copy"),
@@ -284,6 +304,12 @@ def test_what_is_wrong_is_found_and_nothing_else(
     assert [(one.rule, one.severity) for one in findings] == [(rule, severity)], findings
     assert message in findings[0].message
     assert remedy in findings[0].remedy
+
+
+@pytest.mark.parametrize("kept", [grown(512, "kvm"), together(grown(512), options(max_suspend_s=10.0))])
+def test_added_memory_moves_where_the_promise_can_be_kept(kept: Facts) -> None:
+    """With KVM always; else if the guest may stand still for as long as its memory takes."""
+    assert evaluate(kept(good())) == ()
 
 
 @pytest.mark.parametrize("state", [lambda facts: facts, bound, inactive], ids=["active", "bound", "inactive"])

@@ -30,7 +30,6 @@ save_spconfig = true
 [hypervisor]
 accelerator = "tcg"
 probe_kernel = "/boot/vmlinuz"
-memory_room = "never"
 [auth]
 pam_service = "login"
 group = "wheel"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.fake import FakeGuest
+from ldoms.hypervisor.states import RunState
 from ldoms.manager.manager import Manager
 from ldoms.manager.memory_change import STALL_S
 from ldoms.migration.peer import Credentials
@@ -267,7 +268,7 @@ def test_changes_before_and_after_a_migration(tmp_path: Path) -> None:
 
     async def work(pair: Pair) -> None:
         await over(pair.manager, await pair.manager.memory.add(DOMAIN, 512))
-        assert (await pair.wait(pair.migrate())).status is OperationStatus.SUCCESS
+        assert (await pair.wait(pair.migrate(max_suspend_s=10.0))).status is OperationStatus.SUCCESS
         manager = pair.target.manager
         assert manager is not None
         guest = guest_of(pair.target)
@@ -278,12 +279,35 @@ def test_changes_before_and_after_a_migration(tmp_path: Path) -> None:
         await over(manager, await manager.memory.remove(DOMAIN, 768))
         assert (guest.added.size_mib, manager.host.partition().free_memory_mib) == (256, 2816)
         back = manager.migrations.migrate(
-            DOMAIN, MigrationOptions("t4-1", user="tracy"), Credentials("tracy", "secret"), "root"
+            DOMAIN, MigrationOptions("t4-1", user="tracy", max_suspend_s=10.0), Credentials("tracy", "secret"), "root"
         )
         assert (await manager.host.operations.wait(back.id)).status is OperationStatus.SUCCESS
         assert guest_of(pair.source).added.size_mib == 256
         await over(pair.manager, await pair.manager.memory.set(DOMAIN, 1024))
         assert pair.manager.host.partition().free_memory_mib == 3072
+
+    migrating(tmp_path, work)
+
+
+def test_a_guest_with_added_memory_stands_still_no_longer_than_promised(tmp_path: Path) -> None:
+    """Without KVM it is suspended for the whole copy; if that takes too long it goes on where it is."""
+
+    async def work(pair: Pair) -> None:
+        await over(pair.manager, await pair.manager.memory.add(DOMAIN, 512))
+        pair.world.copy_s = 3.0
+        move = pair.migrate(max_suspend_s=2.0)
+        await asyncio.sleep(1.5)
+        assert await guest_of(pair.source).state() is RunState.PAUSED
+        ended = await pair.wait(move)
+        assert ended.status is OperationStatus.FAILURE
+        assert "not all of its memory has been sent, and 2000 ms are allowed" in ended.error["message"]
+        await pair.settle()
+        assert pair.runs_on() == ["t4-1"]
+        pair.world.copy_s = 0.5
+        moved = await pair.wait(pair.migrate(max_suspend_s=2.0))
+        assert moved.status is OperationStatus.SUCCESS, moved.error
+        assert pair.runs_on() == ["t4-2"]
+        assert 0.5 < moved.result["report"]["stop_resume_s"] < 2.0
 
     migrating(tmp_path, work)
 
@@ -386,29 +410,22 @@ def test_a_guest_that_ended_silently_keeps_nothing(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
-@pytest.mark.parametrize(
-    ("room", "remedy"),
-    [
-        (
-            "auto",
-            'set memory_room = "always" in section [hypervisor] of ldmd.toml, restart ldmd, then stop, unbind and',
-        ),
-        ("always", "and unbind and bind it to give its machine room"),
-    ],
-)
-def test_a_machine_without_room_says_what_to_do(tmp_path: Path, room: str, remedy: str) -> None:
-    """In one line: without KVM nothing is gained by binding it again, unless the setting is another."""
+def test_a_machine_without_room_says_what_to_do(tmp_path: Path) -> None:
+    """As those have that were bound by earlier versions without KVM."""
 
     async def work(host: FakeHost, manager: Manager) -> None:
-        config = manager.host.config
-        manager.host.config = replace(config, hypervisor=replace(config.hypervisor, memory_room="auto"))
-        await activate(manager)
-        manager.host.config = replace(config, hypervisor=replace(config.hypervisor, memory_room=room))
+        await manager.life.bind(DOMAIN)
+        domain = manager.host.store.domain(DOMAIN)
+        assert domain.bindings is not None
+        assert domain.bindings.machine is not None
+        without = replace(domain.bindings, machine=replace(domain.bindings.machine, memory_max_mib=0))
+        manager.host.save(replace(domain, bindings=without))
+        await manager.life.start(DOMAIN)
         with pytest.raises(RequestError) as caught:
             await manager.memory.add(DOMAIN, 256)
         assert caught.value.code == "no-memory-room"
         assert "its machine was made without room for more; stop it to change its memory" in caught.value.message
-        assert remedy in caught.value.message
+        assert "and unbind and bind it to give its machine room" in caught.value.message
         assert "\n" not in caught.value.message
 
     at_desk(tmp_path, work)

@@ -14,7 +14,7 @@ import pytest
 from ldoms.console.telnet import Port
 from ldoms.hypervisor.fake import FACTS, FakeEngine, FakeGuest, FakeWorld
 from ldoms.hypervisor.states import RunState
-from ldoms.manager.config import Config, HostConfig, HypervisorConfig, Places
+from ldoms.manager.config import Config, HostConfig, Places
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
@@ -75,9 +75,7 @@ class FakeHost:
     async def start(self) -> Manager:
         """Start the manager, on whatever an earlier one has left."""
         host = Host(
-            config=replace(
-                self.config, host=HostConfig(name=self.name), hypervisor=HypervisorConfig(memory_room="always")
-            ),
+            config=replace(self.config, host=HostConfig(name=self.name)),
             places=Places(self.directory / self.name),
             facts=HostFacts(
                 name=self.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,15 @@ def test_a_copy_without_end_is_given_up_with_the_figures() -> None:
     assert "would still have to be suspended for 800 ms, and 300 ms are allowed" in decision.reason
     assert decide(situation([0.8] * STALL_PASSES, PROMISE_S, pass_s=STALL_S / STALL_PASSES), FIRST_S) == Wait()
     assert decide(situation([0.8] * (STALL_PASSES + 1), PROMISE_S, pass_s=0.1), FIRST_S) == Wait()
+
+
+def test_a_guest_does_not_stand_still_for_longer_than_was_promised() -> None:
+    """Where it is suspended for the whole copy."""
+    still = replace(situation([]), still_s=PROMISE_S)
+    assert decide(still, FIRST_S) == Wait()
+    decision = decide(replace(still, still_s=PROMISE_S + 0.01), FIRST_S)
+    assert isinstance(decision, GiveUp)
+    assert "suspended for 310 ms, not all of its memory has been sent, and 300 ms are allowed" in decision.reason
 
 
 def test_a_silent_target_is_handed_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ldoms.migration.plan import make_plan
-from unit.checks.test_rules import Facts, good, options, source, target_host, target_qemu
+from unit.checks.test_rules import Facts, good, grown, options, source, target_host, target_qemu
 
 
 def test_encrypted_on_two_channels() -> None:
@@ -42,6 +42,14 @@ def test_every_choice_follows_from_the_facts(
     assert plan.encrypted == bool(cipher)
     assert ("multifd" in plan.capabilities) == (channels > 1)
     assert words in plan.reasons[choice]
+
+
+def test_a_guest_with_added_memory_stands_still_for_the_whole_copy() -> None:
+    """Without KVM, where changes to that memory go unnoticed; with it the copy is like any other."""
+    plan = make_plan(grown(512)(good()))
+    assert plan.stands_still
+    assert "for the whole copy" in plan.reasons["suspension"]
+    assert not make_plan(grown(512, "kvm")(good())).stands_still
 
 
 def test_a_short_promise_is_not_tried_with_more() -> None:
