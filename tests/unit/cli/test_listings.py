@@ -116,6 +116,23 @@ def test_no_golden_file_is_left_over() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {file_of(line).name for line in LISTINGS}
 
 
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("list-devices mem", "list-devices memory"),
+        ("ls -o mem,net ldg1", "list -o memory,network ldg1"),
+        ("ls -o mau primary", "list -o crypto primary"),
+    ],
+)
+def test_short_names_are_the_same(short: str, full: str, office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of formats and kinds of devices, as of commands."""
+    printed = []
+    for line in (short, full):
+        assert run(shlex.split(line)) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+
+
 # ------------------------------------------------------------------------------------- reading -p back
 
 
