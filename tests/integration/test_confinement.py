@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,6 +17,8 @@ from ldoms.lab.lab import HostPlan
 from support import SOURCE, make_hosts
 
 STRANDS_PER_CPU = 4
+PROGRAMS_PER_CPU = 12
+LOOK_S = 5.0
 
 
 def threads_of(process: psutil.Process) -> list[tuple[str, int]]:
@@ -58,4 +65,43 @@ def test_vcpu_threads_run_on_the_domain_s_strands() -> None:
             assert os.sched_getaffinity(thread) == expected[owner], f"thread {comm} is not where {owner} is"
         if hosts.lab.client(SOURCE).get("/host")["facts"]["confinement"] != "affinity":
             assert quota_of(vcpus[0]) == pytest.approx(1 / STRANDS_PER_CPU)
+        hosts.remove_guest(name)
+
+
+@contextlib.contextmanager
+def busy_machine() -> Iterator[None]:
+    """Many programs that want all the CPU time there is."""
+    count = PROGRAMS_PER_CPU * len(os.sched_getaffinity(0))
+    programs = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+        for program in programs:
+            program.wait()
+
+
+def cpu_seconds(process: psutil.Process, thread: int) -> float:
+    """That a thread has used so far."""
+    return next(one.user_time + one.system_time for one in process.threads() if one.id == thread)
+
+
+def test_a_busy_machine_leaves_a_domain_its_strands() -> None:
+    """One of four strands of a CPU is a quarter of it, however many other programs want it: most of that it gets."""
+    with make_hosts(1, HostPlan(strands_per_cpu=STRANDS_PER_CPU, confine=True)) as hosts:
+        if hosts.lab.client(SOURCE).get("/host")["facts"]["confinement"] == "affinity":
+            pytest.skip("this machine has no control groups that can be used")
+        name = hosts.add_guest(pulse_size=64, pulse_rate=100_000)
+        hosts.boot(name)
+        view = hosts.view(SOURCE, name)
+        assert view is not None
+        process = hosts.qemus(view["domain"]["uuid"])[SOURCE]
+        (vcpu,) = [thread for comm, thread in threads_of(process) if comm.startswith("CPU ")]
+        with busy_machine():
+            time.sleep(1)
+            begun, used = time.monotonic(), cpu_seconds(process, vcpu)
+            time.sleep(LOOK_S)
+            share = (cpu_seconds(process, vcpu) - used) / (time.monotonic() - begun)
+        assert share == pytest.approx(1 / STRANDS_PER_CPU, rel=0.4)
         hosts.remove_guest(name)

@@ -1,8 +1,9 @@
 """Where threads run and how much CPU time they get: affinity always, cgroups where the machine has them.
 
-A group is a set of threads that share a quota. With cgroup v2 it is a threaded cgroup
-(Documentation/admin-guide/cgroup-v2.rst, "Threads"), with v1 a cgroup of the ``cpu`` controller; without either a
-quota has no effect and affinity alone divides the machine.
+A group is a set of threads that share a quota, and a weight against others that want the same CPU. With cgroup v2 it is
+a threaded cgroup (Documentation/admin-guide/cgroup-v2.rst, "Threads"), with v1 a cgroup of the ``cpu`` controller;
+without either a quota has no effect and affinity alone divides the machine. The kernel divides a weight among the
+CPUs that its threads are on: with the weight of one ordinary program for each CPU it counts as one on each of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import structlog
 PERIOD_US = 20_000
 """Of a quota. Short, so that a group that has used its share does not wait long in the middle of a suspension."""
 MIN_QUOTA_US = 1_000
+PRECEDENCE = 8
+"""All domains of this machine together count as so many ordinary programs on each CPU: strands are promised."""
+_V1_PROGRAM, _V1_MIN, _V1_MAX = 1024, 2, 262_144
+_V2_PROGRAM, _V2_MIN, _V2_MAX = 100, 1, 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -34,8 +39,14 @@ class Confinement:
 
     kind = "affinity"
 
-    def set_group(self, name: str, quota: float | None) -> None:
-        """Make a group, or change its quota; `quota` in CPUs, None = no limit."""
+    def set_group(self, name: str, quota: float | None, share: float = 1.0) -> None:
+        """Make a group, or change it.
+
+        Args:
+            name: of the group.
+            quota: CPU time that it gets at most, in CPUs; None = no limit.
+            share: what it counts against other groups, in CPUs.
+        """
 
     def add_process(self, pid: int) -> None:
         """Take a new process in, so that its threads can be moved into groups."""
@@ -53,10 +64,20 @@ class Confinement:
 class _CgroupConfinement(Confinement):
     threads_file = ""
 
-    def __init__(self, base: Path) -> None:
+    weight_file = ""
+
+    def __init__(self, base: Path, cpus: int) -> None:
+        """Make groups below `base`, on a machine with so many CPUs."""
         self._base = base
         self._leftovers: set[Path] = set()
         base.mkdir(parents=True, exist_ok=True)
+        (base.parent / self.weight_file).write_text(str(self.weight(cpus * PRECEDENCE)))
+        (base / self.weight_file).write_text(str(self.weight(cpus)))
+
+    @staticmethod
+    def weight(programs: float) -> int:
+        """The weight that counts as much as so many ordinary programs."""
+        raise NotImplementedError
 
     def add_threads(self, name: str, threads: Iterable[int]) -> None:
         for thread in threads:
@@ -78,11 +99,18 @@ class CgroupV1(_CgroupConfinement):
 
     kind = "cgroup-v1"
     threads_file = "tasks"
+    weight_file = "cpu.shares"
 
-    def set_group(self, name: str, quota: float | None) -> None:
-        """Make a group, or change its quota."""
+    @staticmethod
+    def weight(programs: float) -> int:
+        """The weight that counts as much as so many ordinary programs."""
+        return min(_V1_MAX, max(_V1_MIN, round(programs * _V1_PROGRAM)))
+
+    def set_group(self, name: str, quota: float | None, share: float = 1.0) -> None:
+        """Make a group, or change it."""
         group = self._base / name
         group.mkdir(exist_ok=True)
+        (group / self.weight_file).write_text(str(self.weight(share)))
         (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
         (group / "cpu.cfs_quota_us").write_text(str(quota_us(quota)) if quota is not None else "-1")
 
@@ -92,13 +120,20 @@ class CgroupV2(_CgroupConfinement):
 
     kind = "cgroup-v2"
     threads_file = "cgroup.threads"
+    weight_file = "cpu.weight"
 
-    def set_group(self, name: str, quota: float | None) -> None:
-        """Make a group, or change its quota."""
+    @staticmethod
+    def weight(programs: float) -> int:
+        """The weight that counts as much as so many ordinary programs."""
+        return min(_V2_MAX, max(_V2_MIN, round(programs * _V2_PROGRAM)))
+
+    def set_group(self, name: str, quota: float | None, share: float = 1.0) -> None:
+        """Make a group, or change it."""
         group = self._base / name
         if not group.is_dir():
             group.mkdir()
             (group / "cgroup.type").write_text("threaded")
+        (group / self.weight_file).write_text(str(self.weight(share)))
         limit = str(quota_us(quota)) if quota is not None else "max"
         (group / "cpu.max").write_text(f"{limit} {PERIOD_US}")
 
@@ -112,10 +147,11 @@ def quota_us(quota: float) -> int:
     return max(MIN_QUOTA_US, round(quota * PERIOD_US))
 
 
-def detect(instance: str, root: Path = Path("/sys/fs/cgroup")) -> Confinement:
+def detect(instance: str, root: Path = Path("/sys/fs/cgroup"), cpus: int = 0) -> Confinement:
     """The best confinement that this machine allows, under a name of its own for each `instance` of the manager.
 
-    v2 is used below ``ldoms.slice``, v1 below ``ldoms``; both are made if they are not there.
+    v2 is used below ``ldoms.slice``, v1 below ``ldoms``; both are made if they are not there. `cpus` is how many the
+    machine has; 0 = it is asked.
     """
     attempts = (
         (CgroupV2, root / "ldoms.slice" / instance, _prepare_v2),
@@ -126,7 +162,7 @@ def detect(instance: str, root: Path = Path("/sys/fs/cgroup")) -> Confinement:
             continue
         try:
             prepare(base)
-            confinement = kind(base)
+            confinement = kind(base, cpus or os.cpu_count() or 1)
             confinement.set_group("probe", 1.0)
             confinement.remove_group("probe")
             return confinement

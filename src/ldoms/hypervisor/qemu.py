@@ -80,7 +80,7 @@ class QemuEngine:
     async def place_control(self, placement: ControlPlacement) -> None:
         """Move what is not a virtual CPU, of every guest, to the CPUs of the control domain."""
         self._control = placement
-        self._confinement.set_group(CONTROL_GROUP, placement.quota)
+        self._confinement.set_group(CONTROL_GROUP, placement.quota, placement.share)
         for guest in self._guests.values():
             if not guest.is_silent:
                 guest.place_control(placement)

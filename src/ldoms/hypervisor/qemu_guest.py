@@ -243,7 +243,7 @@ class QemuGuest:
             raise HostError(f"the QEMU of LDom {self.name} does not answer", code="qemu-silent")
         for thread, cpus in zip(self._vcpus.threads, placement.vcpus, strict=True):
             set_affinity([thread], cpus)
-        self._confinement.set_group(self.uuid, placement.vcpu_quota)
+        self._confinement.set_group(self.uuid, placement.vcpu_quota, placement.share)
         self._confinement.add_threads(self.uuid, self._vcpus.threads)
 
     def place_control(self, placement: ControlPlacement) -> None:

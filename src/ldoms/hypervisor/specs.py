@@ -64,18 +64,21 @@ class Placement:
     Attributes:
         vcpus: for each virtual CPU of the machine, the host CPUs that it may run on.
         vcpu_quota: of CPU time that all virtual CPUs together get, in CPUs; None = no limit.
+        share: what they count against other domains that want the same CPU: what its strands are worth, in CPUs.
     """
 
     vcpus: tuple[frozenset[int], ...]
     vcpu_quota: float | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPlacement:
-    """Where everything of QEMU that is not a virtual CPU runs: the CPUs of the control domain."""
+    """Where everything of QEMU that is not a virtual CPU runs: the CPUs of the control domain; see `Placement`."""
 
     cpus: frozenset[int]
     quota: float | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

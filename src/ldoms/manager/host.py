@@ -80,7 +80,7 @@ class Host:
         # A parked one that is woken all the same takes nothing from other domains.
         shared = self.size.cpus_of(bindings.held)
         vcpus = tuple(cpus.get(vid, shared) if confine else everywhere for vid in bindings.plugged)
-        return Placement(vcpus, self._quota(bindings))
+        return Placement(vcpus, self._quota(bindings), self._share(bindings))
 
     def control_placement(self) -> ControlPlacement:
         """Where everything else of QEMU runs."""
@@ -88,7 +88,7 @@ class Host:
         assert bindings is not None, "the control domain is always bound"
         confine = self.config.host.confine
         cpus = self.size.cpus_of(bindings.held) if confine else frozenset(self.size.cpus)
-        return ControlPlacement(cpus, self._quota(bindings))
+        return ControlPlacement(cpus, self._quota(bindings), self._share(bindings))
 
     def save(self, domain: Domain, kind: EventKind = EventKind.DOMAIN_CHANGED) -> Domain:
         """Write a domain, and tell everybody."""
@@ -208,4 +208,7 @@ class Host:
     def _quota(self, bindings: Bindings) -> float | None:
         if self.size.strands_per_cpu == 1 or not self.config.host.confine:
             return None  # where the threads may run says it all
+        return self._share(bindings)
+
+    def _share(self, bindings: Bindings) -> float:
         return len(bindings.held) / self.size.strands_per_cpu

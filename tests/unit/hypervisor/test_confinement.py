@@ -11,6 +11,7 @@ import pytest
 from ldoms.hypervisor.confinement import (
     MIN_QUOTA_US,
     PERIOD_US,
+    PRECEDENCE,
     CgroupV1,
     CgroupV2,
     Confinement,
@@ -37,13 +38,16 @@ def v2_root(tmp_path: Path, controllers: str = "cpuset cpu io") -> Path:
 def test_v2_groups_are_threaded_below_a_slice(tmp_path: Path) -> None:
     """The controller is handed down, the group is threaded before a limit is set, and threads go into its own file."""
     root = v2_root(tmp_path)
-    confinement = detect("t4-1", root)
+    confinement = detect("t4-1", root, cpus=4)
     assert isinstance(confinement, CgroupV2)
     assert confinement.kind == "cgroup-v2"
     base = root / "ldoms.slice" / "t4-1"
     for parent in (root, root / "ldoms.slice", base):
         assert (parent / "cgroup.subtree_control").read_text() == "+cpu"
-    confinement.set_group("ldg1", 1.5)
+    assert (root / "ldoms.slice" / "cpu.weight").read_text() == str(4 * PRECEDENCE * 100)
+    assert (base / "cpu.weight").read_text() == "400"
+    confinement.set_group("ldg1", 1.5, 1.5)
+    assert (base / "ldg1" / "cpu.weight").read_text() == "150"
     assert (base / "ldg1" / "cgroup.type").read_text() == "threaded"
     assert (base / "ldg1" / "cpu.max").read_text() == f"{PERIOD_US * 3 // 2} {PERIOD_US}"
     confinement.add_process(41)
@@ -57,10 +61,14 @@ def test_v2_groups_are_threaded_below_a_slice(tmp_path: Path) -> None:
 def test_v1_groups_are_in_the_cpu_controller(tmp_path: Path) -> None:
     """With a quota for each period."""
     root = v1_root(tmp_path)
-    confinement = detect("t4-1", root)
+    confinement = detect("t4-1", root, cpus=4)
     assert isinstance(confinement, CgroupV1)
-    group = root / "cpu" / "ldoms" / "t4-1" / "ldg1"
-    confinement.set_group("ldg1", 0.5)
+    base = root / "cpu" / "ldoms" / "t4-1"
+    assert (base.parent / "cpu.shares").read_text() == str(4 * PRECEDENCE * 1024)
+    assert (base / "cpu.shares").read_text() == "4096"
+    group = base / "ldg1"
+    confinement.set_group("ldg1", 0.5, 0.5)
+    assert (group / "cpu.shares").read_text() == "512"
     assert (group / "cpu.cfs_period_us").read_text() == str(PERIOD_US)
     assert (group / "cpu.cfs_quota_us").read_text() == str(PERIOD_US // 2)
     confinement.add_threads("ldg1", [42])
@@ -106,7 +114,7 @@ def test_a_tree_that_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
 
 def test_what_was_made_is_taken_away(tmp_path: Path) -> None:
     """A group that the kernel still calls busy is tried again the next time."""
-    confinement = CgroupV1(tmp_path / "base")
+    confinement = CgroupV1(tmp_path / "base", 2)
     for name in ("a", "b"):
         (tmp_path / "base" / name).mkdir()
     (tmp_path / "base" / "a" / "busy").touch()
@@ -114,7 +122,8 @@ def test_what_was_made_is_taken_away(tmp_path: Path) -> None:
     assert (tmp_path / "base" / "a").exists()
     (tmp_path / "base" / "a" / "busy").unlink()
     confinement.remove_group("b")
-    assert list((tmp_path / "base").iterdir()) == []
+    assert not [path for path in (tmp_path / "base").iterdir() if path.is_dir()]
+    (tmp_path / "base" / "cpu.shares").unlink()  # the kernel removes such files with their directory
     confinement.close()
     assert not (tmp_path / "base").exists()
 
@@ -134,3 +143,11 @@ def test_a_thread_that_has_ended_is_passed_over() -> None:
 def test_quotas(quota: float, microseconds: int) -> None:
     """Of each period; the kernel takes no less than a millisecond."""
     assert quota_us(quota) == microseconds
+
+
+@pytest.mark.parametrize(
+    ("programs", "v1", "v2"), [(1, 1024, 100), (0.25, 256, 25), (0.0001, 2, 1), (1000, 262_144, 10_000)]
+)
+def test_weights(programs: float, v1: int, v2: int) -> None:
+    """In ordinary programs, as far as the kernel takes them."""
+    assert (CgroupV1.weight(programs), CgroupV2.weight(programs)) == (v1, v2)
