@@ -92,7 +92,7 @@ def test_a_busy_machine_leaves_a_domain_its_strands() -> None:
     with make_hosts(1, HostPlan(strands_per_cpu=STRANDS_PER_CPU, confine=True)) as hosts:
         if hosts.lab.client(SOURCE).get("/host")["facts"]["confinement"] == "affinity":
             pytest.skip("this machine has no control groups that can be used")
-        name = hosts.add_guest(pulse_size=64, pulse_rate=100_000)
+        name = hosts.add_guest(pulse_size=16, pulse_rate=100_000)
         hosts.boot(name)
         view = hosts.view(SOURCE, name)
         assert view is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,12 +142,22 @@ def test_exec_is_like_the_command_itself(three: LabCommand) -> None:
     assert three("--lab", "three", "exec", "t4-1", "--", "ldm", "list", "nobody").returncode == 1
 
 
-def test_the_switch_serves_time(three: LabCommand) -> None:
-    """Guests ask it; here a client does."""
-    words = ("chronyd", "-x", "-Q", "-t", "10", "server 10.77.0.254 iburst")
-    done = three("--lab", "three", "exec", "client", "--", *words)
-    assert done.returncode == 0, done.stderr
-    assert "System clock wrong by" in done.stderr
+def asks_for_the_time(command: LabCommand, number: int) -> bool:
+    """Whether the control domain of a host of the lab "three" answers a client, as it does guests."""
+    words = ("chronyd", "-x", "-Q", "-t", "10", f"server 10.77.0.20{number} iburst")
+    done = command("--lab", "three", "exec", "client", "--", *words)
+    return done.returncode == 0 and "System clock wrong by" in done.stderr
+
+
+def test_control_domains_serve_time(three: LabCommand) -> None:
+    """Each of them; what it says of itself is seen on its host, and it comes back with the power."""
+    assert all(asks_for_the_time(three, number) for number in (1, 2, 3))
+    told = three.good("--lab", "three", "exec", "t4-2", "--", "chronyc", "-n", "tracking")
+    assert re.search(r"Stratum +: 8\b", told), told
+    three.good("--lab", "three", "power", "off", "t4-3")
+    assert not asks_for_the_time(three, 3)
+    three.good("--lab", "three", "power", "on", "t4-3")
+    assert asks_for_the_time(three, 3)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     Rule("encryption", ACTIVE, machine.encryption),
     Rule("volume-options", ACTIVE, devices.volume_options),
     Rule("clocks", ACTIVE, hosts.clocks),
+    Rule("guest-clock", ACTIVE, machine.guest_clock),
     Rule("data-port", ACTIVE, hosts.data_port),
     Rule("path-mtu", ACTIVE, hosts.path_mtu),
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ldoms.checks.hosts import GOOD_OFFSET_S
 from ldoms.checks.rule import Findings
 from ldoms.model.cores import cores_of
 from ldoms.model.domain import Machine
 from ldoms.model.findings import Finding, Severity
+from ldoms.model.guest import GuestTime
 from ldoms.model.migration import CheckFacts
 from ldoms.model.sizes import BOUND_ALIGNMENT_MIB, align_up
 
@@ -195,6 +197,32 @@ def enough_vcpus(facts: CheckFacts) -> Findings:
         )
 
 
+def guest_clock(facts: CheckFacts) -> Findings:
+    """A guest counts no time while it is suspended: somebody in it should see to its clock."""
+    time = facts.guest_time
+    if time is None:
+        return
+    name, host = facts.domain.domain.name, facts.source.name
+    if time.service is not None and not time.service.synchronised:
+        yield Finding(
+            "guest-clock",
+            Severity.WARNING,
+            f"the clock of LDom {name} is not synchronised, as {time.service.program} in it says;"
+            f" it is {_error(time)} that of {host}",
+            "have it follow the time servers of the hosts: 'chronyc sources' in the guest shows which it reaches",
+        )
+    elif abs(time.offset_s) - time.uncertainty_s > GOOD_OFFSET_S:
+        yield Finding(
+            "guest-clock",
+            Severity.WARNING,
+            f"the clock of LDom {name} is {_error(time)} that of {host}",
+            f"{time.service.program} in it is about to correct it: wait, or see whether the guest and {host} follow the"
+            " same time servers"
+            if time.service is not None
+            else "run chrony in the guest, with the time servers of the hosts",
+        )
+
+
 def encryption(facts: CheckFacts) -> Findings:
     """Without AES in the processor the encrypted copy is slow."""
     if not facts.options.encrypted:
@@ -213,6 +241,10 @@ def encryption(facts: CheckFacts) -> Findings:
                 f"the processor of {host.name} has no AES instructions: encryption will limit the speed of the copy",
                 "expect a longer copy",
             )
+
+
+def _error(time: GuestTime) -> str:
+    return f"{abs(time.offset_s):.3g} s {'ahead of' if time.offset_s > 0 else 'behind'}"
 
 
 def _machine(facts: CheckFacts) -> Machine | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ldoms.cli.text import PARSE_VERSION, columns, record
+from ldoms.model.guest import GuestTime
 from ldoms.model.migration import MigrationReport
 
 _WIDTHS = (8, 15, 16, 12, 12, 10, 8)
@@ -73,9 +74,14 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
     if report.clock is not None:
         offset, uncertainty = report.clock.offset_s, report.clock.uncertainty_s
         yield f"    host clocks  {offset * 1000:+.1f} ms apart (measured to within {uncertainty * 1000:.1f} ms)"
+    if report.guest_time is not None:
+        before = report.guest_time.offset_s
+        yield f"    guest time   {before * 1000:+.0f} ms off before the move, {_kept(report.guest_time)}"
     if report.guest_clock is not None:
         before, after = report.guest_clock.error_before_s, report.guest_clock.error_after_s
-        yield f"    guest clock  {before * 1000:+.0f} ms off on arrival, {after * 1000:+.0f} ms after correction"
+        kept = report.guest_time is not None and report.guest_time.is_synchronised
+        then = "left to the guest to correct" if kept else f"{after * 1000:+.0f} ms after correction"
+        yield f"    guest clock  {before * 1000:+.0f} ms off on arrival, {then}"
     if report.plan is not None:
         yield ""
         for choice, reason in report.plan.reasons.items():
@@ -94,6 +100,14 @@ def milliseconds(seconds: float | None) -> str:
 def mebibytes(size: float) -> str:
     """A number of bytes in MiB."""
     return f"{size / (1 << 20):.1f} MiB"
+
+
+def _kept(time: GuestTime) -> str:
+    if time.service is None:
+        return "kept by nobody that is known"
+    if not time.service.synchronised:
+        return f"not synchronised by {time.service.program}"
+    return f"synchronised by {time.service.program}" + (f" with {time.service.source}" if time.service.source else "")
 
 
 def _moment(at: float) -> str:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ldoms.hypervisor.states import GuestVcpu, PowerWish
+from ldoms.hypervisor.time_service import QUESTIONS
 from ldoms.model.errors import HostError
-from ldoms.model.guest import CpuTimes
+from ldoms.model.guest import CpuTimes, TimeService
 
 ANSWER_S = 3.0
 VCPUS_S = 10.0
 """A busy guest takes its time to empty a CPU."""
-TELL_TRIES = 10
-TELL_POLL_S = 0.2
+RUN_TRIES = 20
+RUN_POLL_S = 0.1
 # Linux's own switch: u makes file systems read-only, o switches off (admin-guide/sysrq).
 _SWITCH_OFF = "sync; echo u >/proc/sysrq-trigger; sleep 1; echo o >/proc/sysrq-trigger"
 _DELIMITER = b"\xff"
@@ -105,16 +106,29 @@ class QemuAgent:
         Raises:
             HostError: it does not answer, may not run programs, or has no ``wall``.
         """
-        data = base64.b64encode(f"{text}\n".encode()).decode()
-        pid = await self._call("guest-exec", {"path": "wall", "input-data": data}, read=lambda answer: answer["pid"])
-        for _ in range(TELL_TRIES):
-            status = await self._call("guest-exec-status", {"pid": pid}, read=_exit_status)
-            if status == 0:
-                return
-            if status is not None:
-                break
-            await asyncio.sleep(TELL_POLL_S)
-        raise HostError(f"wall has failed in LDom {self._name}", code="agent-refused")
+        status, _ = await self._run_program("wall", text=f"{text}\n")
+        if status != 0:
+            raise HostError(f"wall has failed in LDom {self._name}", code="agent-refused")
+
+    async def time_service(self) -> TimeService | None:
+        """What keeps the guest's clock right; None if there is nothing that we know, or nobody may ask it.
+
+        Raises:
+            HostError: the agent does not answer.
+        """
+        silent = None
+        for question in QUESTIONS:
+            try:
+                status, output = await self._run_program(question.program, question.arguments)
+                if status == 0:
+                    return question.read(output)
+                silent = silent or TimeService(question.service, synchronised=False)  # it is there, and does not run
+            except HostError as error:
+                if error.code != "agent-refused":
+                    raise
+            except ValueError:
+                continue  # whoever has the guest can have it say anything
+        return silent
 
     async def system(self) -> str:
         """The name of the guest's operating system."""
@@ -122,6 +136,19 @@ class QemuAgent:
         if not name:
             raise HostError(f"the guest agent of LDom {self._name} does not know its system", code="agent-refused")
         return name
+
+    async def _run_program(self, program: str, arguments: Sequence[str] = (), *, text: str = "") -> tuple[int, str]:
+        """Run a program in the guest, with `text` as its input; its exit status, and what it has printed."""
+        asked: dict[str, object] = {"path": program, "arg": list(arguments), "capture-output": True}
+        if text:
+            asked["input-data"] = base64.b64encode(text.encode()).decode()
+        pid = await self._call("guest-exec", asked, read=lambda answer: answer["pid"])
+        for _ in range(RUN_TRIES):
+            ended = await self._call("guest-exec-status", {"pid": pid}, read=_ended)
+            if ended is not None:
+                return ended
+            await asyncio.sleep(RUN_POLL_S)
+        raise HostError(f"{program} does not end in LDom {self._name}", code="agent-refused")
 
     async def _call(
         self,
@@ -216,9 +243,12 @@ def _cpu_times(answer: Any) -> tuple[CpuTimes, ...]:
     return tuple(sorted(known, key=lambda cpu: cpu.cpu))
 
 
-def _exit_status(answer: Any) -> int | None:
-    """None while it runs."""
-    return int(answer.get("exitcode", 1)) if answer["exited"] else None
+def _ended(answer: Any) -> tuple[int, str] | None:
+    """Exit status and output of a program; None while it runs."""
+    if not answer["exited"]:
+        return None
+    output = base64.b64decode(answer.get("out-data", "")).decode(errors="replace")
+    return int(answer.get("exitcode", 1)), output
 
 
 def _system(answer: Any) -> str:

@@ -22,7 +22,7 @@ from ldoms.hypervisor.states import (
     PowerWish,
     RunState,
 )
-from ldoms.model.guest import CpuTimes
+from ldoms.model.guest import CpuTimes, TimeService
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
 
@@ -45,6 +45,13 @@ class Agent(Protocol):
 
         Raises:
             HostError: it does not answer, or cannot.
+        """
+
+    async def time_service(self) -> TimeService | None:
+        """What keeps the guest's clock right; None if there is nothing that we know, or nobody may ask it.
+
+        Raises:
+            HostError: it does not answer.
         """
 
     async def vcpus(self) -> tuple[GuestVcpu, ...]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from ldoms.hypervisor.specs import GuestSpec
 from ldoms.hypervisor.states import AddedMemory, GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
-from ldoms.model.guest import CpuTimes
+from ldoms.model.guest import CpuTimes, TimeService
 
 
 class Machine(Protocol):
@@ -64,6 +64,7 @@ class FakeAgent:
 
     Attributes:
         error_s: what the guest's clock is off.
+        keeper: what keeps the guest's clock right.
         is_there: it answers.
         obeys: the guest does what it is asked to.
         told: what its users have been told.
@@ -73,6 +74,7 @@ class FakeAgent:
 
     def __init__(self, guest: Machine) -> None:
         self.error_s = 0.0
+        self.keeper: TimeService | None = None
         self.is_there = True
         self.obeys = False
         self.told: list[str] = []
@@ -87,6 +89,11 @@ class FakeAgent:
     async def set_clock(self, at: float) -> None:
         """Set the guest's clock."""
         self.error_s = at - time.time()
+
+    async def time_service(self) -> TimeService | None:
+        """What was put into `keeper`."""
+        self._check()
+        return self.keeper
 
     async def vcpus(self) -> tuple[GuestVcpu, ...]:
         """The virtual CPUs of the guest; the first one is fixed."""

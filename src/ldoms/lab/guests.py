@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ldoms.lab import debian, images, seed
 from ldoms.lab.lab import Lab, Progress, ldm, save
-from ldoms.lab.wiring import CLIENT_NETWORK, PREFIX, SWITCH_ADDRESS
+from ldoms.lab.wiring import CLIENT_NETWORK, PREFIX
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, RequestError
 
 FIRST_ADDRESS = 10
@@ -88,7 +88,7 @@ def add_guest(
     else:
         built = images.build(image, progress)
         base = built.disk
-        arguments = _arguments(built, needs, domain, address, parameters)
+        arguments = _arguments(lab, built, domain, address, parameters)
         boot = [f"boot-file={built.kernel}", f"boot-initrd={built.initrd}", f"boot-args={arguments}"]
         set_up = [["set-variable", *boot, domain]]
     set_up = [
@@ -160,12 +160,12 @@ def _run(lab: Lab, host: str, commands: list[list[str]], progress: Progress) -> 
         ldm(lab, host, words)
 
 
-def _arguments(image: images.Image, needs: Needs, domain: str, address: str, parameters: Mapping[str, str]) -> str:
+def _arguments(lab: Lab, image: images.Image, domain: str, address: str, parameters: Mapping[str, str]) -> str:
     network: dict[str, str] = {}
-    if needs.address_parameter:
-        network[needs.address_parameter] = f"{address}/{PREFIX}"
+    if parameter := _NEEDS[image.name].address_parameter:
+        network[parameter] = f"{address}/{PREFIX}"
     if image.name == "postgres":
-        network |= {"ldoms.hostname": domain, "ldoms.ntp": SWITCH_ADDRESS}
+        network |= {"ldoms.hostname": domain, "ldoms.ntp": ",".join(lab.time_servers)}
     try:
         return image.arguments({**network, **parameters})
     except ValueError as error:

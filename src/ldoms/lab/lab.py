@@ -23,7 +23,7 @@ import psutil
 
 from ldoms.api.client import Client
 from ldoms.api.exchange import SOCKET_VARIABLE
-from ldoms.lab import wiring
+from ldoms.lab import clocks, wiring
 from ldoms.lab.images import cache_directory, find
 from ldoms.lab.links import Shape, drop_rules
 from ldoms.lab.spaces import Space, make_space
@@ -101,6 +101,11 @@ class Lab:
     def address(self, host: str) -> str:
         """A host's address on the link between hosts."""
         return wiring.link_address(self.hosts.index(host) + 1)
+
+    @property
+    def time_servers(self) -> tuple[str, ...]:
+        """Where guests ask for the time: the control domains, on the clients' network."""
+        return tuple(wiring.control_address(number) for number, _ in enumerate(self.hosts, start=1))
 
     def space(self, name: str) -> Space:
         """The namespaces of a host, the clients' or the switch's.
@@ -274,6 +279,7 @@ def power_on(lab: Lab, host: str) -> None:
     run.mkdir(mode=0o755, parents=True)
     # All hosts of a lab share the kernel of the machine, and with it the real boot id.
     (run / "boot-id").write_text(f"{uuid.uuid4()}\n")
+    _serve_time_on(lab, host)
     start_manager(lab, host)
 
 
@@ -361,23 +367,12 @@ def _configuration(lab: Lab, host: str) -> str:
 
 
 def _serve_time(lab: Lab, progress: Progress) -> None:
-    """Serve this machine's time to the guests, from the switch, where they look for it; unless that is done."""
-    switch = lab.space(SWITCH)
-    program = shutil.which("chronyd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
+    if not all(_serve_time_on(lab, host) for host in lab.hosts):
         progress("chronyd is not installed: guests get no time from this lab")
-        return
-    for process in switch.processes():
-        with suppress(psutil.Error):
-            if process.name() == "chronyd":
-                return
-    directory = lab.path / "time"
-    directory.mkdir(mode=0o750, exist_ok=True)
-    lines = ["local stratum 8", "allow", "cmdport 0", "bindcmdaddress /", f"pidfile {directory}/chronyd.pid"]
-    configuration = directory / "chrony.conf"
-    configuration.write_text("\n".join(lines) + "\n")
-    # -x: it never touches the clock of this machine, which all namespaces share.
-    switch.start([program, "-n", "-x", "-u", "root", "-f", str(configuration)], directory / "log", dict(os.environ))
+
+
+def _serve_time_on(lab: Lab, host: str) -> bool:
+    return clocks.serve(lab.space(host), lab.root(host) / "time", f"{wiring.CLIENT_NETWORK}.0/{wiring.PREFIX}")
 
 
 def _partition(lab: Lab, host: str) -> None:

@@ -5,11 +5,14 @@
     host t4-1            space "net"                    client
     link0 -------------- bridge "link"
     net0 (vsw uplink) -- bridge "clients" ------------- eth0
+    net1 --------------- bridge "clients"
     host t4-2
     link0 -------------- bridge "link"
     net0 --------------- bridge "clients"
+    net1 --------------- bridge "clients"
 
-Managers and migration data use ``link``; guests and clients use ``clients``.
+Managers and migration data use ``link``; guests and clients use ``clients``, where each control domain has an address
+as well, from which it serves the time.
 """
 
 from __future__ import annotations
@@ -30,13 +33,17 @@ LINK_NETWORK, CLIENT_NETWORK = "10.78.0", "10.77.0"
 PREFIX = 24
 LINK_BRIDGE, CLIENT_BRIDGE = "link", "clients"
 CLIENT_ADDRESS = f"{CLIENT_NETWORK}.250"
-SWITCH_ADDRESS = f"{CLIENT_NETWORK}.254"
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 def link_address(number: int) -> str:
     """The address of host `number`, from 1, on the link between hosts."""
     return f"{LINK_NETWORK}.{number}"
+
+
+def control_address(number: int) -> str:
+    """The address of the control domain of host `number`, from 1, on the clients' network."""
+    return f"{CLIENT_NETWORK}.{200 + number}"
 
 
 def port_name(host: str) -> str:
@@ -52,10 +59,10 @@ def build(plan: dict[str, Any]) -> None:
         for name in (LINK_BRIDGE, CLIENT_BRIDGE):
             ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
             _up(ip, name)
-        ip.addr("add", index=_index(ip, CLIENT_BRIDGE), address=SWITCH_ADDRESS, prefixlen=PREFIX)
         for host, pid in plan["hosts"].items():
             _cable(ip, port_name(host), LINK_BRIDGE, "link0", pid)
             _cable(ip, f"{host}-net"[:15], CLIENT_BRIDGE, "net0", pid)
+            _cable(ip, f"{host}-ctl"[:15], CLIENT_BRIDGE, "net1", pid)
         _cable(ip, "client", CLIENT_BRIDGE, "eth0", plan["client"])
     for number, pid in enumerate(plan["hosts"].values(), start=1):
         _enter(pid)
@@ -63,6 +70,7 @@ def build(plan: dict[str, Any]) -> None:
             _up(ip, "lo")
             _up(ip, "link0", link_address(number))
             _up(ip, "net0")
+            _up(ip, "net1", control_address(number))
         _choose_congestion_control()
     _enter(plan["client"])
     with IPRoute() as ip:

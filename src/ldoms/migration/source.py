@@ -17,7 +17,7 @@ import structlog
 from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import GuestEvent, MigrationEnd, MigrationStatus, RunState
-from ldoms.migration.clock import measure_clock
+from ldoms.migration.clock import measure_clock, read_guest_time
 from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
 from ldoms.migration.gates import gate
 from ldoms.migration.journal import Journal
@@ -30,6 +30,7 @@ from ldoms.model.domain import Domain
 from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError
 from ldoms.model.events import EventKind
 from ldoms.model.findings import blocking
+from ldoms.model.guest import GuestTime
 from ldoms.model.migration import (
     CheckFacts,
     Description,
@@ -184,6 +185,23 @@ class SourceMigration:
     # Phase 1
 
     async def _check(self) -> None:
+        # The guest is asked while the target describes itself.
+        guest_time = asyncio.create_task(self._read_guest_time(), name=f"guest-time-{self.record.name}")
+        try:
+            self._facts = await self._collect_facts(guest_time)
+        finally:
+            guest_time.cancel()
+        facts, findings = self._facts, evaluate(self._facts)
+        self._journal.note(
+            findings=findings, clock=facts.clock, guest_time=facts.guest_time, target=facts.target.host.name
+        )
+        stops = blocking(findings, force=facts.options.force)
+        if stops:
+            raise CheckFailed(
+                "\n".join(finding.message for finding in stops), findings, domain=facts.domain.domain.name
+            )
+
+    async def _collect_facts(self, guest_time: Awaitable[GuestTime | None]) -> CheckFacts:
         options, domain = self.record.options, self._domain()
         beacon, content = beacon_name(self.record.id), secrets.token_hex(16)
         try:
@@ -202,20 +220,19 @@ class SourceMigration:
         address = self._link.peer.address
         self._link.peer.use_token(answer.token)
         self._journal.amend(token=answer.token, address=address)
-        clock = await measure_clock(self._link.peer, self.record.id)
-        self._facts = CheckFacts(
+        return CheckFacts(
             options=options,
             source=self._local.facts,
             domain=facts,
             target=answer.target,
-            clock=clock,
+            clock=await measure_clock(self._link.peer, self.record.id),
             source_data_mtu=await self._local.mtu_towards(address),
+            guest_time=await guest_time,
         )
-        findings = evaluate(self._facts)
-        self._journal.note(findings=findings, clock=clock, target=answer.target.host.name)
-        stops = blocking(findings, force=options.force)
-        if stops:
-            raise CheckFailed("\n".join(finding.message for finding in stops), findings, domain=domain.name)
+
+    async def _read_guest_time(self) -> GuestTime | None:
+        guest = self._guest_or_none()
+        return await read_guest_time(guest) if guest is not None else None
 
     # Phase 2
 
@@ -239,6 +256,7 @@ class SourceMigration:
                 user=self._journal.report.user,
                 plan=plan,
                 options=options,
+                keeps_time=self._facts.guest_time is not None and self._facts.guest_time.is_synchronised,
                 key=key,
             )
         )

@@ -17,6 +17,7 @@ from ldoms.auth.tokens import digest, make_token, matches
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import MigrationEnd, RunState
 from ldoms.hypervisor.states import MigrationStatus as CopyStatus
+from ldoms.migration.clock import correct_guest_clock
 from ldoms.migration.gates import gate
 from ldoms.migration.local import LocalHost
 from ldoms.model.domain import Domain, MigrationStatus
@@ -52,7 +53,6 @@ WATCH_S = 0.5
 TOKEN_S = 600.0
 """How long a token from a description is good for; that of a prepared migration is good to its end."""
 RUN_TRIES, RUN_PAUSE_S = 5, 0.2
-CLOCK_WARN_S = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +66,7 @@ class Arrival:
         phase, progress: how it stands on the source, as that has told.
         resumed_at: when the guest began to run here, in seconds since 1970.
         error: what QEMU said when the copy failed.
+        keeps_time: the guest corrects its clock by itself; forgotten with a restart, and its clock is set then.
         deciding: held while the verdict is being made.
     """
 
@@ -75,6 +76,7 @@ class Arrival:
     progress: int = 0
     resumed_at: float = 0.0
     error: str = ""
+    keeps_time: bool = False
     guest_clock: GuestClock | None = None
     follow_up: asyncio.Task[None] | None = None
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -131,6 +133,7 @@ class TargetSide:
             self._local.store.put_ownership(ownership)
             self._local.store.put_migration(record)
         arrival = self._watch(record)
+        arrival.keeps_time = preparation.keeps_time
         async with arrival.deciding:  # whoever calls it off meanwhile waits, and then discards all of it
             try:
                 ticket = await self._get_ready(record, domain, preparation, address)
@@ -368,7 +371,7 @@ class TargetSide:
             with suppress(HostError):
                 await guest.announce()
             await guest.clear_migration()
-            arrival.guest_clock = await _set_clock(guest)
+            arrival.guest_clock = await correct_guest_clock(guest, keeps_time=arrival.keeps_time)
         self._settle(record, Outcome.DONE, "")
 
     def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
@@ -511,14 +514,3 @@ class TargetSide:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _set_clock(guest: Guest) -> GuestClock | None:
-    """Compare the guest's clock with this host's, and set it if it is off; None if the guest has no agent."""
-    try:
-        before = await guest.agent.clock() - time.time()
-        if abs(before) > CLOCK_WARN_S:
-            await guest.agent.set_clock(time.time())
-        return GuestClock(before, await guest.agent.clock() - time.time())
-    except HostError:
-        return None

@@ -39,3 +39,37 @@ class GuestCpus:
 
     at: float
     cpus: tuple[CpuTimes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeService:
+    """What the program that keeps a guest's clock right says of itself.
+
+    Attributes:
+        program: ``chrony``, or ``systemd``, which speaks for whatever keeps the kernel's clock.
+        source: the server that it follows; empty = it does not say.
+    """
+
+    program: str
+    synchronised: bool
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestTime:
+    """A guest's clock against its host's, and who keeps it.
+
+    Attributes:
+        offset_s: what the guest's clock is ahead.
+        uncertainty_s: half of the time that the question took.
+        service: None = nobody in the guest could be asked.
+    """
+
+    offset_s: float
+    uncertainty_s: float
+    service: TimeService | None = None
+
+    @property
+    def is_synchronised(self) -> bool:
+        """Whether the guest corrects its clock by itself."""
+        return self.service is not None and self.service.synchronised

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ldoms.model.domain import Domain
 from ldoms.model.findings import Finding
+from ldoms.model.guest import GuestTime
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.ownership import OwnerState, Verdict
@@ -145,7 +146,11 @@ class ClockReading:
 
 @dataclass(frozen=True, slots=True)
 class CheckFacts:
-    """All that the rules look at."""
+    """All that the rules look at.
+
+    Attributes:
+        guest_time: the guest's clock; None = no guest, or one that does not tell.
+    """
 
     options: MigrationOptions
     source: HostFacts
@@ -153,6 +158,7 @@ class CheckFacts:
     target: TargetFacts
     clock: ClockReading
     source_data_mtu: int = 0
+    guest_time: GuestTime | None = None
 
     @property
     def must_stand_still(self) -> bool:
@@ -273,6 +279,7 @@ class MigrationReport:
         target_name: its name on the target.
         source, target: names of the hosts.
         started_at, ended_at: seconds since 1970, source's clock.
+        guest_time: the guest's clock on the source, before it moved.
         downtime_s: QEMU's own figure for the suspension.
         stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
             corrected for the offset between them.
@@ -295,6 +302,7 @@ class MigrationReport:
     plan: MigrationPlan | None = None
     findings: tuple[Finding, ...] = ()
     clock: ClockReading | None = None
+    guest_time: GuestTime | None = None
     guest_clock: GuestClock | None = None
     stopped_at: float = 0.0
     resumed_at: float = 0.0
@@ -377,6 +385,7 @@ class Preparation:
     """What the target is to get ready for.
 
     Attributes:
+        keeps_time: the guest corrects its clock by itself, gradually; see `ldoms.migration.clock`.
         key: of the data stream, 32 bytes in hexadecimal; empty = not encrypted. It is never stored or logged.
     """
 
@@ -389,6 +398,7 @@ class Preparation:
     user: str
     plan: MigrationPlan | None
     options: MigrationOptions
+    keeps_time: bool = False
     key: str = field(default="", repr=False)
 
 

@@ -24,6 +24,7 @@ from ldoms.model.domain import (
     VirtualNetwork,
 )
 from ldoms.model.findings import Severity, blocking
+from ldoms.model.guest import GuestTime, TimeService
 from ldoms.model.host import PROTOCOL_VERSION, HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, TargetFacts
@@ -151,6 +152,11 @@ def domain(**changes: Any) -> Facts:
 
 def of_domain(**changes: Any) -> Facts:
     return lambda facts: domain(domain=replace(facts.domain.domain, **changes))(facts)
+
+
+def guest_time(offset_s: float, *, synchronised: bool | None = None, uncertainty_s: float = 0.01) -> Facts:
+    service = None if synchronised is None else TimeService("chrony", synchronised)
+    return lambda facts: replace(facts, guest_time=GuestTime(offset_s, uncertainty_s, service))
 
 
 def whole_cores(free: int | None, strands_per_core: int = 8, max_cores: int = 0) -> Facts:
@@ -288,6 +294,9 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("volume-options", their_volume(options=("ro",)), ERROR, f"volume {VOLUME} has the options none on t4-1 and ro on t4-2", "ldm set-vdsdev"),
     ("volume-options", their_volume(mpgroup="g"), ERROR, "options none on t4-1 and mpgroup=g on t4-2", "ldm set-vdsdev"),
     ("clocks", lambda facts: replace(facts, clock=ClockReading(0.5, 0.01)), WARNING, "the clock of t4-2 is 0.5 s ahead", "time servers"),
+    ("guest-clock", guest_time(0.02, synchronised=False), WARNING, "not synchronised, as chrony in it says; it is 0.02 s ahead of that of t4-1", "chronyc sources"),
+    ("guest-clock", guest_time(-0.5), WARNING, "the clock of LDom ldg1 is 0.5 s behind that of t4-1", "run chrony"),
+    ("guest-clock", guest_time(0.5, synchronised=True), WARNING, "the clock of LDom ldg1 is 0.5 s ahead of that of t4-1", "chrony in it is about to correct it"),
     ("clocks", lambda facts: replace(facts, clock=ClockReading(-2.0, 0.01)), OVERRIDABLE, "the clock of t4-2 is 2 s behind", "time servers"),
     ("volume-options", domain(shared_volumes=(VOLUME,)), ERROR, f"the back end of volume {VOLUME} is shared by guests on t4-1, and offered once on t4-2", "ldm add-vdsdev -f /b/ldg1.qcow2 NAME@primary-vds0"),
     ("data-port", target(free_data_port=False), ERROR, "no port for migration data is free on t4-2", "data_ports"),
@@ -361,6 +370,16 @@ def test_force_overrides_what_can_be_overridden() -> None:
     findings = evaluate(change(good()))
     assert {one.rule for one in blocking(findings, force=False)} == {"qemu-version", "cpu-count"}
     assert {one.rule for one in blocking(findings, force=True)} == {"cpu-count"}
+
+
+def test_a_good_guest_clock_is_not_spoken_of() -> None:
+    """One that is synchronised and near, or that is near and kept by nobody knows whom; or too vaguely known."""
+    for change in (
+        guest_time(0.02, synchronised=True),
+        guest_time(0.05),
+        guest_time(0.3, uncertainty_s=0.25),
+    ):
+        assert evaluate(change(good())) == ()
 
 
 def test_an_unknown_size_of_memory_is_rounded_as_binding_does() -> None:

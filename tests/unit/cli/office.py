@@ -33,6 +33,7 @@ from ldoms.model.domain import (
 from ldoms.model.errors import LdomsError, NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
+from ldoms.model.guest import GuestTime, TimeService
 from ldoms.model.host import FAULT, OK, HostFacts, HostView, MemoryView, StrandView
 from ldoms.model.logs import LogKind, LogSwitch
 from ldoms.model.migration import (
@@ -234,6 +235,7 @@ DONE = MigrationReport(
     ),
     findings=(Finding("enough-vcpus", Severity.WARNING, "LDom ldg1 has 2 virtual CPUs", "move it at a quiet time"),),
     clock=ClockReading(0.0012, 0.0004),
+    guest_time=GuestTime(-0.091, 0.002, TimeService("chrony", synchronised=False)),
     guest_clock=GuestClock(-0.151, 0.002),
     stopped_at=STARTED + 2.4,
     resumed_at=STARTED + 2.46,

@@ -14,7 +14,7 @@ import pytest
 from ldoms.hypervisor.agent import ANSWER_S, QemuAgent
 from ldoms.hypervisor.states import GuestVcpu, PowerWish
 from ldoms.model.errors import HostError
-from ldoms.model.guest import CpuTimes
+from ldoms.model.guest import CpuTimes, TimeService
 from unit.clock import run
 
 Handler = Callable[[dict[str, Any]], "dict[str, Any] | None"]
@@ -189,6 +189,52 @@ def test_users_are_told_by_wall(monkeypatch: pytest.MonkeyPatch) -> None:
         ask(monkeypatch, lambda agent: agent.tell("down; soon $(x)"), broken)
     arguments = started[0]["arguments"]
     assert (arguments["path"], base64.b64decode(arguments["input-data"])) == ("wall", b"down; soon $(x)\n")
+
+
+TRACKING = "0A4D00C9,10.77.0.201,9,1764041000.123456789,0.000012,0.00002,0.0001,1.5,0.0,0.2,0.001,0.002,4.0,Normal\n"
+FRESH = "00000000,,0,0.000000000,0.0,0.0,0.0,0.0,0.0,0.0,1.0,1.0,0.0,Not synchronised\n"
+MISSING = {
+    "error": {"class": "GenericError", "desc": 'Failed to execute child process "x" (No such file or directory)'}
+}
+
+
+@pytest.mark.parametrize(
+    ("programs", "expected"),
+    [
+        ({"chronyc": (0, TRACKING)}, TimeService("chrony", synchronised=True, source="10.77.0.201")),
+        ({"chronyc": (0, FRESH)}, TimeService("chrony", synchronised=False)),
+        ({"timedatectl": (0, "yes\n")}, TimeService("systemd", synchronised=True)),
+        ({"timedatectl": (0, "no\n")}, TimeService("systemd", synchronised=False)),
+        ({"chronyc": (1, "506 Cannot talk to daemon\n")}, TimeService("chrony", synchronised=False)),
+        ({"chronyc": (1, ""), "timedatectl": (0, "yes\n")}, TimeService("systemd", synchronised=True)),
+        ({"chronyc": (0, "nonsense"), "timedatectl": (0, "perhaps\n")}, None),
+        ({"chronyc": (0, "")}, None),
+        ({}, None),
+    ],
+)
+def test_who_keeps_the_clock(
+    monkeypatch: pytest.MonkeyPatch, programs: dict[str, tuple[int, str]], expected: TimeService | None
+) -> None:
+    """chrony is asked first, then whatever keeps the kernel's clock; an agent that may run nothing says nothing."""
+    running = ""
+
+    def handler(request: dict[str, Any]) -> dict[str, Any]:
+        nonlocal running
+        if request["execute"] == "guest-exec":
+            running = request["arguments"]["path"]
+            return {"return": {"pid": 7}} if running in programs else MISSING
+        status, output = programs[running]
+        data = base64.b64encode(output.encode()).decode()
+        return {"return": {"exited": True, "exitcode": status} | ({"out-data": data} if output else {})}
+
+    answer, _ = ask(monkeypatch, lambda agent: agent.time_service(), handler)
+    assert answer == expected
+
+
+def test_a_silent_agent_is_not_asked_twice_about_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would only take longer."""
+    with pytest.raises(HostError, match="does not answer"):
+        ask(monkeypatch, lambda agent: agent.time_service(), silent)
 
 
 def test_switching_off_writes_file_systems_first(monkeypatch: pytest.MonkeyPatch) -> None:

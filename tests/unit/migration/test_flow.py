@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import RunState
+from ldoms.migration.clock import GUEST_ANSWER_S
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import Busy, RequestError
-from ldoms.model.migration import Outcome, Progress
+from ldoms.model.guest import TimeService
+from ldoms.model.migration import MigrationReport, Outcome, Progress
 from ldoms.model.operation import OperationStatus
 from unit.migration.harness import DOMAIN, Gates, Pair, migrating
 
@@ -203,6 +206,55 @@ def test_the_report_has_the_facts(tmp_path: Path) -> None:
             assert report.plan is not None
             assert set(report.plan.reasons) == {"channels", "encryption", "suspension", "bandwidth"}
             assert report.guest_clock is not None
+            assert report.guest_time is not None
+            assert report.guest_time.service is None
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_the_target_knows_whether_the_guest_keeps_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, synchronised: bool
+) -> None:
+    """The source asks the guest before the move, the report has it, and the target acts on it."""
+    told = []
+
+    async def correct(guest: Guest, *, keeps_time: bool) -> None:
+        told.append(keeps_time)
+
+    monkeypatch.setattr("ldoms.migration.target.correct_guest_clock", correct)
+
+    async def work(pair: Pair) -> None:
+        assert pair.source.guest is not None
+        pair.source.guest.agent.keeper = TimeService("chrony", synchronised)
+        pair.source.guest.agent.error_s = 0.02
+        operation = await pair.wait(pair.migrate())
+        await pair.settle()
+        assert told == [synchronised]
+        seen = from_wire(MigrationReport, operation.result["report"])
+        assert seen.guest_time is not None
+        assert seen.guest_time.service == TimeService("chrony", synchronised)
+        assert seen.guest_time.offset_s == pytest.approx(0.02, abs=0.01)
+        assert ("guest-clock" in {finding.rule for finding in seen.findings}) != synchronised
+
+    migrating(tmp_path, work)
+
+
+def test_a_guest_that_does_not_tell_its_time_moves(tmp_path: Path) -> None:
+    """It may take no longer than others to be moved: it is given a few seconds, in which the rest goes on."""
+
+    async def never() -> TimeService | None:
+        await asyncio.sleep(1_000)
+        return None
+
+    async def work(pair: Pair) -> None:
+        assert pair.source.guest is not None
+        pair.source.guest.agent.time_service = never  # type: ignore[method-assign]
+        operation = await pair.wait(pair.migrate())
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        seen = from_wire(MigrationReport, operation.result["report"])
+        assert seen.guest_time is None
+        assert seen.phases[0].seconds <= GUEST_ANSWER_S + 1
 
     migrating(tmp_path, work)
 

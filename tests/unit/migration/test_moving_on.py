@@ -17,13 +17,13 @@ from unit.migration.harness import DOMAIN, FakeHost, Gates, Pair, migrating
 GATES = ("source-prepare", "source-copy", "source-suspend", "source-handing-off", "target-taken", "source-peer-took")
 
 
-async def never(guest: Guest) -> GuestClock | None:
+async def never(guest: Guest, *, keeps_time: bool) -> GuestClock | None:
     """The guest agent takes its time."""
     await asyncio.sleep(1_000)
     return None
 
 
-async def slowly(guest: Guest) -> GuestClock | None:
+async def slowly(guest: Guest, *, keeps_time: bool) -> GuestClock | None:
     """It answers in the end."""
     await asyncio.sleep(5)
     return GuestClock(2.0, 0.0)
@@ -53,7 +53,7 @@ def test_a_restart_does_not_wake_what_is_leaving(tmp_path: Path, monkeypatch: py
     """Its arrival was never finished with; the restarted manager goes on with the departure, and with that alone."""
 
     async def work(pair: Pair) -> None:
-        monkeypatch.setattr("ldoms.migration.target._set_clock", never)
+        monkeypatch.setattr("ldoms.migration.target.correct_guest_clock", never)
         await arrive(pair)
         gates = Gates(monkeypatch)
         gates.closed = gate
@@ -71,7 +71,7 @@ def test_a_departure_ends_what_is_left_of_the_arrival(tmp_path: Path, monkeypatc
     """The arrival's record is settled before the departure touches the guest, and nothing of it comes later."""
 
     async def work(pair: Pair) -> None:
-        monkeypatch.setattr("ldoms.migration.target._set_clock", never)
+        monkeypatch.setattr("ldoms.migration.target.correct_guest_clock", never)
         await arrive(pair)
         assert not arrival(pair.target).settled
         gates = Gates(monkeypatch)
@@ -90,7 +90,7 @@ def test_a_departure_that_is_refused_leaves_the_arrival_alone(tmp_path: Path, mo
     """The guest's clock is still set."""
 
     async def work(pair: Pair) -> None:
-        monkeypatch.setattr("ldoms.migration.target._set_clock", slowly)
+        monkeypatch.setattr("ldoms.migration.target.correct_guest_clock", slowly)
         await arrive(pair)
         leave(pair, password="wrong")
         await asyncio.sleep(2)
