@@ -65,6 +65,10 @@ def test_vcpu_threads_run_on_the_domain_s_strands() -> None:
             assert os.sched_getaffinity(thread) == expected[owner], f"thread {comm} is not where {owner} is"
         if hosts.lab.client(SOURCE).get("/host")["facts"]["confinement"] != "affinity":
             assert quota_of(vcpus[0]) == pytest.approx(1 / STRANDS_PER_CPU)
+            (main,) = [thread for _, thread in threads if thread == hosts.qemus(guest["domain"]["uuid"])[SOURCE].pid]
+            for count in (1, 3, 2):
+                hosts.ldm(SOURCE, "set-vcpu", str(count), "primary")
+                assert quota_of(main) == pytest.approx(count / STRANDS_PER_CPU), "what copies memory is not limited"
         hosts.remove_guest(name)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ldoms.bench.clock import guest_clock, try_clock
 from ldoms.bench.database import Snapshot, database_report, take_snapshot
 from ldoms.bench.observe.series import CHANGED, COPY
-from ldoms.bench.record import DatabaseReport, Series, Stretch
+from ldoms.bench.record import DatabaseReport, GuestClockRecord, Series, Stretch
 from ldoms.bench.server import Server
 from ldoms.model.errors import LdomsError
-from ldoms.model.migration import MigrationReport
+from ldoms.model.migration import ClockReading, MigrationReport
 
 
 class Counters:
@@ -26,16 +27,26 @@ class Counters:
         self._server = server
         self._prefix = prefix
         self._taken: list[Snapshot] = []
+        self._clocks: list[ClockReading | None] = []
         self.notes: list[str] = []
 
     def take(self) -> None:
-        """Take them once more."""
+        """Take them once more, and the clock of the server's machine."""
+        if self._server is not None:
+            self._clocks.append(try_clock(self._server, prefix=self._prefix))
         if self._server is None or self.notes:
             return
         try:
             self._taken.append(take_snapshot(self._server, prefix=self._prefix))
         except LdomsError as error:
             self.notes.append(f"the counters of the database: {error.message}")
+
+    def clock(self, migration: MigrationReport) -> GuestClockRecord | None:
+        """The guest's clock before the move and after it; None if there is no server to ask."""
+        if len(self._clocks) != len(Stretch) + 1:
+            return None
+        _, before, _, after = self._clocks
+        return guest_clock(before, after, migration.guest_time)
 
     def report(self, migration: MigrationReport, series: Iterable[Series]) -> DatabaseReport | None:
         """What they have grown by in each stretch, beside what the migration saw of the guest's memory.

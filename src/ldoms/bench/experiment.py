@@ -104,6 +104,7 @@ def run_experiment(options: RunOptions) -> RunRecord:
         raise HostError(f"the migration of {move.domain} did not begin; ldm has said why", code="not-moved")
     record = _record(directory.name, options, seen, shifted(report, offset_s), Window(begin, end), load_average)
     record = replace(record, database=counters.report(record.migration, record.series))
+    record = replace(record, guest_clock=counters.clock(record.migration))
     record = replace(record, findings=(*findings(record), *seen.notes, *counters.notes))
     write_record(record, directory)
     return record

@@ -18,6 +18,7 @@ from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.page.command import add_report
 from ldoms.bench.reconfigure import main_reconfigure
 from ldoms.bench.run import add_run
+from ldoms.bench.table1.command import add_table1
 from ldoms.bench.workloads.commands import add_workload_commands
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     demo.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     demo.set_defaults(run=lambda arguments: main_demo(arguments.build))
     add_run(verbs)
+    add_table1(verbs)
     migrations = verbs.add_parser("migrations", help="measure live migrations of small guests")
     migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")

@@ -14,7 +14,7 @@ from ldoms.bench.observation_cost import ratio_summary
 from ldoms.bench.record import Series
 from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
-from ldoms.model.migration import MigrationReport, Outcome
+from ldoms.model.migration import ClockReading, MigrationReport, Outcome
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -109,6 +109,7 @@ def test_a_server_that_gives_no_counters_costs_the_report_its_part(monkeypatch: 
         raise HostError("the server cannot be reached", code="no-server")
 
     monkeypatch.setattr(counters, "take_snapshot", refuse)
+    monkeypatch.setattr(counters, "try_clock", lambda server, prefix: None)
     taken = Counters(Server("db"))
     for _ in range(4):
         taken.take()
@@ -122,6 +123,8 @@ def test_counters_are_compared_stretch_by_stretch(monkeypatch: pytest.MonkeyPatc
     given: list[tuple[object, object]] = []
     changed = Series("migration", "changed by the guest", "bytes/s", (2.5,), (1e6,))
     monkeypatch.setattr(counters, "take_snapshot", lambda server, prefix: snapshot(next(moments)))
+    clocks = iter([ClockReading(0.1 * number, 0.01) for number in range(4)])
+    monkeypatch.setattr(counters, "try_clock", lambda server, prefix: next(clocks))
 
     def note(server: Server, pairs: object, *, prefix: object, migration: object, dirty_rate: object) -> None:
         assert migration is MIGRATION
@@ -140,8 +143,12 @@ def test_counters_are_compared_stretch_by_stretch(monkeypatch: pytest.MonkeyPatc
         "during": (2.0, 3.0),
         "after": (3.0, 4.0),
     }
+    clock = taken.clock(MIGRATION)
+    assert clock is not None
+    assert (clock.before_s, clock.after_s) == (pytest.approx(0.1), pytest.approx(0.3)), "just before the move, and last"
     nobody = Counters(None)
     nobody.take()
+    assert nobody.clock(MIGRATION) is None
     assert (nobody.report(MIGRATION, ()), nobody.notes) == (None, [])
 
 

@@ -1,0 +1,1 @@
+"""Table 1 of the paper: how long a migration takes with more or fewer CPUs of the control domain."""
