@@ -20,7 +20,7 @@ from ldoms.bench.counters import Counters
 from ldoms.bench.figures import Window, gaps
 from ldoms.bench.findings import findings
 from ldoms.bench.loads import Load
-from ldoms.bench.move import Move, find_hosts, find_report, migrate, shifted
+from ldoms.bench.move import Move, find_hosts, find_report, migrate, require_domain, shifted
 from ldoms.bench.observe.observation import CLIENTS, Observation, Outside, observe
 from ldoms.bench.observe.series import clipped, load_series
 from ldoms.bench.probe import ProbeFigures, ProbeRecord, probe_figures
@@ -72,6 +72,7 @@ def run_experiment(options: RunOptions) -> RunRecord:
     Raises:
         LdomsError: something could not be started, or the migration never began. One that failed has a record.
     """
+    require_domain(options.move)
     measured_s = options.before_s + options.longest_s + options.after_s
     options = replace(options, outside=replace(options.outside, seconds=measured_s))
     directory = make_directory(options)

@@ -98,6 +98,15 @@ def _call_off(move: Move, child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
+def require_domain(move: Move) -> None:
+    """Make sure that the source answers and has the domain, before anything is begun for it.
+
+    Raises:
+        HostError: it does not, or has not.
+    """
+    _ask(move.source, ["ldm", "list", "--json", move.domain])
+
+
 def find_report(move: Move, after: float) -> MigrationReport | None:
     """The report of the migration that was just made; None if it never began.
 

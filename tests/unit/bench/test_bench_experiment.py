@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from ldoms.bench.experiment import probed_stretches, suspension_ms
+from ldoms.bench import move
+from ldoms.bench.experiment import RunOptions, probed_stretches, run_experiment, suspension_ms
 from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.findings import findings, went_well
 from ldoms.bench.log import Transaction
@@ -25,6 +27,7 @@ from ldoms.bench.record import (
     stretches_of,
 )
 from ldoms.bench.summary import summary
+from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationPlan, MigrationReport, Outcome, PassRecord, PhaseRecord
 from ldoms.model.phases import Phase
 
@@ -246,6 +249,20 @@ def test_the_summary_has_all_that_was_measured() -> None:
 
 
 # The move
+
+
+def test_a_domain_that_is_not_there_is_missed_before_anything_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No directory of a run is made, and no load is started."""
+
+    def refuse(words: list[str], **more: object) -> str:
+        raise HostError(f"{words[-4:-1]} failed: LDom ldg9 was not found", code="program-failed")
+
+    monkeypatch.setattr(move, "run_program", refuse)
+    with pytest.raises(HostError, match="ldg9 was not found"):
+        run_experiment(RunOptions(Move("ldg9", "t4-2", Place("t4-1")), tmp_path / "runs"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
