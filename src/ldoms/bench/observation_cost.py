@@ -28,12 +28,13 @@ from ldoms.bench.observe.observation import observe
 from ldoms.bench.observe.usage import kind_of
 from ldoms.bench.observe.watch import find_qemu, threads_of
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
-from ldoms.bench.run import LAB_ASK_S, LAB_DOMAIN, LAB_SCALE, asked_every, outside_of, start_database
+from ldoms.bench.run import LAB_ASK_S, LAB_SCALE, asked_every, outside_of, start_database
 from ldoms.bench.stage import Stage, heading, say, stage
 from ldoms.bench.workloads import find_workload
 from ldoms.model.errors import HostError, LdomsError
 
-LAB = "obscost"
+LAB, DOMAIN = "obscost", "observed"
+"""Of a name that no other lab on the machine has: its QEMU is looked for."""
 SEED = 1
 USERS = 8
 WARM_UP_S = 30.0
@@ -92,15 +93,15 @@ def ratio_summary(ratios: Sequence[float]) -> dict[str, float]:
 
 def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list[dict[str, dict[str, float]]]:
     pgbench = ensure_pgbench(programs_cache())
-    server = start_database(made, LAB_DOMAIN)
+    server = start_database(made, DOMAIN)
     load = WorkloadLoad(
         find_workload("orderentry"), server, pgbench, LoadOptions(clients=USERS), prefix=tuple(made.client)
     )
     load.workload.install(server, LAB_SCALE, prefix=made.client)
-    move, outside = move_in_lab(made, LAB_DOMAIN), asked_every(outside_of(made, server), LAB_ASK_S)
-    order, qemu = random.Random(SEED), find_qemu(LAB_DOMAIN)  # noqa: S311
+    move, outside = move_in_lab(made, DOMAIN), asked_every(outside_of(made, server), LAB_ASK_S)
+    order, qemu = random.Random(SEED), find_qemu(DOMAIN)  # noqa: S311
     if qemu is None:
-        raise HostError(f"{LAB_DOMAIN} does not run", code="guest-gone")
+        raise HostError(f"{DOMAIN} does not run", code="guest-gone")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     windows: list[dict[str, tuple[Window, float]]] = []
     load.start(directory / stamp / "load", WARM_UP_S + rounds * 2 * (window_s + 30.0))
@@ -110,7 +111,7 @@ def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list
             pair: dict[str, tuple[Window, float]] = {}
             for name in order.sample(("alone", "watched"), 2):
                 place = directory / stamp / f"{number}"
-                looks = observe(LAB_DOMAIN, move.places, outside, place, pgbench=pgbench)
+                looks = observe(DOMAIN, move.places, outside, place, pgbench=pgbench)
                 with looks if name == "watched" else nullcontext():
                     time.sleep(SETTLE_S)
                     begin, ran = time.time(), vcpu_seconds(qemu)
