@@ -269,7 +269,9 @@ def run_words(database: Database, source: str, build: Path, *more: str) -> list[
 def _belongs_to_run(process: psutil.Process, domain: str, build: Path) -> bool:
     with contextlib.suppress(psutil.Error):
         words = process.cmdline()
-        return any(str(build) in word for word in words) or words[-2:] == ["watch", domain]
+        # By its full path: labs of other checkouts, whose domains have the same names, may be up meanwhile.
+        watch = [str(Path(sys.executable).with_name("ldoms-bench")), "watch", domain]
+        return any(str(build) in word for word in words) or words[-3:] == watch
     return False
 
 
