@@ -12,7 +12,7 @@ from ldoms.model.guest import GuestTime
 from ldoms.model.migration import ClockReading, GuestClock
 
 SAMPLES = 8
-GUEST_ANSWER_S = 3.0
+GUEST_ANSWER_S = 1.0
 """So long a guest may take to tell of its clock: it is known how the move goes without that."""
 SET_ABOVE_S = 0.1
 """A guest's clock that is off by more is set, unless somebody in the guest corrects it."""

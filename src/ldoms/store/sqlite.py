@@ -254,7 +254,7 @@ class Store:
             "INSERT OR REPLACE INTO operations VALUES (?, ?, ?)",
             (operation.id, operation.started_at, _dump(operation)),
         )
-        self._keep("operations", "started_at", KEPT_OPERATIONS)
+        self._keep_newest("operations", "started_at", KEPT_OPERATIONS)
 
     def operation(self, operation: str) -> Operation | None:
         """The operation with that id, or None."""
@@ -273,7 +273,7 @@ class Store:
             (at, kind.value, domain, json.dumps(data)),
         )
         assert cursor.lastrowid is not None
-        self._keep("events", "sequence", KEPT_EVENTS)
+        self._keep_last("events", "sequence", KEPT_EVENTS)
         return Event(cursor.lastrowid, at, kind, domain, data)
 
     def events(self, after: int = 0, limit: int = KEPT_EVENTS) -> tuple[Event, ...]:
@@ -291,7 +291,7 @@ class Store:
             (record.at, record.user, record.command, bool(record.succeeded), " ".join(record.operations)),
         )
         assert cursor.lastrowid is not None
-        self._keep("commands", "number", KEPT_COMMANDS)
+        self._keep_last("commands", "number", KEPT_COMMANDS)
         return cursor.lastrowid
 
     def fail_command(self, number: int) -> None:
@@ -348,7 +348,11 @@ class Store:
         for statement in statements.split(";"):
             self._db.execute(statement)
 
-    def _keep(self, table: str, column: str, count: int) -> None:
+    def _keep_last(self, table: str, number: str, count: int) -> None:
+        """Keep the rows with the highest numbers, which are given in sequence: counting rows would take time."""
+        self._db.execute(f"DELETE FROM {table} WHERE {number} <= (SELECT max({number}) FROM {table}) - {count}")  # noqa: S608
+
+    def _keep_newest(self, table: str, column: str, count: int) -> None:
         self._db.execute(
             f"DELETE FROM {table} WHERE {column} <"  # noqa: S608
             f" (SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET {count - 1})"
