@@ -10,9 +10,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,17 @@ BEAT = "pulse.period=1000"
 
 
 def run_idle(build: Path, rounds: int) -> None:
-    """Measure, print a table, and write ``idle.json`` into the directory `build`.
+    """Measure, print a table, and write ``idle.json`` into the directory `build`, anew after each part.
 
     Raises:
         LdomsError: a command failed, or a guest was lost.
     """
-    before = conditions()
-    cases = _costs() | _evacuations(rounds)
     build.mkdir(parents=True, exist_ok=True)
-    result = {"host": {"before": before, "after": conditions()}, "cases": to_wire(cases)}
-    (build / "idle.json").write_text(json.dumps(result, indent=2) + "\n")
+    before, cases = conditions(), dict[str, Spread]()
+    for part in chain(_costs(), _evacuations(rounds)):
+        cases |= part
+        result = {"host": {"before": before, "after": conditions()}, "cases": to_wire(cases)}
+        (build / "idle.json").write_text(json.dumps(result, indent=2) + "\n")
     heading("Median [least .. most]")
     for name, case in cases.items():
         say(f"{name:<44}{case}")
@@ -65,9 +66,9 @@ def evacuation_order(rounds: int) -> list[int]:
     return [*AT_ONCE, *reversed(AT_ONCE)] * rounds
 
 
-def _costs() -> dict[str, Spread]:
+def _costs() -> Iterator[dict[str, Spread]]:
     heading(f"A manager with {', '.join(map(str, LEVELS))} idle guests, {WINDOWS} times {WINDOW_S:g} s each")
-    image, cases = tiny_image(), dict[str, Spread]()
+    image = tiny_image()
     with tempfile.TemporaryDirectory(prefix="ldoms-bench-") as directory:
         manager = Solo(Path(directory), guests=max(LEVELS))
         with manager.guests_end(), manager.running() as (process, _):
@@ -77,10 +78,9 @@ def _costs() -> dict[str, Spread]:
                 for number in range(running, level):
                     manager.start_guest(f"guest{number}", image, BEAT)
                 running = level
-                time.sleep(SETTLE_S)
-                cases |= _watch(process, level)
                 say(f"{level} guests run")
-    return cases
+                time.sleep(SETTLE_S)
+                yield _watch(process, level)
 
 
 def _watch(process: psutil.Process, level: int) -> dict[str, Spread]:
@@ -101,7 +101,7 @@ def _used_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _evacuations(rounds: int) -> dict[str, Spread]:
+def _evacuations(rounds: int) -> Iterator[dict[str, Spread]]:
     order = evacuation_order(rounds)
     heading(f"A lab, {EVACUATED} idle guests, {len(order)} evacuations")
     domains = [f"idle{number}" for number in range(EVACUATED)]
@@ -119,7 +119,7 @@ def _evacuations(rounds: int) -> dict[str, Spread]:
             say(f"{EVACUATED} domains from {here} to {there}, {at_once} at a time: {times[at_once][-1]:.1f} s")
             here, there = there, here
     names = {1: "one after another", 2: "two at once"}
-    return {
+    yield {
         f"{EVACUATED} guests to another host, {names[at_once]}": spread(series, Unit.SECONDS)
         for at_once, series in times.items()
     }
