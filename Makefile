@@ -16,7 +16,7 @@ demo: setup images  ## set everything up, then move a busy database between two 
 	$(BIN)/ldoms-bench demo
 
 test: system-tests setup images check  ## set everything up, then run all tests
-	$(PYTEST) tests/integration tests/fault
+	$(PYTEST) -n 2 --dist loadfile tests/fault tests/integration
 
 check: python  ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check --quiet src tests
