@@ -7,7 +7,8 @@ import re
 from ldoms.model.errors import HostError
 
 _CONFLICT = re.compile(r'Failed to get (shared )?"[^"]*" lock')
-_DEVICE = re.compile(r"\bid=(disk)(\d+)-device\b")
+_DEVICE = re.compile(r'(?:\bid=|"node-name": ")(disk)(\d+)(?:-device\b|")')
+"""In the option that QEMU could not follow: of the front end, or of the back end."""
 
 
 def as_locked(error: HostError, name: str, device: str = "") -> HostError:

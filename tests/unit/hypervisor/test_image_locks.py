@@ -14,6 +14,7 @@ AT_START = 'QEMU says: -device virtio-blk-pci,id=disk3-device,drive=disk3: Faile
     ("said", "device", "named"),
     [
         (AT_START, "", "disk@3"),
+        ('QEMU says: -blockdev {"node-name": "disk2", "driver": "qcow2"}: Failed to get "write" lock', "", "disk@2"),
         ('device_add on LDom ldg1: QEMU says: Failed to get "write" lock', "disk@1", "disk@1"),
         ('QEMU says: Failed to get shared "write" lock', "", "a disk"),
     ],
