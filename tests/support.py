@@ -255,12 +255,20 @@ class Hosts:
 
     # Proof that nothing is left
 
+    def programs(self, host: str) -> list[str]:
+        """The programs that run on a host, by the kernel's short names, which those that are ending still have."""
+        names = []
+        for process in self.lab.space(host).processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.append(process.name())
+        return names
+
     def check_clean(self, *only: str) -> None:
         """Nothing of any guest is left on these hosts, or on any."""
         for host in only or self.lab.hosts:
             names = [view["domain"]["name"] for view in self.lab.client(host).get("/domains")]
             assert names == ["primary"], f"domains are left on {host}: {names}"
-            programs = [process.name() for process in self.lab.space(host).processes()]
+            programs = self.programs(host)
             assert not [name for name in programs if name.startswith("qemu")], f"QEMU is left on {host}: {programs}"
             links = self.lab.space(host).run(["ip", "-o", "link"])
             assert "vnet" not in links, f"taps are left on {host}: {links}"

@@ -24,6 +24,7 @@ from ldoms.bench.record import RunRecord, Stretch, read_record
 from ldoms.bench.server import Server, query
 from ldoms.bench.workloads.orderentry import ORDER_ENTRY
 from ldoms.lab import images
+from ldoms.migration.clock import STEP_ABOVE_S
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationReport, Outcome
@@ -138,7 +139,7 @@ def test_a_busy_database_moves_and_its_clients_keep_their_promises(database: Dat
     assert any(one.at > moved_at + 1 for one in result.transactions), "nobody was served after the move"
     wait_until(lambda: hosts.reports()[-1]["guest_clock"], 30, "the guest's clock was not looked at")
     clock = hosts.reports()[-1]["guest_clock"]
-    assert abs(clock["error_after_s"]) < 0.5, f"the guest's clock is wrong after the move: {clock}"
+    assert abs(clock["error_after_s"]) < STEP_ABOVE_S, f"the guest's clock is wrong after the move: {clock}"
 
 
 @pytest.mark.parametrize(("victim", "gate"), [("source", ""), ("target", "target-taken")])

@@ -99,6 +99,10 @@ class Paths:
     def fail(self, name: str) -> None:
         """Every request for it fails from now on: transport endpoint is not connected."""
         kill_command(self._programs.pop(name))
+        wait_until(lambda: self._running() == len(self._programs), 20, f"the program behind {name} does not end")
+
+    def _running(self) -> int:
+        return sum(program.startswith("qemu-storage") for program in self._hosts.programs(SOURCE))
 
     def close(self) -> None:
         """Leave nothing."""

@@ -195,7 +195,7 @@ def test_a_disk_that_cannot_be_used_is_named_and_nothing_is_left(hosts: Hosts, d
         )
         assert row(hosts, domain)[1] == row(hosts, twin)[1] == "bound"
         assert "vnet" not in hosts.lab.space(SOURCE).run(["ip", "-o", "link"]), "a tap was left behind"
-        assert not [p for p in hosts.lab.space(SOURCE).processes() if p.name().startswith("qemu")]
+        assert not [one for one in hosts.programs(SOURCE) if one.startswith("qemu")]
     finally:
         for name in (twin, domain):
             hosts.remove_guest(name)

@@ -60,8 +60,9 @@ class Guest:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in self.process.stdout or ():
-            self._lines.put(line.decode(errors="replace").rstrip())
+        with suppress(ValueError):  # closed while it was being read
+            for line in self.process.stdout or ():
+                self._lines.put(line.decode(errors="replace").rstrip())
 
     def await_line(self, pattern: str, limit_s: float = LIMIT_S) -> re.Match[str]:
         """The next line of the console that has `pattern`."""

@@ -103,12 +103,14 @@ class MemoryCopy:
         loop = asyncio.get_running_loop()
         began, seen_passes = loop.time(), 0
         while True:
-            if await self._next_status() == MigrationStatus.PRE_SWITCHOVER:
+            status, known = await self._next_status(), bool(self._journal.report.passes)
+            if status == MigrationStatus.PRE_SWITCHOVER and known:
                 return True
             progress = await self._guest.progress()
             observer.update(progress=progress.percent, figures=to_wire(progress))
             self._link.progress = progress.percent
-            if progress.passes > seen_passes > 0:
+            # A quick copy stops the guest before anybody has looked: its first pass has ended all the same.
+            if progress.passes > seen_passes > 0 or (progress.status == MigrationStatus.PRE_SWITCHOVER and not known):
                 self._journal.note_pass(progress)
                 self._samples.append(PassSample(loop.time() - began, _left_s(progress)))
             seen_passes = max(seen_passes, progress.passes)

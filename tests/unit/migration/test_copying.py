@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from ldoms.hypervisor.states import GuestEvent, GuestEventKind, MigrationStatus
@@ -24,6 +25,7 @@ class Quick:
     def __init__(self) -> None:
         self.status = MigrationStatus.NONE
         self.noted: dict[str, Any] = {}
+        self.report = SimpleNamespace(passes=())
 
     async def progress(self) -> Progress:
         return Progress(self.status, passes=1)
@@ -43,6 +45,9 @@ class Quick:
 
     def note(self, **values: Any) -> None:
         self.noted |= values
+
+    def note_pass(self, progress: Progress) -> None:
+        self.report.passes = (*self.report.passes, progress)
 
     def begin_copy(self) -> None:
         pass
@@ -79,6 +84,18 @@ def test_when_the_guest_stopped_is_known_although_the_copy_was_quick() -> None:
         )
         assert await copy.send(Ticket("192.0.2.2", 8101), one)  # type: ignore[arg-type]
         assert one.noted == {"stopped_at": 1.5}
+
+    run(work())
+
+
+def test_the_first_pass_is_known_although_the_copy_was_quick() -> None:
+    """The guest stands still already when QEMU is first asked how far it is."""
+
+    async def work() -> None:
+        one = Quick()
+        copy = copy_of(one, told("pre-switchover", 1.2))
+        assert await copy.send(Ticket("192.0.2.2", 8101), one)  # type: ignore[arg-type]
+        assert len(one.report.passes) == 1
 
     run(work())
 
