@@ -422,7 +422,7 @@ def test_the_report_tells_what_happened(hosts: Hosts, guest: str) -> None:
     assert 0 < report["downtime_s"] < 2
     assert 0 < report["stop_resume_s"] < 2
     assert abs(report["clock"]["offset_s"]) < 0.05, "both hosts have the same clock"
-    assert report["plan"]["channels"] == 2
+    assert report["plan"]["channels"] == 1
     text = hosts.ldm(SOURCE, "list-history", report["id"][:8])
     assert f"LDom {guest}, {SOURCE} -> {TARGET}, by root: done" in text
     wait_until(lambda: hosts.reports(TARGET)[-1]["phases"], 30, "the target has no full report")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from ldoms.model.migration import CheckFacts, MigrationPlan
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
-ENCRYPTED_CHANNELS = 2
-"""More than one thread, as each encrypts on a CPU of its own; more than two gained nothing measurable."""
 FIRST_DOWNTIME_LIMIT_S = 0.03
 """QEMU makes use of the whole allowance, so it starts small and is raised only as needed."""
 
@@ -18,22 +16,12 @@ _CHACHA = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:-KX-ALL:+ECDHE-PSK:+PSK"
 def make_plan(facts: CheckFacts) -> MigrationPlan:
     """The plan for the migration of an active domain."""
     options, reasons = facts.options, {}
-    ours = set(facts.source.hypervisor.migration_capabilities)
-    theirs = set(facts.target.host.hypervisor.migration_capabilities)
-    capabilities = list(REQUIRED)
-    channels = 1
-    reasons["channels"] = "one connection: without encryption a second one gains nothing"
-    cipher = ""
+    # With several connections QEMU 10.0 can hang for ever when they break: docs/adr/0019-one-connection.md
+    reasons["channels"] = "one connection: with several, QEMU can hang for good when the target's ends"
     if options.encrypted:
         cipher, reasons["encryption"] = _cipher(facts)
-        if "multifd" in ours & theirs:
-            channels = ENCRYPTED_CHANNELS
-            capabilities.append("multifd")
-            reasons["channels"] = f"{channels} connections, as each encrypts on a CPU of its own"
-        else:
-            reasons["channels"] = "one connection: not both hosts can do more"
     else:
-        reasons["encryption"] = "none, as asked for"
+        cipher, reasons["encryption"] = "", "none, as asked for"
     first = min(FIRST_DOWNTIME_LIMIT_S, options.max_suspend_s)
     reasons["suspension"] = (
         "for the whole copy: without KVM, QEMU does not notice all changes to memory that was added to a running guest"
@@ -47,8 +35,8 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         else "not limited"
     )
     return MigrationPlan(
-        capabilities=tuple(sorted(capabilities)),
-        channels=channels,
+        capabilities=REQUIRED,
+        channels=1,
         cipher=cipher,
         compression="none",
         max_bandwidth_bytes_s=options.max_bandwidth_bytes_s,

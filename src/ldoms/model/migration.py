@@ -178,7 +178,7 @@ class MigrationPlan:
 
     Attributes:
         capabilities: of QEMU's that are on; all others are off.
-        channels: connections that carry memory; 1 = without multifd.
+        channels: connections that carry memory.
         cipher: GnuTLS priority string; empty = not encrypted.
         downtime_limit_s: what QEMU is told at first; never raised above `max_suspend_s`.
         stands_still: the guest is suspended for the whole copy, not only for the last part.

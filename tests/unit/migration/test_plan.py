@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ldoms.migration.plan import make_plan
-from unit.checks.test_rules import Facts, good, grown, options, source, target_host, target_qemu
+from unit.checks.test_rules import Facts, good, grown, options, source, target_host
 
 
-def test_encrypted_on_two_channels() -> None:
+def test_encrypted_on_one_connection() -> None:
     """The usual plan: AES where both processors have it, and a guest that stops only for the last part."""
     plan = make_plan(good())
-    assert plan.capabilities == ("events", "multifd", "pause-before-switchover", "return-path")
-    assert (plan.channels, plan.compression, plan.max_bandwidth_bytes_s) == (2, "none", 0)
+    assert plan.capabilities == ("events", "pause-before-switchover", "return-path")
+    assert (plan.channels, plan.compression, plan.max_bandwidth_bytes_s) == (1, "none", 0)
     assert "AES-128-GCM" in plan.cipher
     assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.03, 0.3)
     assert set(plan.reasons) == {"encryption", "channels", "suspension", "bandwidth"}
@@ -20,27 +20,19 @@ def test_encrypted_on_two_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "channels", "cipher", "choice", "words"),
+    ("change", "cipher", "choice", "words"),
     [
-        (options(encrypted=False), 1, "", "encryption", "none, as asked for"),
-        (target_host(cpu_flags=()), 2, "CHACHA20-POLY1305", "encryption", "not both processors have AES"),
-        (source(cpu_flags=()), 2, "CHACHA20-POLY1305", "encryption", "not both processors have AES"),
-        (
-            target_qemu(migration_capabilities=("events", "pause-before-switchover", "return-path")),
-            *(1, "AES-128-GCM", "channels", "not both hosts can do more"),
-        ),
-        (options(max_bandwidth_bytes_s=1 << 20), 2, "AES", "bandwidth", "limited to 1048576 bytes/s"),
+        (options(encrypted=False), "", "encryption", "none, as asked for"),
+        (target_host(cpu_flags=()), "CHACHA20-POLY1305", "encryption", "not both processors have AES"),
+        (source(cpu_flags=()), "CHACHA20-POLY1305", "encryption", "not both processors have AES"),
+        (options(max_bandwidth_bytes_s=1 << 20), "AES", "bandwidth", "limited to 1048576 bytes/s"),
     ],
 )
-def test_every_choice_follows_from_the_facts(
-    change: Facts, channels: int, cipher: str, choice: str, words: str
-) -> None:
+def test_every_choice_follows_from_the_facts(change: Facts, cipher: str, choice: str, words: str) -> None:
     """Of both hosts, and of what was asked for."""
     plan = make_plan(change(good()))
-    assert plan.channels == channels
     assert cipher in plan.cipher
     assert plan.encrypted == bool(cipher)
-    assert ("multifd" in plan.capabilities) == (channels > 1)
     assert words in plan.reasons[choice]
 
 
