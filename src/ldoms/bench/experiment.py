@@ -30,6 +30,8 @@ from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationReport
 
 POLL_S = 0.5
+SOON_S = 2.0
+"""So long before and after a move the guest is looked at closely, too."""
 AROUND_S = 0.05
 """Clocks and events are not exacter than that: so long before and after it, an interruption may be the suspension."""
 
@@ -89,13 +91,17 @@ def run_experiment(options: RunOptions) -> RunRecord:
         counters = Counters(options.outside.server, options.outside.prefix)
         counters.take()
         begin = time.time()
-        _wait(options.before_s, load)
-        counters.take()
-        heading(f"{move.domain} moves from {move.source.name} to {move.to}")
-        asked_at = time.time()
-        migrate(move)
-        counters.take()
-        _wait(options.after_s, load)
+        closely_s = [min(SOON_S, stretch_s) for stretch_s in (options.before_s, options.after_s)]
+        _wait(options.before_s - closely_s[0], load)
+        with seen.closely():
+            _wait(closely_s[0], load)
+            counters.take()
+            heading(f"{move.domain} moves from {move.source.name} to {move.to}")
+            asked_at = time.time()
+            migrate(move)
+            counters.take()
+            _wait(closely_s[1], load)
+        _wait(options.after_s - closely_s[1], load)
         end = time.time()
         counters.take()
     # From here on nothing is measured any more.

@@ -28,7 +28,7 @@ from ldoms.bench.observe.observation import observe
 from ldoms.bench.observe.usage import kind_of
 from ldoms.bench.observe.watch import find_qemu, threads_of
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
-from ldoms.bench.run import LAB_ASK_S, LAB_SCALE, asked_every, outside_of, start_database
+from ldoms.bench.run import LAB_SCALE, outside_of, start_database
 from ldoms.bench.stage import Stage, heading, say, stage
 from ldoms.bench.workloads import find_workload
 from ldoms.model.errors import HostError, LdomsError
@@ -98,7 +98,7 @@ def _measure(made: Stage, directory: Path, rounds: int, window_s: float) -> list
         find_workload("orderentry"), server, pgbench, LoadOptions(clients=USERS), prefix=tuple(made.client)
     )
     load.workload.install(server, LAB_SCALE, prefix=made.client)
-    move, outside = move_in_lab(made, DOMAIN), asked_every(outside_of(made, server), LAB_ASK_S)
+    move, outside = move_in_lab(made, DOMAIN), outside_of(made, server)
     order, qemu = random.Random(SEED), find_qemu(DOMAIN)  # noqa: S311
     if qemu is None:
         raise HostError(f"{DOMAIN} does not run", code="guest-gone")

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -149,6 +149,16 @@ def probe_figures(record: ProbeRecord, window: Window) -> ProbeFigures:
         longest_gap=max(gaps(record.answer_times, clipped), key=lambda gap: gap.seconds),
         connection_lost=connection_lost,
     )
+
+
+def joined(records: Sequence[ProbeRecord]) -> ProbeRecord:
+    """One record of several probes that asked the same; the first of them for the longest time.
+
+    It is lost if one of them is.
+    """
+    whole = next((record for record in records if record.ending is Ending.LOST), records[0])
+    exchanges = sorted((one for record in records for one in record.exchanges), key=lambda one: one.sent_at)
+    return replace(records[0], exchanges=tuple(exchanges), ending=whole.ending, error=whole.error)
 
 
 def _is_lost(exchange: Exchange, record: ProbeRecord) -> bool:

@@ -25,12 +25,13 @@ from ldoms.bench.record import RECORD_NAME
 from ldoms.bench.server import Server, query, server_at
 from ldoms.bench.stage import SOURCE, Stage, heading, say, stage
 from ldoms.bench.summary import summary
-from ldoms.bench.workloads import default_weights, find_workload
+from ldoms.bench.workloads import find_workload
+from ldoms.bench.workloads.mix import Mix, mixed_weights, read_mix
 from ldoms.model.errors import HostError, LdomsError, RequestError
 
 LAB, LAB_DOMAIN, LAB_ADDRESS = "run", "ldg1", "10.77.0.10"
 LAB_RATE_PER_S = 15.0
-LAB_ASK_S = 0.2
+LAB_ASK_S, LAB_CLOSELY_S, LAB_CONNECT_S = 0.5, 0.1, 10.0
 """Where QEMU emulates the processor an answer costs a guest milliseconds (docs/how-to/measure-a-migration.md)."""
 CONNECT_RATIO = 50
 """A new connection is made once for so many other questions."""
@@ -87,12 +88,20 @@ def add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--workload", metavar="NAME", default="", help=f"of ldoms-bench workload (lab: {DEFAULT_WORKLOAD})"
     )
     load.add_argument("--command", metavar="COMMAND", default="", help="your own load, for a shell; ended by SIGTERM")
-    load.add_argument("--users", type=_positive(int), default=50, metavar="N", help="default: %(default)s")
+    load.add_argument(
+        "--users", type=_positive(int), metavar="N", help=f"default: what the mix says, or {LoadOptions().clients}"
+    )
     load.add_argument(
         "--rate",
         type=_positive(float),
         metavar="TPS",
         help=f"transactions/s asked for (default: as many as go; in a lab {LAB_RATE_PER_S:g})",
+    )
+    load.add_argument(
+        "--mix",
+        type=Path,
+        metavar="FILE",
+        help="weights and think times: TOML, or a configuration of SwingBench as XML",
     )
     load.add_argument(
         "--weight",
@@ -112,7 +121,8 @@ def add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=_positive(float),
         metavar="S",
         help=f"seconds between two pings, and two questions to the database (default: {Outside().ping_s:g}; in a lab"
-        f" {LAB_ASK_S:g}); what they find is no finer, and each costs the guest something",
+        f" {LAB_ASK_S:g}, and {LAB_CLOSELY_S:g} while it moves); what they find is no finer, and each costs the guest"
+        " something",
     )
     times = parser.add_argument_group("seconds")
     for name, default, words in (
@@ -169,7 +179,7 @@ def _prepared(arguments: argparse.Namespace) -> Iterator[RunOptions]:
     elif arguments.workload:
         assert server is not None
         assert pgbench is not None
-        load = _workload(arguments, server, pgbench, arguments.rate or 0.0, client)
+        load = workload_of(arguments, server, pgbench, arguments.rate or 0.0, client)
     yield RunOptions(
         move=move_of(arguments),
         runs=arguments.build / "runs",
@@ -224,17 +234,23 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _workload(
+def workload_of(
     arguments: argparse.Namespace, server: Server, pgbench: Path, rate_per_s: float, prefix: Sequence[str]
 ) -> WorkloadLoad:
+    """One of our workloads, as the command line and the file of its mix say.
+
+    Raises:
+        RequestError: there is no such workload, or that is no mix of it.
+    """
     workload = find_workload(arguments.workload or DEFAULT_WORKLOAD)
-    weights = {**default_weights(workload), **dict(arguments.weight)} if arguments.weight else None
+    mix = read_mix(arguments.mix) if arguments.mix else Mix()
     return WorkloadLoad(
         workload,
         server,
         pgbench,
-        LoadOptions(clients=arguments.users, rate_per_s=rate_per_s),
-        weights=weights,
+        LoadOptions(clients=arguments.users or mix.users or LoadOptions().clients, rate_per_s=rate_per_s),
+        weights=mixed_weights(workload, mix, dict(arguments.weight)),
+        think=mix.think,
         prefix=prefix,
     )
 
@@ -270,7 +286,7 @@ def _lab(arguments: argparse.Namespace) -> Iterator[RunOptions]:
         server = start_database(made, LAB_DOMAIN)
         load: Load = CommandLoad(arguments.command, made.client)
         if not arguments.command:
-            workload = _workload(arguments, server, pgbench, arguments.rate or LAB_RATE_PER_S, made.client)
+            workload = workload_of(arguments, server, pgbench, arguments.rate or LAB_RATE_PER_S, made.client)
             scale = {name: LAB_SCALE.get(name, size) for name, size in workload.workload.scales.items()}
             heading(f"The data of {workload.workload.title}: {_listed(scale)}")
             workload.workload.install(server, scale, prefix=made.client)
@@ -279,7 +295,7 @@ def _lab(arguments: argparse.Namespace) -> Iterator[RunOptions]:
             move=move_in_lab(made, LAB_DOMAIN, options=shlex.split(arguments.more)),
             runs=arguments.build / "runs",
             load=load,
-            outside=asked_every(outside_of(made, server), arguments.ask_every or LAB_ASK_S),
+            outside=outside_of(made, server, arguments.ask_every or LAB_ASK_S),
             pgbench=pgbench,
             warm_up_s=arguments.warm_up,
             before_s=arguments.before,
@@ -314,9 +330,18 @@ def asked_every(outside: Outside, seconds: float) -> Outside:
     return replace(outside, ping_s=seconds, sql_s=seconds, connect_s=seconds * CONNECT_RATIO)
 
 
-def outside_of(made: Stage, server: Server) -> Outside:
-    """The probes of a lab's database, asked by its client."""
-    return Outside(address=server.host, port=server.port, server=server, prefix=tuple(made.client))
+def outside_of(made: Stage, server: Server, ask_s: float = LAB_ASK_S) -> Outside:
+    """The probes of a lab's database, asked by its client: seldom, but while the domain moves."""
+    return Outside(
+        address=server.host,
+        port=server.port,
+        server=server,
+        prefix=tuple(made.client),
+        ping_s=ask_s,
+        sql_s=ask_s,
+        connect_s=LAB_CONNECT_S,
+        closely_s=min(ask_s, LAB_CLOSELY_S),
+    )
 
 
 def lab_facts(made: Stage) -> dict[str, str]:

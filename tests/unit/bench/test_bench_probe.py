@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from ldoms.bench.probe import (
     Ending,
     Exchange,
     ProbeRecord,
+    joined,
     line_counters,
     line_number,
     parse_record,
@@ -97,6 +99,24 @@ def test_lost_connection_leaves_a_gap_to_the_end_of_the_window() -> None:
     stopped = probe_figures(record(exchanges, 0.4), Window(0.0, 5.0))
     assert (stopped.lost, stopped.connection_lost) == (0, False)
     assert stopped.longest_gap.seconds == pytest.approx(0.2)
+
+
+def test_what_several_probes_saw_is_one_record() -> None:
+    """Of one that asks seldom and one that asks often for a while: the gaps between all answers count."""
+    seldom = record([Exchange(1, 0.0, 0.1), Exchange(2, 1.0, 1.5), Exchange(3, 2.0, 2.1)], 3.0)
+    often = record([Exchange(1, 1.1, 1.2), Exchange(2, 1.2, 1.4)], 1.6)
+    both = joined([seldom, often])
+    assert (both.began_at, both.ended_at, both.ending) == (0.0, 3.0, Ending.STOPPED)
+    assert [one.sent_at for one in both.exchanges] == [0.0, 1.0, 1.1, 1.2, 2.0]
+    assert probe_figures(both, Window(1.2, 1.5)).longest_gap.seconds == pytest.approx(0.2)
+    assert joined([seldom]) == seldom
+
+
+def test_one_lost_connection_is_not_hidden_by_another_probe() -> None:
+    """Whichever of them it was."""
+    lost = replace(record([Exchange(1, 0.1, 0.2)], 0.4, Ending.LOST), error="reset")
+    both = joined([record([Exchange(1, 0.0, 0.1)], 3.0), lost])
+    assert (both.ending, both.error) == (Ending.LOST, "reset")
 
 
 def test_window_without_a_probe() -> None:

@@ -10,11 +10,17 @@ import pytest
 from ldoms.bench import counters, run
 from ldoms.bench.counters import Counters
 from ldoms.bench.database import Snapshot
+from ldoms.bench.loads import WorkloadLoad
 from ldoms.bench.observation_cost import ratio_summary
 from ldoms.bench.record import Series
 from ldoms.bench.server import Server
-from ldoms.model.errors import HostError
+from ldoms.bench.workloads import ThinkTimes
+from ldoms.model.errors import HostError, RequestError
 from ldoms.model.migration import ClockReading, MigrationReport, Outcome
+
+
+def load_of(*words: str) -> WorkloadLoad:
+    return run.workload_of(parsed(*words), Server("192.0.2.1"), Path("pgbench"), 0.0, ())
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -161,3 +167,19 @@ def test_ratios_are_shown_with_their_spread() -> None:
         "min": 0.8,
         "max": 1.2,
     }
+
+
+def test_the_mix_comes_from_a_file_and_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+    """Shares, think times and users, as for the workload alone."""
+    mix = tmp_path / "mix"
+    mix.write_text("users = 8\n[weights]\nBP = 7\nNCR = 0\n[think]\nintermin = 9\n")
+    made = load_of("--lab", "--mix", str(mix), "--weight", "bp=80")
+    assert made.weights is not None
+    assert (made.weights["BP"], "NCR" in made.weights, made.options.clients) == (80, False, 8)
+    assert made.think == ThinkTimes(intermin_ms=9, intermax_ms=9)
+    assert load_of("--lab", "--mix", str(mix), "--users", "3").options.clients == 3
+    assert load_of("--lab").think is None
+    assert load_of("--lab").options.clients == 50
+    mix.write_text("[weights]\nnone = 1\n")
+    with pytest.raises(RequestError, match="has no transaction none, only"):
+        load_of("--lab", "--mix", str(mix))

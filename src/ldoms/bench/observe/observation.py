@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ldoms.bench.figures import Window
@@ -12,7 +12,7 @@ from ldoms.bench.observe.hosts import HostWatch, Place, watch_hosts
 from ldoms.bench.observe.lines import CopyLook, HostLog
 from ldoms.bench.observe.series import copy_series, guest_series, host_series, probe_series
 from ldoms.bench.pgbench import LoadRun
-from ldoms.bench.probe import ProbeRecord, ProbeRun, sql_record, start_probe, start_sql_probe
+from ldoms.bench.probe import ProbeRecord, ProbeRun, joined, sql_record, start_probe, start_sql_probe
 from ldoms.bench.record import Series
 from ldoms.bench.server import Server
 from ldoms.model.errors import HostError
@@ -33,6 +33,7 @@ class Outside:
         prefix: words in front of a command that run it where the clients are.
         seconds: after which it ends by itself, whatever becomes of whoever began it.
         connect_s: a new connection costs a PostgreSQL server a process, ten times what a question does.
+        closely_s: of ping and questions while `Observation.closely` is on; 0 = as always.
     """
 
     address: str = ""
@@ -42,16 +43,21 @@ class Outside:
     ping_s: float = 0.05
     connect_s: float = 5.0
     sql_s: float = 0.05
+    closely_s: float = 0.0
     seconds: float = 3600.0
 
 
 class Observation:
     """What was seen; whole once it has ended."""
 
-    def __init__(self, watches: Sequence[HostWatch]) -> None:
+    def __init__(
+        self, watches: Sequence[HostWatch], outside: Outside, directory: Path, pgbench: Path | None = None
+    ) -> None:
         self._watches = watches
-        self._probes: dict[str, ProbeRun] = {}
-        self._sql: tuple[LoadRun, Outside] | None = None
+        self._outside = outside
+        self._directory = directory
+        self._pgbench = pgbench
+        self._asked: list[_Asked] = []
         self._logs: tuple[HostLog, ...] | None = None
 
     @property
@@ -75,15 +81,9 @@ class Observation:
         Raises:
             HostError: one of them has seen nothing at all.
         """
-        found = {name: run.result() for name, run in self._probes.items()}
-        if self._sql is not None:
-            run, outside = self._sql
-            assert outside.server is not None
-            try:
-                found[SQL] = sql_record(run.result(), target=outside.server.host, interval_s=outside.sql_s)
-            except ValueError as error:
-                raise HostError(str(error), code="probe-failed") from error
-        return found
+        asked = [one.records() for one in self._asked]
+        names = asked[0] if asked else {}
+        return {name: joined([records[name] for records in asked if name in records]) for name in names}
 
     def series(self, window: Window) -> tuple[Series, ...]:
         """Everything second by second, where it lies in the window."""
@@ -96,17 +96,57 @@ class Observation:
             *probe_series(self.probes(), window),
         )
 
+    @contextmanager
+    def closely(self) -> Iterator[None]:
+        """Ask more often until the end of the block, as `Outside` says: for what is short, and costs too much always.
+
+        Raises:
+            HostError: nothing outside has had an answer.
+        """
+        outside = self._outside
+        if not outside.closely_s:
+            yield
+            return
+        # A new connection says nothing that a question does not, and costs ten times as much.
+        outside = replace(outside, port=0, ping_s=outside.closely_s, sql_s=outside.closely_s)
+        directory = self._directory / "closely"
+        directory.mkdir()
+        with ExitStack() as undo:
+            self._asked.append(_Asked.start(self._pgbench, outside, directory, undo))
+            yield
+
     # Inside
 
-    def start_probes(self, pgbench: Path | None, outside: Outside, directory: Path, undo: ExitStack) -> None:
-        """Start what asks from outside; `undo` ends it."""
+    def begin(self, undo: ExitStack) -> None:
+        """Start what asks from outside all the time; `undo` ends it."""
+        self._asked.append(_Asked.start(self._pgbench, self._outside, self._directory, undo))
+
+    def end(self) -> None:
+        """Stop the watches, and keep what they have seen."""
+        for watch in self._watches:
+            watch.stop()
+        self._logs = tuple(watch.log() for watch in self._watches)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Probes that were started together."""
+
+    outside: Outside
+    runs: Mapping[str, ProbeRun]
+    sql: LoadRun | None
+
+    @classmethod
+    def start(cls, pgbench: Path | None, outside: Outside, directory: Path, undo: ExitStack) -> _Asked:
+        """Start them, and return when each has had an answer; `undo` ends them."""
         asked: Mapping[str, tuple[str, float]] = {}
         if outside.address:
             asked = {PING: ("icmp", outside.ping_s)}
             if outside.port:
                 asked = {**asked, CONNECT: ("connect", outside.connect_s)}
+        runs = {}
         for name, (sort, interval_s) in asked.items():
-            run = start_probe(
+            runs[name] = start_probe(
                 sort,
                 outside.address,
                 directory / f"{name}.jsonl",
@@ -115,10 +155,10 @@ class Observation:
                 seconds=outside.seconds,
                 prefix=outside.prefix,
             )
-            undo.callback(run.stop)
-            self._probes[name] = run
+            undo.callback(runs[name].stop)
+        sql = None
         if outside.server is not None and pgbench is not None:
-            load = start_sql_probe(
+            sql = start_sql_probe(
                 pgbench,
                 outside.server,
                 directory / SQL,
@@ -126,16 +166,23 @@ class Observation:
                 seconds=round(outside.seconds),
                 prefix=outside.prefix,
             )
-            undo.callback(load.stop)
-            self._sql = (load, outside)
-        for run in self._probes.values():
+            undo.callback(sql.stop)
+        for run in runs.values():
             run.wait_until_begun()
+        return cls(outside, runs, sql)
 
-    def end(self) -> None:
-        """Stop the watches, and keep what they have seen."""
-        for watch in self._watches:
-            watch.stop()
-        self._logs = tuple(watch.log() for watch in self._watches)
+    def records(self) -> dict[str, ProbeRecord]:
+        """What each has seen."""
+        found = {name: run.result() for name, run in self.runs.items()}
+        if self.sql is not None:
+            assert self.outside.server is not None
+            try:
+                found[SQL] = sql_record(
+                    self.sql.result(), target=self.outside.server.host, interval_s=self.outside.sql_s
+                )
+            except ValueError as error:
+                raise HostError(str(error), code="probe-failed") from error
+        return found
 
 
 @contextmanager
@@ -153,7 +200,7 @@ def observe(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as undo:
-        made = Observation(watch_hosts(hosts, domain, directory))
+        made = Observation(watch_hosts(hosts, domain, directory), outside, directory, pgbench)
         undo.callback(made.end)
-        made.start_probes(pgbench, outside, directory, undo)
+        made.begin(undo)
         yield made

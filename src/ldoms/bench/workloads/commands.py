@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,9 +302,6 @@ def _run_options(arguments: argparse.Namespace, workload: StoredWorkload, mix: M
     for name in ("min", "max", "intermin", "intermax"):
         if getattr(arguments, name) is not None:
             think_ms[f"{name}_ms"] = getattr(arguments, name)
-    # Whoever says only the least means at least that.
-    think_ms["max_ms"] = think_ms.get("max_ms", think_ms.get("min_ms", 0))
-    think_ms["intermax_ms"] = think_ms.get("intermax_ms", think_ms.get("intermin_ms", 0))
     if not 0 <= arguments.rate <= 1_000_000:
         raise RequestError(f"the rate must be from 0 to 1,000,000 per second, not {arguments.rate:g}", code="bad-mix")
     weights = mixed_weights(workload, mix, dict(arguments.weight), enable=arguments.enable, disable=arguments.disable)
@@ -316,7 +314,7 @@ def _run_options(arguments: argparse.Namespace, workload: StoredWorkload, mix: M
         seed=arguments.seed,
         threads=arguments.threads,
         weights=weights,
-        think=ThinkTimes(**think_ms),
+        think=replace(mix, think_ms=think_ms).think or ThinkTimes(),
         settings={
             "users": str(users),
             "time": f"{arguments.time}s",

@@ -37,6 +37,18 @@ class Mix:
     think_ms: Mapping[str, int] = field(default_factory=dict)
     users: int | None = None
 
+    @property
+    def think(self) -> ThinkTimes | None:
+        """The think times; None if it says nothing of them."""
+        if not self.think_ms:
+            return None
+        # Whoever says only the least means at least that.
+        most = {
+            "max_ms": self.think_ms.get("min_ms", 0),
+            "intermax_ms": self.think_ms.get("intermin_ms", 0),
+        }
+        return ThinkTimes(**{**most, **self.think_ms})
+
 
 def read_mix(path: Path) -> Mix:
     """Read a file with a mix.
