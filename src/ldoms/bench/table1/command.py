@@ -14,9 +14,9 @@ from pathlib import Path
 from ldoms.bench.experiment import RunOptions, run_experiment
 from ldoms.bench.loads import WorkloadLoad
 from ldoms.bench.move import move_in_lab
-from ldoms.bench.observe.observation import Outside
 from ldoms.bench.pgbench import LoadOptions, ensure_pgbench, programs_cache
 from ldoms.bench.record import Conditions, RunRecord
+from ldoms.bench.run import outside_of
 from ldoms.bench.server import Server, query
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
 from ldoms.bench.table1.cells import Attempt, CellRun, cell_run, order
@@ -150,7 +150,7 @@ class _Table1:
                 LoadOptions(clients=options.users, rate_per_s=options.rate_per_s),
                 prefix=self._stage.client,
             ),
-            outside=Outside(ADDRESS, server=self._server, prefix=tuple(self._stage.client), ping_s=0.05, sql_s=0.1),
+            outside=outside_of(self._stage, self._server),
             pgbench=self._pgbench,
             warm_up_s=options.warm_up_s,
             before_s=options.before_s,
