@@ -20,8 +20,8 @@
  * ms is a pause. While nobody reads the console, lines are left out, but the heart goes on.
  *
  * The console takes: echo TEXT, check (verify all of pulse.fill now), reboot, poweroff, crash. TCP port 7 answers
- * every line with the line, the count, the errors and the MiB of memory that the kernel has. The power button switches
- * off. A CPU that is plugged in is brought online.
+ * every line with the line, the count, the errors, the MiB of memory that the kernel has and the pages rewritten. The
+ * power button switches off. A CPU that is plugged in is brought online.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -346,11 +346,12 @@ static void obey(const char *command)
 /* Answers one line; false when the other side does not take it. */
 static bool answer(int connection, const char *line)
 {
-    char text[LINE_LIMIT + 96];
+    char text[LINE_LIMIT + 128];
     struct sysinfo system;
     sysinfo(&system);
-    int length = snprintf(text, sizeof text, "%s count=%lu errors=%lu memory=%lu\n", line, atomic_load(&count),
-                          atomic_load(&errors), system.totalram * system.mem_unit >> 20);
+    int length = snprintf(text, sizeof text, "%s count=%lu errors=%lu memory=%lu dirtied=%lu\n", line,
+                          atomic_load(&count), atomic_load(&errors), system.totalram * system.mem_unit >> 20,
+                          atomic_load(&dirtied));
     return send(connection, text, length, MSG_NOSIGNAL) == length;
 }
 

@@ -51,7 +51,7 @@ ABOVE_THE_ROOMS = {"daemon", "manual", "__init__", "api.__init__"}
 LIBRARIES: Mapping[str, set[str]] = {
     "cryptography": {"auth"},
     "pam": {"auth"},
-    "qemu": {"hypervisor"},
+    "qemu": {"hypervisor", "bench"},
     "pyroute2": {"net", "lab"},
     "telnetlib3": {"console"},
     "fastapi": SERVER - {"api.wire", "api.peer", "api.connections"},

@@ -27,14 +27,18 @@ USER = "libvirt-qemu"
 _USER_ID = 64055
 """Which Debian keeps for it."""
 
-# Process 1 of the namespace has to wait for processes that libvirt lets go of: a shell does, libvirtd would not.
-_BEGIN = """
+SPACE = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""The words before a command that give it namespaces of its own."""
+
+# Its words: the directory that `furnish` made, and options of libvirtd. Process 1 of the namespace has to wait for
+# processes that libvirt lets go of: a shell does, libvirtd would not.
+BEGIN = """
 mount --bind "$1/run" /run
 for place in lib cache log; do mount --bind "$1/$place" /var/$place; done
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/group" /etc/group
-libvirtd --config /etc/libvirt/libvirtd.conf &
+libvirtd --config /etc/libvirt/libvirtd.conf $2 &
 wait $!
 """
 _QEMU_CONF = """
@@ -102,16 +106,15 @@ def libvirt(home: Path, image: Image, guests: int) -> Iterator[Peer]:
     Raises:
         HostError: it does not start, or its guests do not; nothing is left of it.
     """
-    image = _furnish(home, image)
-    words = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    furnish(home)
+    image = copied(image, home)
     with (home / "said").open("w") as said:
         process = subprocess.Popen(
-            [*words, "sh", "-ec", _BEGIN, "sh", str(home)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            [*SPACE, "sh", "-ec", BEGIN, "sh", str(home)], stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
     try:
-        socket = home / "sockets/libvirt-sock"
-        virsh = ("virsh", "-c", f"qemu:///system?socket={socket}")
-        _wait(process, socket, home / "said")
+        virsh = connection(home)
+        _wait(process, home / "sockets/libvirt-sock", home / "said")
         for number in range(guests):
             described = home / f"guest{number}.xml"
             described.write_text(describe(f"bench{number}", image))
@@ -122,18 +125,26 @@ def libvirt(home: Path, image: Image, guests: int) -> Iterator[Peer]:
         process.wait()
 
 
-def _furnish(home: Path, image: Image) -> Image:
-    """Make the directories and the configuration; the image as it is seen from inside."""
+def furnish(home: Path, daemon: str = "", guests: str = "") -> None:
+    """Make the directories of a libvirt below `home`, and its configuration: of the daemon, and of its guests."""
     for name in ("run", "lib", "cache", "log", "etc", "sockets"):
         (home / name).mkdir(parents=True)
     sockets = f'unix_sock_dir = "{home}/sockets"\nunix_sock_group = "root"\n'
-    (home / "etc/libvirtd.conf").write_text(f'{sockets}auth_unix_rw = "none"\nauth_unix_ro = "none"\n')
-    (home / "etc/qemu.conf").write_text(_QEMU_CONF)
+    (home / "etc/libvirtd.conf").write_text(f'{sockets}auth_unix_rw = "none"\nauth_unix_ro = "none"\n{daemon}')
+    (home / "etc/qemu.conf").write_text(_QEMU_CONF + guests)
     passwd, group = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
     account = f"{USER}:x:{_USER_ID}:{_USER_ID}::/nonexistent:/usr/sbin/nologin"
     (home / "passwd").write_text(with_account(passwd, account))
     (home / "group").write_text(with_account(group, f"{USER}:x:{_USER_ID}:"))
-    # Copies: the cache of images may be where libvirt sees directories of ours.
+
+
+def connection(home: Path) -> tuple[str, ...]:
+    """The words before a command of `virsh` for the libvirt below `home`."""
+    return ("virsh", "-c", f"qemu:///system?socket={home}/sockets/libvirt-sock")
+
+
+def copied(image: Image, home: Path) -> Image:
+    """Copies of an image's files: the cache of images may be where libvirt sees directories of ours."""
     return Image(
         Path(shutil.copy(image.kernel, home)),
         Path(shutil.copy(image.initrd, home)),

@@ -16,6 +16,7 @@ from ldoms.bench.migrations import main_migrations
 from ldoms.bench.observation_cost import main_cost
 from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.page.command import add_report
+from ldoms.bench.peers.run import add_peers
 from ldoms.bench.reconfigure import main_reconfigure
 from ldoms.bench.run import add_run
 from ldoms.bench.table1.command import add_table1
@@ -48,6 +49,7 @@ def main() -> None:
     idle.add_argument("--rounds", type=int, default=1, metavar="N", help="of four evacuations (default: %(default)s)")
     idle.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     idle.set_defaults(run=lambda arguments: main_idle(arguments.build, arguments.rounds))
+    add_peers(verbs)
     observation = verbs.add_parser("observation", help="measure what looking on costs a guest in throughput")
     observation.add_argument("--rounds", type=int, default=12, metavar="N", help="default: %(default)s")
     observation.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds (%(default)g)")

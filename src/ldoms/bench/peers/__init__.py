@@ -1,0 +1,1 @@
+"""``ldoms-bench peers``: the same migrations with `ldm`, with `virsh` and with QEMU alone, and what they must take."""

@@ -1,0 +1,340 @@
+"""``make bench-peers``: every tool moves the same guests, in shuffled order, over the same link.
+
+Each run has guests of its own, which are started for it, so that none is changed by an earlier run; and before each
+the machine's free memory is touched, so that the target's QEMU finds it in the same state whatever ran before. All
+runs are kept, and written anew after each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ldoms.bench.conditions import conditions
+from ldoms.bench.figures import Window
+from ldoms.bench.libvirt import copied, why_not
+from ldoms.bench.peers.hands import COMMAND_S, hand_on
+from ldoms.bench.peers.libvirts import make_certificates, start_libvirts
+from ldoms.bench.peers.record import (
+    FLOOR,
+    LOST,
+    MOVED,
+    PeerRun,
+    Target,
+    least_bytes,
+    table,
+    targets,
+)
+from ldoms.bench.peers.scenario import Guest, Scenario, chosen, guests_of
+from ldoms.bench.peers.tools import Moved, Tool, World, all_tools
+from ldoms.bench.probe import ProbeRecord, ProbeRun, line_counters, probe_figures, start_probe
+from ldoms.bench.series import turns
+from ldoms.bench.solo import tiny_image
+from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
+from ldoms.model.codec import to_wire
+from ldoms.model.errors import LdomsError, NotFound
+
+LAB = "benchpeers"
+CLIENT = "client"
+ADDRESSES = {SOURCE: "10.78.0.1", TARGET: "10.78.0.2"}
+"""Of a lab's hosts on the link between them."""
+ROUNDS = 6
+LIMIT_MS = 30.0
+"""The suspension that `ldm` tries first, which half of the variants of virsh are told as well."""
+ASK_S, ASK_MANY_S = 0.005, 0.02
+"""How often one guest is pinged, and each of many."""
+COUNT_S = 0.1
+BEFORE_S, AFTER_S = 2.0, 1.0
+"""Looked at before and after the move."""
+READY_S = 120.0
+WARM_SPARE_MIB = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PeersOptions:
+    """What is run.
+
+    Attributes:
+        scenarios, tools: by name; none = all.
+        fill_mib: no guest has more filled; 0 = as the scenario says.
+    """
+
+    rounds: int = ROUNDS
+    scenarios: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    fill_mib: int = 0
+    limit_ms: float = LIMIT_MS
+
+
+def run_peers(build: Path, options: PeersOptions) -> list[PeerRun]:
+    """Measure, print tables, and write ``peers.json`` and ``peers.md`` into the directory `build`, anew after each run.
+
+    Raises:
+        LdomsError: the lab, or a peer, cannot be had; runs that were made are kept.
+    """
+    scenarios, tools = chosen(options.scenarios, options.fill_mib), _tools(options)
+    build.mkdir(parents=True, exist_ok=True)
+    before, runs, took = conditions(), list[PeerRun](), dict[str, float]()
+    with _world(needs_libvirt=any(tool.name.startswith("virsh") for tool in tools)) as (made, world):
+        for scenario in scenarios:
+            heading(f"{scenario.name}: {scenario.title}; {options.rounds} rounds of {len(tools)} tools, shuffled")
+            made.type(made.lab("shape", *scenario.shape))
+            began = time.monotonic()
+            for one in _rounds(made, world, scenario, tools, options.rounds):
+                runs.append(one)
+                say(_line(one))
+                (build / "peers.json").write_text(json.dumps(to_wire(runs), indent=2) + "\n")
+            took[scenario.name] = time.monotonic() - began
+            say(f"{scenario.name} took {took[scenario.name]:.0f} s")
+        libvirt = world.libvirts.version if world.libvirts else "not there"
+    text = "\n".join(_page(runs, scenarios, took, {"before": before, "after": conditions(), "libvirt": libvirt}))
+    (build / "peers.md").write_text(text + "\n")
+    say("")
+    say(text)
+    say(f"\nAll runs             {build / 'peers.json'}")
+    return runs
+
+
+def _tools(options: PeersOptions) -> tuple[Tool, ...]:
+    reason = why_not()
+    if reason:
+        say(f"bench: {reason}; virsh is left out")
+    known = all_tools(options.limit_ms, virsh=not reason)
+    unknown = [name for name in options.tools if name not in {tool.name for tool in known} | {FLOOR}]
+    if unknown:
+        raise NotFound(f"there is no tool {unknown[0]}: there are {'; '.join(tool.name for tool in known)}")
+    return tuple(tool for tool in known if tool.name in options.tools or not options.tools)
+
+
+@contextlib.contextmanager
+def _world(*, needs_libvirt: bool) -> Iterator[tuple[Stage, World]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="ldoms-peers-") as directory,
+        stage(LAB) as made,
+        contextlib.ExitStack() as stack,
+    ):
+        home = Path(directory)
+        home.chmod(0o711)
+        hands = {place: stack.enter_context(hand_on(made, place)) for place in (SOURCE, TARGET, CLIENT)}
+        libvirts = None
+        if needs_libvirt:
+            libvirts = start_libvirts(home, hands, ADDRESSES)
+        else:
+            make_certificates(home / "certificates", tuple(ADDRESSES.values()))
+        floor = [sys.executable, "-m", "ldoms.bench.peers.floor", "receive", ADDRESSES[TARGET]]
+        hands[TARGET].start([*floor, str(home / "certificates")], str(home / "floor.log"))
+        image = copied(tiny_image(), home)
+        yield made, World(hands, ADDRESSES, home, image, made.password_file, libvirts)
+
+
+# One scenario
+
+
+def _rounds(made: Stage, world: World, scenario: Scenario, tools: Sequence[Tool], rounds: int) -> Iterator[PeerRun]:
+    known = {tool.name: tool for tool in tools}
+    order = list(turns(list(known), rounds))
+    done: list[PeerRun] = []
+    for number in range(rounds):
+        for name in order[number * len(known) : (number + 1) * len(known)]:
+            done.append(_run(made, world, scenario, known[name], number + 1))
+            yield done[-1]
+        for encrypted in (False, True):
+            if least := least_bytes(done, scenario.name):
+                yield _floor(world, scenario, least, encrypted=encrypted, number=number + 1)
+
+
+def _run(made: Stage, world: World, scenario: Scenario, tool: Tool, number: int) -> PeerRun:
+    """One run; whatever happens, its guests are gone afterwards."""
+    guests = guests_of(scenario, world.image.boot_args)
+    load = os.getloadavg()[0]
+    try:
+        tool.start(world, guests)
+        world.hands[CLIENT].await_guests([guest.address for guest in guests], READY_S)
+        _touch_free_memory(sum(guest.memory_mib for guest in guests) + WARM_SPARE_MIB)
+        with _probes(made, world, scenario, guests) as (pings, counter):
+            time.sleep(BEFORE_S)
+            world.source.watch()
+            world.target.watch()
+            moved = tool.move(world, guests, scenario)
+            source, target = world.source.watched(), world.target.watched()
+            time.sleep(AFTER_S)
+        return _sum_up(
+            PeerRun(
+                scenario=scenario.name,
+                tool=tool.name,
+                encrypted=tool.encrypted,
+                run=number,
+                total_s=moved.seconds,
+                suspension_ms=None,
+                bytes=source.sent_bytes,
+                cpu_s=source.cpu_s + target.cpu_s,
+                tps_loss_pct=None,
+                outcome=moved.outcome,
+                target_cpu_s=target.cpu_s,
+                copy_s=moved.copy_s,
+                own_ms=moved.own_ms,
+                limit_ms=tool.limit_ms,
+                load=load,
+                reason=moved.reason,
+            ),
+            moved,
+            [ping.result() for ping in pings],
+            counter.result() if counter else None,
+        )
+    finally:
+        tool.end(world, guests)
+
+
+@contextlib.contextmanager
+def _probes(
+    made: Stage, world: World, scenario: Scenario, guests: Sequence[Guest]
+) -> Iterator[tuple[list[ProbeRun], ProbeRun | None]]:
+    """A ping for each guest, and a reader of what the first one rewrites, if it does."""
+    every_s = ASK_S if len(guests) == 1 else ASK_MANY_S
+    pings: list[ProbeRun] = []
+    counter = None
+    try:
+        for guest in guests:
+            path = world.home / f"{guest.name}.jsonl"
+            pings.append(start_probe("icmp", guest.address, path, interval_s=every_s, prefix=made.client))
+        if scenario.rate_mib_s and len(guests) == 1:
+            path = world.home / "counter.jsonl"
+            counter = start_probe("tcp", guests[0].address, path, interval_s=COUNT_S, prefix=made.client)
+            counter.wait_until_begun()
+        for ping in pings:
+            ping.wait_until_begun()
+        yield pings, counter
+    finally:
+        for probe in [*pings, *([counter] if counter else [])]:
+            probe.stop()
+
+
+def _sum_up(run: PeerRun, moved: Moved, pings: Sequence[ProbeRecord], counter: ProbeRecord | None) -> PeerRun:
+    """Add what was seen from outside."""
+    window = Window(moved.began_at, moved.began_at + moved.seconds + AFTER_S)
+    longest = [probe_figures(ping, window).longest_gap for ping in pings]
+    lost = run.outcome == MOVED and any(
+        not ping.answer_times or ping.answer_times[-1] < moved.began_at + moved.seconds for ping in pings
+    )
+    return replace(
+        run,
+        suspension_ms=max(gap.seconds for gap in longest) * 1000,
+        tps_loss_pct=slower_percent(counter, moved.began_at, moved.seconds) if counter else None,
+        outcome=LOST if lost else run.outcome,
+    )
+
+
+def slower_percent(counter: ProbeRecord, began_at: float, seconds: float) -> float | None:
+    """By how much slower a guest rewrote its memory while it was moved than before; None if that is not known."""
+    points = [
+        (one.answered_at, line_counters(one.answer)["dirtied"])
+        for one in counter.exchanges
+        if one.answered_at is not None and "dirtied" in line_counters(one.answer)
+    ]
+    before = _rate([point for point in points if point[0] < began_at])
+    during = [point for point in points if point[0] < began_at][-1:]
+    during += [point for point in points if point[0] >= began_at + seconds][:1]
+    rate = _rate(during)
+    return None if not before or rate is None else (1 - rate / before) * 100
+
+
+def _rate(points: Sequence[tuple[float, int]]) -> float | None:
+    if len(points) < 2 or points[-1][0] <= points[0][0]:
+        return None
+    return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
+
+
+def _touch_free_memory(mib: int) -> None:
+    """Have the machine's hypervisor give so much memory back that it has taken: else the order of runs would count."""
+    touch = (
+        f"import mmap; mmap.mmap(-1, {mib} << 20, flags={mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE})"
+    )
+    subprocess.run([sys.executable, "-c", touch], check=False, timeout=COMMAND_S)
+
+
+def _floor(world: World, scenario: Scenario, least: int, *, encrypted: bool, number: int) -> PeerRun:
+    words = [sys.executable, "-m", "ldoms.bench.peers.floor", "send", ADDRESSES[TARGET], str(least)]
+    words += [str(world.home / "certificates")] if encrypted else []
+    load = os.getloadavg()[0]
+    (printed,) = world.source.do(words, limit_s=scenario.limit_s + COMMAND_S)
+    found = json.loads(printed)
+    return PeerRun(
+        scenario=scenario.name,
+        tool=f"{FLOOR}, TLS" if encrypted else FLOOR,
+        encrypted=encrypted,
+        run=number,
+        total_s=found["seconds"],
+        suspension_ms=None,
+        bytes=least,
+        cpu_s=found["cpu_s"],
+        tps_loss_pct=None,
+        outcome=MOVED,
+        load=load,
+    )
+
+
+# What is said
+
+
+def _line(run: PeerRun) -> str:
+    suspension = f"{run.suspension_ms:7.0f} ms" if run.suspension_ms is not None else " " * 10
+    slower = f", guest {run.tps_loss_pct:.0f} % slower" if run.tps_loss_pct is not None else ""
+    reason = f": {run.reason}" if run.reason else ""
+    return (
+        f"{run.run:2} {run.tool:<34} {run.total_s:8.2f} s {suspension} {run.bytes / 1e6:8.0f} MB"
+        f" {run.cpu_s:6.2f} CPU s (target {run.target_cpu_s:.2f}), load {run.load:.1f}{slower}, {run.outcome}{reason}"
+    )
+
+
+def _page(
+    runs: Sequence[PeerRun], scenarios: Sequence[Scenario], took: dict[str, float], where: dict[str, object]
+) -> list[str]:
+    """Tables and targets, as Markdown."""
+    lines = [f"Conditions: {json.dumps(where)}", ""]
+    for scenario in scenarios:
+        lines += [f"### {scenario.title}", "", f"{took.get(scenario.name, 0):.0f} s for all runs.", ""]
+        lines += [*table(runs, scenario.name), ""]
+    judged: Sequence[Target] = targets(runs)
+    return [*lines, "### Targets", "", *(f"- {target}" for target in judged)]
+
+
+def add_peers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = verbs.add_parser("peers", help="measure migrations with ldm beside virsh and QEMU alone")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="repeatable (default: all)")
+    parser.add_argument("--tool", action="append", default=[], metavar="NAME", help="repeatable (default: all)")
+    parser.add_argument(
+        "--fill", type=int, default=0, metavar="MIB", help="no guest has more filled (default: as the scenario says)"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT_MS, metavar="MS", help="that virsh is told, too (default: %(default)g)"
+    )
+    parser.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    parser.set_defaults(run=_main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    options = PeersOptions(
+        rounds=arguments.rounds,
+        scenarios=tuple(arguments.scenario),
+        tools=tuple(arguments.tool),
+        fill_mib=arguments.fill,
+        limit_ms=arguments.limit,
+    )
+    try:
+        run_peers(arguments.build, options)
+    except LdomsError as error:
+        print(f"bench: {error.message}", file=sys.stderr)
+        return 1
+    return 0
