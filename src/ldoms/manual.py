@@ -115,6 +115,7 @@ def ldm_page() -> Iterator[str]:
     yield from _entry(bold("0"), "It is done.")
     yield from _entry(bold("1"), "It is refused or has failed; the reason is on standard error.")
     yield from _entry(bold("2"), "The command line makes no sense; the usage is on standard error.")
+    yield from _entry(bold("3"), "migrate-domain cannot keep --max-suspend or --max-time; the guest stays and runs.")
     yield from _entry(bold("130"), "Ctrl-C; migrate-domain is then cancelled, and ends with 1.")
     yield ".SH EXAMPLES"
     for title, line in LDM_EXAMPLES:

@@ -511,6 +511,21 @@ async def check_a_cancelled_copy_leaves_the_guest_running(bench: EngineBench) ->
     assert await ends.target.state() is not RunState.RUNNING
 
 
+async def check_a_running_copy_can_be_told_to_hold_the_guest_back(bench: EngineBench) -> None:
+    """If the plan made it ready for that; the copy goes on."""
+    plan = replace(
+        PLAN, capabilities=tuple(sorted((*PLAN.capabilities, "auto-converge"))), max_bandwidth_bytes_s=1 << 20
+    )
+    ends = await make_ends(bench, plan=plan)
+    await ends.source.send(ends.host, ends.port)
+    await until(ends.source, MigrationStatus.ACTIVE.__eq__)
+    await ends.source.throttle(50)
+    assert (await ends.source.progress()).status == MigrationStatus.ACTIVE
+    assert (await ends.source.progress()).throttle_percent in (0, 50)
+    await ends.source.cancel_migration()
+    await until(ends.source, ENDED.__contains__)
+
+
 async def check_a_cut_connection_leaves_the_guest_running(bench: EngineBench) -> None:
     """In the middle of the copy: that fails, at both ends."""
     ends = await make_ends(bench, plan=replace(PLAN, max_bandwidth_bytes_s=1 << 20))

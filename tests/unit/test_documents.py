@@ -181,6 +181,7 @@ def test_every_event() -> None:
         ("`phases`", migration.PhaseRecord),
         ("`passes`", migration.PassRecord),
         ("`plan`", migration.MigrationPlan),
+        ("`stall`", migration.Stall),
         ("`clock`", migration.ClockReading),
         ("`guest_time`", guest.GuestTime),
         ("`service`", guest.TimeService),

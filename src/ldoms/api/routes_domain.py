@@ -213,6 +213,8 @@ async def migrate(request: Request, known: Known, who: Changer, name: str, body:
         encrypted=body.encrypted,
         save_spconfig=body.save_spconfig,
         core_map=body.core_map,
+        max_time_s=body.max_time_s,
+        on_stall=body.on_stall,
     )
     credentials = Credentials(
         user="" if body.certificates else options.user,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, OnStall
 from ldoms.model.sizes import MAX_DESCRIPTION_BYTES
 from ldoms.model.stopping import MAX_STOP_S, StopMode
 
@@ -178,6 +178,8 @@ class Migration(_Body):
     core_map: tuple[tuple[CoreId, CoreId], ...] = ()
     max_suspend_s: float = Field(default=DEFAULT_MAX_SUSPEND_S, gt=0, le=2000)
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
+    max_time_s: float = Field(default=0.0, ge=0)
+    on_stall: OnStall = OnStall.THROTTLE
 
 
 class LogSwitches(Properties):

@@ -100,4 +100,10 @@ def _progress(operation: Operation) -> Iterator[Any]:
     )
     with bar:
         task = bar.add_task(operation.phase or operation.kind, total=100)
-        yield lambda known: bar.update(task, description=known.phase or known.kind, completed=known.progress)
+        yield lambda known: bar.update(task, description=_description(known), completed=known.progress)
+
+
+def _description(operation: Operation) -> str:
+    """Where it is; with how much a guest is held back, if it is."""
+    held_back = operation.figures.get("throttle_percent")
+    return (operation.phase or operation.kind) + (f", guest held back {held_back} %" if held_back else "")

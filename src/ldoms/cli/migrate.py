@@ -20,10 +20,12 @@ from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, LdomsError, RequestError
 from ldoms.model.findings import Severity, blocking
-from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S
+from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, OnStall
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.sizes import MIB, parse_size_mib
 
+UNKEPT = 3
+"""Exit status: what was promised cannot be kept, and the guest stays."""
 _TARGET = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@]+)(?::(?P<name>[^:]+))?")
 
 
@@ -86,8 +88,10 @@ def _migrate(client: Client, words: Words) -> int:
         "save_spconfig": words.has("-s"),
         "encrypted": not words.has("--no-encryption"),
         **({"core_map": core_map} if core_map else {}),
-        "max_suspend_s": _max_suspend_s(words),
+        "max_suspend_s": _length_s(words, "--max-suspend", DEFAULT_MAX_SUSPEND_S),
         "max_bandwidth_bytes_s": _max_bandwidth(words),
+        "max_time_s": _length_s(words, "--max-time", 0.0),
+        "on_stall": _on_stall(words),
     }
     try:
         client.get("/domains", name=name)
@@ -107,7 +111,7 @@ def _migrate(client: Client, words: Words) -> int:
             if dry_run
             else f"Domain Migration of LDom {name} failed"
         )
-        return 1
+        return UNKEPT if error.code == "promise" else 1
     if words.has("--json"):
         say_json(operation.result["report"])
     return 0
@@ -145,14 +149,23 @@ def _complain_about(error: LdomsError, *, force: bool) -> None:
                 complain(f"warning: {finding.message}; {finding.remedy}")
 
 
-def _max_suspend_s(words: Words) -> float:
-    text = words.options.get("--max-suspend", "")
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s)?", text)
+def _length_s(words: Words, flag: str, otherwise: float) -> float:
+    """A length of time; a number alone is milliseconds."""
+    text = words.options.get(flag, "")
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)?", text)
     if not text:
-        return DEFAULT_MAX_SUSPEND_S
+        return otherwise
     if match is None or float(match[1]) <= 0:
-        raise UsageError(f"--max-suspend {text} is not a length of time: write 300ms or 1.5s")
-    return float(match[1]) * (1.0 if match[2] == "s" else 0.001)
+        example = "300ms or 1.5s" if flag == "--max-suspend" else "90s or 10m"
+        raise UsageError(f"{flag} {text} is not a length of time: write {example}")
+    return float(match[1]) * {"s": 1.0, "m": 60.0}.get(match[2], 0.001)
+
+
+def _on_stall(words: Words) -> str:
+    text = words.options.get("--on-stall", OnStall.THROTTLE.value)
+    if text not in list(OnStall):
+        raise UsageError(f"--on-stall {text} is not known: write {', '.join(OnStall)}")
+    return text
 
 
 def _max_bandwidth(words: Words) -> int:
@@ -267,6 +280,8 @@ COMMANDS = (
             Option("-c", "the hosts know each other by their certificates; no password, no USER@"),
             Option("-s", "both hosts save their configuration afterwards, as @post-migration"),
             Option("--max-suspend", "longest suspension allowed, 300ms if not given (ours)", "TIME"),
+            Option("--max-time", "longest time from the request to the end allowed, such as 90s or 10m (ours)", "TIME"),
+            Option("--on-stall", "what to do at a stall, throttle if not given (ours)", "MEASURE", tuple(OnStall)),
             Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
             Option("--no-encryption", "send the guest's memory in the clear (ours)"),
             JSON,
@@ -277,7 +292,10 @@ COMMANDS = (
         " goes on. The password is that of USER, or of the user who runs the command, on the target; the user must"
         " be root or in the group ldoms there. MAP is cidmap=CORE:CORE[,CORE:CORE...]: for each core that was named for"
         " the domain (set-core cid=), the one that it is to have on the target. mblockmap= is not supported: memory has"
-        " no named blocks here.",
+        " no named blocks here. --max-suspend and --max-time are promises. A guest that changes memory as fast as it is"
+        " sent is, by MEASURE, held back in steps (throttle), suspended for as long as the rest takes (suspend), or"
+        " left where it is (abort); throttle ends so, too, if it does not help. Where a promise cannot be kept, the"
+        " guest stays and runs, the exit status is 3, and the message says what would do.",
     ),
     Command(
         "cancel-operation",

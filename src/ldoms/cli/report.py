@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.guest import GuestTime
-from ldoms.model.migration import MigrationReport
+from ldoms.model.migration import MigrationReport, Stall
 
 _WIDTHS = (8, 15, 16, 12, 12, 10, 8)
 
@@ -70,7 +70,9 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"                 {milliseconds(report.downtime_s)} by QEMU"
         bandwidth = f"{mebibytes(report.bandwidth_bytes_s)}/s in the last part"
         yield f"    sent         {mebibytes(report.transferred_bytes)}, {bandwidth}"
-        yield f"    throttled    {report.throttle_percent} %"
+        yield f"    throttled    {_throttled(report)}"
+    if report.stall is not None:
+        yield from _stall_lines(report.stall)
     if report.clock is not None:
         offset, uncertainty = report.clock.offset_s, report.clock.uncertainty_s
         yield f"    host clocks  {offset * 1000:+.1f} ms apart (measured to within {uncertainty * 1000:.1f} ms)"
@@ -100,6 +102,20 @@ def milliseconds(seconds: float | None) -> str:
 def mebibytes(size: float) -> str:
     """A number of bytes in MiB."""
     return f"{size / (1 << 20):.1f} MiB"
+
+
+def _throttled(report: MigrationReport) -> str:
+    if not report.throttled_s:
+        return f"{report.throttle_percent} %"
+    cost = f"{report.held_back_s:.1f} s of CPU time held back from each virtual CPU"
+    return f"{report.throttle_percent} % at most, for {report.throttled_s:.1f} s: {cost}"
+
+
+def _stall_lines(stall: Stall) -> Iterable[str]:
+    dirty, sent = mebibytes(stall.dirty_bytes_s), mebibytes(stall.bandwidth_bytes_s)
+    done = ", then ".join(stall.measures)
+    yield f"    stalled      after {stall.passes} passes and {stall.after_s:.1f} s: {dirty}/s changed, {sent}/s sent,"
+    yield f"                 at best {milliseconds(stall.left_s)} of suspension needed; {done}"
 
 
 def _kept(time: GuestTime) -> str:

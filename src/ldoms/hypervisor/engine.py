@@ -319,6 +319,13 @@ class Guest(Protocol):
     async def set_downtime_limit(self, seconds: float) -> None:
         """Allow a running migration to suspend the guest for so long."""
 
+    async def throttle(self, percent: int) -> None:
+        """Have a running migration hold the guest back by that share of its CPU time, soon, to its end.
+
+        The plan of the migration must have the capability ``auto-converge``. QEMU begins with it after two looks at
+        what the guest has changed, at least a second apart: `progress` tells.
+        """
+
     async def announce(self) -> None:
         """Tell the network where the guest's addresses are now."""
 

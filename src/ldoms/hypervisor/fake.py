@@ -89,6 +89,7 @@ class FakeGuest(FakeDevices):
         self.added = FakeAddedMemory(spec)
         self.passes = 0
         self.announced = 0
+        self.throttle_percent = 0
         self.breaks = 0
         self.placement = spec.placement
         self.refuses_to_run = False
@@ -325,12 +326,20 @@ class FakeGuest(FakeDevices):
             transferred_bytes=done,
             remaining_bytes=total - done,
             bandwidth_bytes_s=1e9,
+            throttle_percent=self.throttle_percent,
             downtime_s=0.03 if self.status == MigrationStatus.COMPLETED else 0.0,
         )
 
     async def set_downtime_limit(self, seconds: float) -> None:
         """Note it."""
         await self._answer()
+
+    async def throttle(self, percent: int) -> None:
+        """Be held back from now on."""
+        await self._answer()
+        if self.plan is None or "auto-converge" not in self.plan.capabilities:
+            raise HostError("migrate-set-parameters: it is not set up for that", code="qemu-refused")
+        self.throttle_percent = percent
 
     async def announce(self) -> None:
         """Count it."""

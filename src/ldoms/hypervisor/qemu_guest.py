@@ -357,6 +357,10 @@ class QemuGuest:
         """Allow a running migration to suspend the guest for so long."""
         await self._migration.set_downtime_limit(seconds)
 
+    async def throttle(self, percent: int) -> None:
+        """Hold the guest back."""
+        await self._migration.throttle(percent)
+
     async def announce(self) -> None:
         """Tell the network where the guest's addresses are now."""
         await self._migration.announce()

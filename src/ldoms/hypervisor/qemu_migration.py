@@ -18,6 +18,10 @@ from ldoms.model.migration import MigrationPlan, Progress
 HANDSHAKE_S = 3.0
 """The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
 HANDSHAKE_POLL_S = 0.01
+READY_PERCENT = 1
+"""The least that QEMU can hold a guest back by: what it does while it is ready to be told more."""
+ANY_CHANGE_PERCENT, MANY_CHANGES_PERCENT = 1, 100
+"""QEMU holds a guest back only if it changes more than so much of what is sent meanwhile."""
 KEYS_DIRECTORY = "keys"
 KEY_USER = "ldoms"
 TLS_OBJECT = "ldoms-tls"
@@ -92,6 +96,10 @@ class QemuMigration:
     async def set_downtime_limit(self, seconds: float) -> None:
         """Allow a running migration to suspend the guest for so long."""
         await self._monitor.execute("migrate-set-parameters", {"downtime-limit": round(seconds * 1000)})
+
+    async def throttle(self, percent: int) -> None:
+        """Have the guest held back by so much of its CPU time."""
+        await self._monitor.execute("migrate-set-parameters", _throttle_parameters(percent, ANY_CHANGE_PERCENT))
 
     async def announce(self) -> None:
         """Tell the network where the guest's addresses are now."""
@@ -177,14 +185,29 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
         "downtime-limit": round(plan.downtime_limit_s * 1000),
         "tls-creds": TLS_OBJECT if plan.encrypted else "",
     }
+    if "auto-converge" in plan.capabilities:
+        # QEMU takes the capability only before it starts, and what it means at any time.
+        parameters |= _throttle_parameters(READY_PERCENT, MANY_CHANGES_PERCENT)
     if "multifd" in plan.capabilities:
         # Never changed while a migration runs: QEMU 10.0 crashes on it.
         parameters |= {"multifd-channels": plan.channels, "multifd-compression": plan.compression}
     return parameters
 
 
+def _throttle_parameters(percent: int, threshold_percent: int) -> dict[str, Any]:
+    """Those by which QEMU holds a guest back by that share at once, and never by more."""
+    return {
+        "throttle-trigger-threshold": threshold_percent,
+        "cpu-throttle-initial": percent,
+        "cpu-throttle-increment": percent,
+        "max-cpu-throttle": percent,
+        "cpu-throttle-tailslow": False,
+    }
+
+
 def _progress(answer: Mapping[str, Any]) -> Progress:
     ram: Mapping[str, Any] = answer.get("ram", {})
+    throttle = answer.get("cpu-throttle-percentage", 0)
     page = ram.get("page-size", 4096)
     return Progress(
         status=answer.get("status", "none"),
@@ -197,6 +220,6 @@ def _progress(answer: Mapping[str, Any]) -> Progress:
         bandwidth_bytes_s=ram.get("mbps", 0) * 1e6 / 8,
         expected_downtime_s=answer.get("expected-downtime", 0) / 1000,
         downtime_s=answer.get("downtime", 0) / 1000,
-        throttle_percent=answer.get("cpu-throttle-percentage", 0),
+        throttle_percent=throttle if throttle > READY_PERCENT else 0,
         error=answer.get("error-desc", ""),
     )

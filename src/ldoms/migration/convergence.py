@@ -1,21 +1,59 @@
-"""Whether the copy is coming to an end: a pure function from what was seen to what to do."""
+"""Whether the copy is coming to an end: a pure function from what was seen to what to do.
+
+What was promised is held against what QEMU would need for the rest. As long as each pass leaves less, nothing is done.
+Then, in this order: a longer suspension, up to the promise; what the administrator allows at a stall; the end of the
+migration, with the guest where it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ldoms.migration.unkept import Unkept, sentence
+from ldoms.model.migration import MigrationPlan, OnStall
+
 PATIENCE_PASSES = 3
 """Passes without improvement before a longer suspension is allowed."""
-STALL_PASSES = 30
-STALL_S = 60.0
-"""No improvement in so many passes and so much time, with the full allowance: it will not end by itself."""
+STALL_PASSES, STALL_S = 4, 6.0
+"""No improvement in so many passes and so much time since the last thing was done: it does not help."""
+THROTTLE_PASSES, THROTTLE_S = 2, 3.0
+"""The same for a guest that is held back: what that brings shows in the next pass."""
+PRESSED_PASSES, PRESSED_S = 2, 1.0
+"""The same when the time is short."""
+PRESSED_SHARE = 0.5
+"""The time is short when so much of what is allowed has gone by."""
 IMPROVEMENT = 0.95
 """A pass that leaves less than this share of the best one so far is an improvement."""
+THROTTLE_AIM = 0.5
+"""A guest that is held back should change memory at this share of the speed at which it is sent."""
+THROTTLE_TAKES_S = 20.0
+"""QEMU may take so long to hold the guest back by as much as it was told."""
 SILENT_S = 3.0
 """A target whose manager has been silent for so long is not handed anything."""
 LOST_S = 30.0
 """A target whose manager has been silent for so long is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What was promised, and what may be done to keep it.
+
+    Attributes:
+        max_suspend_s: the guest stands still for no longer.
+        first_limit_s: the suspension that is tried first.
+        most_limit_s: what QEMU may be told at most, as there is something that it does not count.
+        max_time_s: from the request to the end; 0 = any.
+        on_stall: what is done when the copy does not come to an end.
+        throttle_percents: steps by which the guest may be held back.
+    """
+
+    max_suspend_s: float
+    first_limit_s: float
+    most_limit_s: float
+    max_time_s: float = 0.0
+    on_stall: OnStall = OnStall.ABORT
+    throttle_percents: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +63,18 @@ class PassSample:
     Attributes:
         at_s: when, since the copy began.
         left_s: how long it would take to send what the guest had changed meanwhile.
+        left_bytes: that.
+        dirty_bytes_s: how fast the guest changes memory, by QEMU's count.
+        bandwidth_bytes_s: how fast it is sent.
+        throttle_percent: that the guest is held back by.
     """
 
     at_s: float
     left_s: float
+    left_bytes: int = 0
+    dirty_bytes_s: float = 0.0
+    bandwidth_bytes_s: float = 0.0
+    throttle_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +85,25 @@ class Situation:
         passes: those that are over, oldest first.
         now_s: since the copy began.
         limit_s: what QEMU may suspend the guest for right now; 0 = it is held back.
-        max_suspend_s: what was promised.
         silence_s: since the target's manager was last heard.
+        since_s: when something was last changed about the copy, as `now_s`.
+        before_s: from the request to the beginning of the copy.
         still_s: for how long the guest has been suspended, if it is for the whole copy.
+        throttle_percent: that QEMU was told to hold the guest back by.
+        throttled_percent: that it does.
+        is_suspended: the guest was suspended because of a stall.
     """
 
     passes: Sequence[PassSample]
     now_s: float
     limit_s: float
-    max_suspend_s: float
     silence_s: float
+    since_s: float = 0.0
+    before_s: float = 0.0
     still_s: float = 0.0
+    throttle_percent: int = 0
+    throttled_percent: int = 0
+    is_suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,58 +119,167 @@ class SetLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttle:
+    """Hold the guest back by `percent` of its CPU time."""
+
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendNow:
+    """Suspend the guest for the rest of the copy."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
-    """End the migration; the guest stays."""
+    """End the migration; the guest stays.
+
+    Attributes:
+        unkept: what explains it, if it is because of the promise.
+    """
 
     reason: str
+    unkept: Unkept | None = None
 
 
-Decision = Wait | SetLimit | GiveUp
+Decision = Wait | SetLimit | Throttle | SuspendNow | GiveUp
 
 
-def decide(situation: Situation, first_limit_s: float) -> Decision:
-    """What to do about a copy that is still going on.
+def promise_of(plan: MigrationPlan) -> Promise:
+    """What a plan promises."""
+    return Promise(
+        max_suspend_s=plan.max_suspend_s,
+        first_limit_s=plan.downtime_limit_s,
+        most_limit_s=plan.downtime_most_s or plan.max_suspend_s,  # 0: made by an older manager
+        max_time_s=plan.max_time_s,
+        on_stall=plan.on_stall,
+        throttle_percents=plan.throttle_percents,
+    )
 
-    Args:
-        situation: as of now.
-        first_limit_s: the suspension that is tried first.
-    """
+
+def decide(situation: Situation, promise: Promise) -> Decision:
+    """What to do about a copy that is still going on."""
     if situation.silence_s > LOST_S:
         return GiveUp(f"the manager of the target has not been heard for {situation.silence_s:.0f} s")
-    if situation.still_s > situation.max_suspend_s:
+    if situation.still_s > promise.max_suspend_s:
         return GiveUp(
             f"the guest has been suspended for {situation.still_s * 1000:.0f} ms, not all of its memory has been sent,"
-            f" and {situation.max_suspend_s * 1000:.0f} ms are allowed"
+            f" and {promise.max_suspend_s * 1000:.0f} ms are allowed",
+            _unkept(situation, promise),
         )
+    if promise.max_time_s and _gone_s(situation) > promise.max_time_s - promise.max_suspend_s:
+        return _give_up(situation, promise, is_late=True)
     if situation.silence_s > SILENT_S:
         return Wait() if situation.limit_s == 0 else SetLimit(0.0)
-    if situation.limit_s == 0:
-        return SetLimit(_earned_limit(situation, first_limit_s))
-    stalled = _passes_without_improvement(situation.passes)
-    if situation.limit_s < situation.max_suspend_s:
-        earned = _earned_limit(situation, first_limit_s)
-        return SetLimit(earned) if earned > situation.limit_s else Wait()
-    if stalled >= STALL_PASSES and situation.now_s - situation.passes[-1 - stalled].at_s >= STALL_S:
-        best = min(sample.left_s for sample in situation.passes)
-        return GiveUp(
-            f"the guest changes its memory as fast as it can be sent: after {len(situation.passes)} passes it would"
-            f" still have to be suspended for {best * 1000:.0f} ms, and {situation.max_suspend_s * 1000:.0f} ms are"
-            " allowed"
-        )
-    return Wait()
+    earned_s = _earned_limit(situation, promise)
+    if earned_s > situation.limit_s:
+        return SetLimit(earned_s)
+    if situation.limit_s < promise.most_limit_s or situation.is_suspended or not _has_stalled(situation, promise):
+        return Wait()
+    return _next_measure(situation, promise)
 
 
-def _earned_limit(situation: Situation, first_limit_s: float) -> float:
-    """The first limit, doubled for every few passes that brought nothing; never more than was promised."""
-    steps = _passes_without_improvement(situation.passes) // PATIENCE_PASSES
-    return min(situation.max_suspend_s, first_limit_s * 2.0**steps)
+def _next_measure(situation: Situation, promise: Promise) -> Decision:
+    """With the whole allowance it does not end by itself: what is left to be done?"""
+    match promise.on_stall:
+        case OnStall.SUSPEND:
+            return SuspendNow()
+        case OnStall.THROTTLE:
+            percent = _next_throttle(situation, promise)
+            if percent is not None:
+                return Throttle(percent)
+    return _give_up(situation, promise)
+
+
+def _next_throttle(situation: Situation, promise: Promise) -> int | None:
+    """The first step that may do, by what the guest changes now; None = all of them were tried."""
+    steps = [step for step in promise.throttle_percents if step > situation.throttle_percent]
+    if not steps:
+        return None
+    last = situation.passes[-1]
+    wanted = 0.0
+    if last.dirty_bytes_s > 0 and last.bandwidth_bytes_s > 0:
+        share = min(1.0, THROTTLE_AIM * last.bandwidth_bytes_s / last.dirty_bytes_s)
+        wanted = 100 - (100 - last.throttle_percent) * share
+    return next((step for step in steps if step >= wanted), steps[-1])
+
+
+def _earned_limit(situation: Situation, promise: Promise) -> float:
+    """The first limit, doubled for every few passes that brought nothing; never more than QEMU may be told.
+
+    All of it at once where even the best pass would need more, and for a guest that stands still or is late.
+    """
+    passes = situation.passes
+    steps = _passes_without_improvement(passes) // PATIENCE_PASSES
+    best_s = min((sample.left_s for sample in passes), default=0.0)
+    is_pressed = _is_pressed(situation, promise) and bool(passes)
+    if situation.is_suspended or is_pressed or (steps > 0 and best_s > promise.most_limit_s):
+        return promise.most_limit_s
+    return min(promise.most_limit_s, promise.first_limit_s * 2.0**steps)
+
+
+def _has_stalled(situation: Situation, promise: Promise) -> bool:
+    """Whether what was done last has been given its time, and has brought nothing."""
+    patience = (THROTTLE_PASSES, THROTTLE_S) if situation.throttle_percent else (STALL_PASSES, STALL_S)
+    if _is_pressed(situation, promise):
+        patience = (PRESSED_PASSES, PRESSED_S)
+    since_s = max(situation.since_s, _last_improvement_s(situation.passes))
+    waited_s = situation.now_s - since_s
+    told = situation.throttle_percent if waited_s < THROTTLE_TAKES_S else 0
+    count = sum(1 for sample in situation.passes if sample.at_s > since_s and sample.throttle_percent >= told)
+    return count >= patience[0] and waited_s >= patience[1]
+
+
+def _is_pressed(situation: Situation, promise: Promise) -> bool:
+    return 0 < promise.max_time_s * PRESSED_SHARE < _gone_s(situation)
+
+
+def _gone_s(situation: Situation) -> float:
+    return situation.before_s + situation.now_s
+
+
+def _improvements(passes: Sequence[PassSample]) -> list[bool]:
+    """Of each pass, whether it left less than the best one before it."""
+    best, found = float("inf"), []
+    for sample in passes:
+        found.append(sample.left_s < best * IMPROVEMENT)
+        best = sample.left_s if found[-1] else best
+    return found
 
 
 def _passes_without_improvement(passes: Sequence[PassSample]) -> int:
-    best, since = float("inf"), 0
-    for sample in passes:
-        if sample.left_s < best * IMPROVEMENT:
-            best, since = sample.left_s, 0
-        else:
-            since += 1
+    since = 0
+    for is_better in _improvements(passes):
+        since = 0 if is_better else since + 1
     return since
+
+
+def _last_improvement_s(passes: Sequence[PassSample]) -> float:
+    better = [sample.at_s for sample, is_better in zip(passes, _improvements(passes), strict=True) if is_better]
+    return better[-1] if better else 0.0
+
+
+def _give_up(situation: Situation, promise: Promise, *, is_late: bool = False) -> GiveUp:
+    unkept = _unkept(situation, promise, is_late=is_late)
+    return GiveUp(sentence(unkept), unkept)
+
+
+def _unkept(situation: Situation, promise: Promise, *, is_late: bool = False) -> Unkept:
+    passes = situation.passes
+    best = min(passes, key=lambda sample: sample.left_s, default=None)
+    last = passes[-1] if passes else None
+    return Unkept(
+        max_suspend_s=promise.max_suspend_s,
+        most_limit_s=promise.most_limit_s,
+        max_time_s=promise.max_time_s,
+        is_late=is_late,
+        on_stall=promise.on_stall,
+        passes=len(passes),
+        seconds=situation.now_s,
+        left_s=best.left_s if best else None,
+        left_bytes=best.left_bytes if best else 0,
+        dirty_bytes_s=last.dirty_bytes_s if last else 0.0,
+        bandwidth_bytes_s=last.bandwidth_bytes_s if last else 0.0,
+        throttle_percent=situation.throttled_percent,
+        throttle_most_percent=max(promise.throttle_percents, default=0),
+    )

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import ENDED, GuestEvent, GuestEventKind, MigrationStatus, RunState
-from ldoms.migration.convergence import GiveUp, PassSample, SetLimit, Situation, decide
+from ldoms.migration.convergence import (
+    GiveUp,
+    PassSample,
+    SetLimit,
+    Situation,
+    SuspendNow,
+    Throttle,
+    decide,
+    promise_of,
+)
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink
 from ldoms.migration.local import Observer
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, MigrationError
-from ldoms.model.migration import MigrationPlan, Progress, Ticket
+from ldoms.model.migration import MigrationPlan, OnStall, Progress, Ticket
 
 POLL_S = 0.25
 STILL_POLL_S = 0.05
@@ -36,7 +46,11 @@ class MemoryCopy:
         self._plan = plan
         self._journal = journal
         self._link = link
+        self._promise = promise_of(plan)
         self._limit_s = plan.downtime_limit_s
+        self._since_s = self._before_s = 0.0
+        self._throttle_percent = 0
+        self._is_suspended = False
         self._samples: list[PassSample] = []
 
     async def send(self, ticket: Ticket, observer: Observer) -> bool:
@@ -102,6 +116,9 @@ class MemoryCopy:
     async def _follow(self, observer: Observer) -> bool:
         loop = asyncio.get_running_loop()
         began, seen_passes = loop.time(), 0
+        self._before_s = max(0.0, time.time() - self._journal.report.started_at)
+        # A restart of the manager finds it so.
+        self._is_suspended = self._plan.on_stall is OnStall.SUSPEND and await self._guest.state() is RunState.PAUSED
         while True:
             status, known = await self._next_status(), bool(self._journal.report.passes)
             if status == MigrationStatus.PRE_SWITCHOVER and known:
@@ -112,7 +129,7 @@ class MemoryCopy:
             # A quick copy stops the guest before anybody has looked: its first pass has ended all the same.
             if progress.passes > seen_passes > 0 or (progress.status == MigrationStatus.PRE_SWITCHOVER and not known):
                 self._journal.note_pass(progress)
-                self._samples.append(PassSample(loop.time() - began, _left_s(progress)))
+                self._samples.append(_sample(loop.time() - began, progress))
             seen_passes = max(seen_passes, progress.passes)
             self._journal.note_throttle(progress.throttle_percent)
             if progress.status == MigrationStatus.PRE_SWITCHOVER:
@@ -129,16 +146,30 @@ class MemoryCopy:
             passes=self._samples,
             now_s=now_s,
             limit_s=self._limit_s,
-            max_suspend_s=self._plan.max_suspend_s,
             silence_s=self._link.silence_s,
+            since_s=self._since_s,
+            before_s=self._before_s,
             still_s=progress.elapsed_s if self._plan.stands_still else 0.0,
+            throttle_percent=self._throttle_percent,
+            throttled_percent=progress.throttle_percent,
+            is_suspended=self._is_suspended,
         )
-        match decide(situation, self._plan.downtime_limit_s):
+        match decide(situation, self._promise):
             case SetLimit(seconds):
                 await self._guest.set_downtime_limit(seconds)
-                self._limit_s = seconds
-            case GiveUp(reason):
-                raise self._journal.error(reason, "not-converging")
+                self._limit_s, self._since_s = seconds, now_s
+            case Throttle(percent):
+                self._journal.note_measure(f"held back by {percent} %", self._samples, now_s)
+                await self._guest.throttle(percent)
+                self._throttle_percent, self._since_s = percent, now_s
+            case SuspendNow():
+                self._journal.note_measure("suspended for the rest", self._samples, now_s)
+                await self._guest.pause()
+                self._is_suspended, self._since_s = True, now_s
+            case GiveUp(reason, None):
+                raise self._journal.error(reason, "peer-silent")
+            case GiveUp(reason, unkept):
+                raise self._journal.error(reason, "promise", **(to_wire(unkept)))
 
     async def _wait_ended(self) -> str | None:
         """QEMU's last word about the copy; None if it died before it."""
@@ -155,7 +186,7 @@ class MemoryCopy:
     async def _next_status(self) -> str | None:
         """The next word of QEMU about the copy, or None when there is something else to look at, or no news."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(STILL_POLL_S if self._plan.stands_still else POLL_S):
+            async with asyncio.timeout(STILL_POLL_S if self._plan.stands_still or self._is_suspended else POLL_S):
                 while True:
                     event = await self._events.get()
                     self._take_note(event)
@@ -214,6 +245,17 @@ async def _wait_stopped(guest: Guest) -> None:
     async with asyncio.timeout(STOP_S):
         while (await guest.progress()).status not in (MigrationStatus.NONE, *ENDED):
             await asyncio.sleep(0.02)
+
+
+def _sample(at_s: float, progress: Progress) -> PassSample:
+    return PassSample(
+        at_s=at_s,
+        left_s=_left_s(progress),
+        left_bytes=progress.remaining_bytes,
+        dirty_bytes_s=progress.dirty_bytes_s,
+        bandwidth_bytes_s=progress.bandwidth_bytes_s,
+        throttle_percent=progress.throttle_percent,
+    )
 
 
 def _left_s(progress: Progress) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
+from ldoms.migration.convergence import PassSample
 from ldoms.migration.phases import PHASES
 from ldoms.model.errors import MigrationError
 from ldoms.model.migration import (
@@ -15,6 +17,7 @@ from ldoms.model.migration import (
     PassRecord,
     PhaseRecord,
     Progress,
+    Stall,
     TargetStatus,
 )
 from ldoms.model.phases import Phase
@@ -29,6 +32,7 @@ class Journal:
         self._store = store
         self.record = record
         self._pass_began = (time.time(), 0)
+        self._throttle = (time.monotonic(), 0)
 
     @property
     def report(self) -> MigrationReport:
@@ -72,12 +76,33 @@ class Journal:
         return entry
 
     def note_throttle(self, percent: int) -> None:
-        """The guest is held back by so much of its CPU time; the report has the most of it."""
-        self.note(throttle_percent=max(self.report.throttle_percent, percent))
+        """The guest is held back by so much of its CPU time from now on; the report has the most of it and its cost."""
+        now = time.monotonic()
+        since, before = self._throttle
+        self._throttle = (now, percent)
+        if before:
+            self.note(
+                throttled_s=self.report.throttled_s + now - since,
+                held_back_s=self.report.held_back_s + (now - since) * before / 100,
+            )
+        if percent > self.report.throttle_percent:
+            self.note(throttle_percent=percent)
 
-    def error(self, reason: str, code: str) -> MigrationError:
+    def note_measure(self, measure: str, samples: Sequence[PassSample], after_s: float) -> None:
+        """Something is done about a copy that does not come to an end."""
+        last = samples[-1]
+        stall = self.report.stall or Stall(
+            after_s=after_s,
+            passes=len(samples),
+            left_s=min(sample.left_s for sample in samples),
+            dirty_bytes_s=last.dirty_bytes_s,
+            bandwidth_bytes_s=last.bandwidth_bytes_s,
+        )
+        self.note(stall=replace(stall, measures=(*stall.measures, measure)))
+
+    def error(self, reason: str, code: str, **details: object) -> MigrationError:
         """An error that ends the migration in the phase that it is in."""
-        return MigrationError(reason, phase=self.record.phase, code=code)
+        return MigrationError(reason, phase=self.record.phase, code=code, **details)
 
     def begin_copy(self) -> None:
         """Memory starts to flow: the first pass begins."""

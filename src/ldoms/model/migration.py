@@ -36,6 +36,17 @@ class Role(StrEnum):
     TARGET = "target"
 
 
+class OnStall(StrEnum):
+    """What is done about a copy that does not come to an end within what was promised."""
+
+    ABORT = "abort"
+    """The guest stays where it is."""
+    THROTTLE = "throttle"
+    """The guest is held back, in steps; if that does not help, it stays where it is."""
+    SUSPEND = "suspend"
+    """The guest is suspended for as long as the rest of the copy takes, however long that is."""
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationOptions:
     """What the administrator asked of a migration.
@@ -44,6 +55,8 @@ class MigrationOptions:
         host: the target, as it was typed.
         new_name: of the domain on the target; empty = the same.
         max_suspend_s: longest suspension that is allowed.
+        max_time_s: longest time from the request to the end that is allowed; 0 = any.
+        on_stall: what is done about a copy that does not come to an end within these.
         max_bandwidth_bytes_s: 0 = as fast as it goes.
         encrypted: guest memory is encrypted on its way.
         certificates: the hosts trust each other's certificates, no person is authenticated (``-c``).
@@ -62,6 +75,8 @@ class MigrationOptions:
     encrypted: bool = True
     save_spconfig: bool = False
     core_map: tuple[tuple[int, int], ...] = ()
+    max_time_s: float = 0.0
+    on_stall: OnStall = OnStall.THROTTLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +195,11 @@ class MigrationPlan:
         capabilities: of QEMU's that are on; all others are off.
         channels: connections that carry memory.
         cipher: GnuTLS priority string; empty = not encrypted.
-        downtime_limit_s: what QEMU is told at first; never raised above `max_suspend_s`.
+        downtime_limit_s: what QEMU is told at first.
+        downtime_most_s: what it is told at most: `max_suspend_s` less what QEMU does not count; 0 = not known.
+        max_time_s: from the request to the end; 0 = any.
+        on_stall: what is done about a copy that does not come to an end.
+        throttle_percents: of its CPU time that the guest is held back by at a stall, step by step; empty = never.
         stands_still: the guest is suspended for the whole copy, not only for the last part.
         reasons: for each choice, by its name.
     """
@@ -194,6 +213,10 @@ class MigrationPlan:
     max_suspend_s: float
     reasons: Mapping[str, str] = field(default_factory=dict)
     stands_still: bool = False
+    downtime_most_s: float = 0.0
+    max_time_s: float = 0.0
+    on_stall: OnStall = OnStall.ABORT
+    throttle_percents: tuple[int, ...] = ()
 
     @property
     def encrypted(self) -> bool:
@@ -262,6 +285,27 @@ class PassRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """A copy that did not come to an end by itself, as it was when something was first done about it.
+
+    Attributes:
+        after_s: since the copy began.
+        passes: that had ended.
+        left_s: the shortest suspension that any of them would have taken.
+        dirty_bytes_s: how fast the guest changed memory.
+        bandwidth_bytes_s: how fast it was sent.
+        measures: what was done, one after the other, in words.
+    """
+
+    after_s: float
+    passes: int
+    left_s: float
+    dirty_bytes_s: float
+    bandwidth_bytes_s: float
+    measures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GuestClock:
     """The guest's clock against its host's, before and after the target corrected it (guest agent)."""
 
@@ -283,6 +327,10 @@ class MigrationReport:
         downtime_s: QEMU's own figure for the suspension.
         stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
             corrected for the offset between them.
+        throttle_percent: the most of its CPU time that the guest was held back by.
+        throttled_s: for how long it was.
+        held_back_s: CPU time that each of its virtual CPUs could not have for that.
+        stall: what was done about a copy that did not end by itself; None = it did.
         cause: why it did not succeed, in a sentence.
     """
 
@@ -312,6 +360,9 @@ class MigrationReport:
     bandwidth_bytes_s: float = 0.0
     throttle_percent: int = 0
     cause: str = ""
+    throttled_s: float = 0.0
+    held_back_s: float = 0.0
+    stall: Stall | None = None
 
     @property
     def total_s(self) -> float:

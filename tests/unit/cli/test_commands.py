@@ -142,6 +142,8 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("migrate ldg1 a@b@c", "'a@b@c' is not a target: write [USER@]HOST[:NEWNAME]"),
     ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
     ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
+    ("migrate --max-time 1h ldg1 t4-2", "--max-time 1h is not a length of time: write 90s or 10m"),
+    ("migrate --on-stall=hope ldg1 t4-2", "--on-stall hope is not known: write abort, throttle, suspend"),
     ("add-domain", "add-domain: name a domain, or give a file with -i"),
     ("set-domain mac-addr=1", "set-domain: name a domain, or give a file with -i"),
     ("add-domain -i file ldg1", "with -i FILE the file says everything"),
@@ -303,18 +305,19 @@ def test_success_says_nothing(office: Office, password_file: Path, capsys: pytes
     sent = body(office)
     assert (sent["host"], sent["user"], sent["new_name"], sent["password"]) == ("t4-2", "tracy", "new", "secret")
     assert (sent["force"], sent["dry_run"], sent["certificates"], sent["encrypted"]) == (False, False, False, True)
-    assert sent["max_suspend_s"] == 0.3
+    assert (sent["max_suspend_s"], sent["max_time_s"], sent["on_stall"]) == (0.3, 0.0, "throttle")
 
 
 def test_every_option_is_sent(office: Office, password_file: Path) -> None:
     """In the units of the API."""
     ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
-    options = f"-f -n --max-suspend 1.5s --max-bandwidth 100M/s --no-encryption -p {password_file}"
+    options = f"-f -n --max-suspend 1.5s --max-time 10m --on-stall=suspend --max-bandwidth 100M/s --no-encryption -p {password_file}"
     line = f"migrate {options} ldg1 cidmap=0:1,3:2 t4-2"
     assert run(line.split()) == 0
     sent = body(office)
     assert (sent["force"], sent["dry_run"], sent["encrypted"]) == (True, True, False)
     assert (sent["max_suspend_s"], sent["max_bandwidth_bytes_s"]) == (1.5, 100 << 20)
+    assert (sent["max_time_s"], sent["on_stall"]) == (600.0, "suspend")
     assert sent["core_map"] == [[0, 1], [3, 2]]
 
 
@@ -358,6 +361,16 @@ def test_every_failing_check_has_its_line(
         "the clock of t4-2 is 2 s ahead; synchronise",
         closing,
     ]
+
+
+def test_a_promise_that_cannot_be_kept_has_a_status_of_its_own(
+    office: Office, password_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scripts can tell it from a failure."""
+    described = {"family": "MigrationError", "code": "promise", "message": "too busy", "details": {"passes": 9}}
+    ends(office, OperationStatus.FAILURE, error=described)
+    assert run(["migrate-domain", "-p", str(password_file), "ldg1", "t4-2"]) == 3
+    assert capsys.readouterr().err.splitlines() == ["too busy", "Domain Migration of LDom ldg1 failed"]
 
 
 def test_the_manager_may_be_restarted_meanwhile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +80,35 @@ def test_progress_is_in_seconds_and_bytes() -> None:
         throttle_percent=20,
         error="a reason",
     )
+
+
+def test_a_guest_that_is_only_ready_to_be_held_back_is_not() -> None:
+    """What QEMU does meanwhile is the least that it can."""
+    assert qemu_migration._progress({"cpu-throttle-percentage": 1}).throttle_percent == 0
+    plan = replace(PLAN, capabilities=("auto-converge", "events"))
+    ready = qemu_migration._parameters(plan)
+    assert (ready["cpu-throttle-initial"], ready["max-cpu-throttle"], ready["throttle-trigger-threshold"]) == (
+        1,
+        1,
+        100,
+    )
+    assert "max-cpu-throttle" not in qemu_migration._parameters(PLAN)
+
+
+def test_a_guest_is_held_back_at_once_and_never_by_more(guest: QemuGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parameters with which QEMU does so."""
+    sent: list[Any] = []
+
+    async def execute(command: str, arguments: object = None, **rest: object) -> object:
+        sent.append((command, arguments))
+        return {}
+
+    monkeypatch.setattr(guest._migration, "_monitor", SimpleNamespace(execute=execute))
+    asyncio.run(guest.throttle(70))
+    ((command, arguments),) = sent
+    assert command == "migrate-set-parameters"
+    assert (arguments["cpu-throttle-increment"], arguments["max-cpu-throttle"]) == (70, 70)
+    assert arguments["throttle-trigger-threshold"] == 1
 
 
 def test_progress_before_a_migration_is_none() -> None:

@@ -204,7 +204,7 @@ def test_the_report_has_the_facts(tmp_path: Path) -> None:
             assert report.downtime_s == pytest.approx(0.03)
             assert report.stop_resume_s is not None
             assert report.plan is not None
-            assert set(report.plan.reasons) == {"channels", "encryption", "suspension", "bandwidth"}
+            assert set(report.plan.reasons) == {"channels", "encryption", "suspension", "bandwidth", "stall"}
             assert report.guest_clock is not None
             assert report.guest_time is not None
             assert report.guest_time.service is None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ldoms.migration.plan import make_plan
+from ldoms.model.migration import OnStall
 from unit.checks.test_rules import Facts, good, grown, options, source, target_host
 
 
 def test_encrypted_on_one_connection() -> None:
     """The usual plan: AES where both processors have it, and a guest that stops only for the last part."""
     plan = make_plan(good())
-    assert plan.capabilities == ("events", "pause-before-switchover", "return-path")
+    assert plan.capabilities == ("auto-converge", "events", "pause-before-switchover", "return-path")
     assert (plan.channels, plan.compression, plan.max_bandwidth_bytes_s) == (1, "none", 0)
     assert "AES-128-GCM" in plan.cipher
     assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.03, 0.3)
-    assert set(plan.reasons) == {"encryption", "channels", "suspension", "bandwidth"}
+    assert plan.downtime_most_s == pytest.approx(0.2)
+    assert set(plan.reasons) == {"encryption", "channels", "suspension", "bandwidth", "stall"}
     assert all(plan.reasons.values())
 
 
@@ -45,6 +49,34 @@ def test_a_guest_with_added_memory_stands_still_for_the_whole_copy() -> None:
 
 
 def test_a_short_promise_is_not_tried_with_more() -> None:
-    """10 ms were promised: QEMU is never told more."""
+    """10 ms were promised: QEMU is never told more than leaves room for what it does not count."""
     plan = make_plan(options(max_suspend_s=0.01)(good()))
-    assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.01, 0.01)
+    assert plan.max_suspend_s == 0.01
+    assert plan.downtime_limit_s == plan.downtime_most_s == pytest.approx(0.01 * 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "percents", "words"),
+    [
+        (options(), (50, 70, 85, 93), "held back by 50, 70, 85, 93 % of its CPU time, and stays where it is if"),
+        (options(max_suspend_s=0.02), (50,), "held back by 50 %"),
+        (options(on_stall=OnStall.ABORT), (), "the guest stays where it is, as asked for"),
+        (options(on_stall=OnStall.SUSPEND), (), "suspended for as long as the rest takes, as asked for"),
+        (grown(512), (), "it stands still anyway"),
+    ],
+)
+def test_what_is_done_at_a_stall(change: Facts, percents: tuple[int, ...], words: str) -> None:
+    """As asked for; QEMU is made ready for it before it starts."""
+    plan = make_plan(change(good()))
+    assert plan.throttle_percents == percents
+    assert ("auto-converge" in plan.capabilities) == bool(percents)
+    assert words in plan.reasons["stall"]
+
+
+def test_a_qemu_that_cannot_hold_a_guest_back_is_not_asked_to() -> None:
+    """Its host is named."""
+    facts = good()
+    old = replace(facts.target.host.hypervisor, migration_capabilities=("events",))
+    plan = make_plan(target_host(hypervisor=old)(facts))
+    assert plan.throttle_percents == ()
+    assert f"the QEMU of {facts.target.host.name} cannot hold it back" in plan.reasons["stall"]
