@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -245,3 +246,24 @@ async def test_the_key_is_on_the_disk_no_longer_than_qemu_reads_it(
     assert file.exists() == kept
     guest._migration._forget_key()
     assert not file.parent.exists()
+
+
+async def test_a_receiving_qemu_finds_a_group_instead_of_making_one(
+    guest: QemuGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making one takes up to a second, for a key exchange that is not used: it is there before QEMU is told."""
+    found: list[list[str]] = []
+
+    async def execute(command: str, arguments: Mapping[str, object], **rest: object) -> None:
+        found.append((Path(str(arguments["dir"])) / "dh-params.pem").read_text().splitlines())
+
+    monkeypatch.setattr(guest._migration, "_monitor", SimpleNamespace(execute=execute))
+    await guest._migration._add_key(MigrationEnd.RECEIVE, "NORMAL", "5e" * 32)
+    ((first, *lines, last),) = found
+    assert (first, last) == ("-----BEGIN DH PARAMETERS-----", "-----END DH PARAMETERS-----")
+    sequence = base64.b64decode("".join(lines))
+    # PKCS 3: a prime of 257 bytes, its sign included, and the generator 2. RFC 7919, appendix A.1, begins the prime so.
+    assert sequence[:8].hex() == "3082010802820101"
+    assert sequence[8:25].hex() == "00ffffffffffffffffadf85458a2bb4a9a"
+    assert sequence[-3:].hex() == "020102"
+    assert len(sequence) == 4 + 4 + 257 + 3
