@@ -132,3 +132,25 @@ async def test_a_digest_is_that_of_the_content(image: Path) -> None:
     assert await FileStorage().digest(str(image)) == hashlib.sha256(bytes(4096)).hexdigest()
     assert await FileStorage().digest(str(image.parent)) == ""
     assert await FileStorage().digest(str(image.parent / "missing")) == ""
+
+
+async def test_the_digest_of_a_file_that_has_changed_is_another(image: Path) -> None:
+    """Written in place or replaced by a file as large and as old; one that stays is read once."""
+    storage, before = FileStorage(), image.stat()
+    first = await storage.digest(str(image))
+    image.write_bytes(b"1" * 4096)
+    written = await storage.digest(str(image))
+    other = image.with_name("other")
+    other.write_bytes(b"2" * 4096)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(image)
+    assert len({first, written, await storage.digest(str(image))}) == 3
+    image.chmod(0o400)
+    assert await storage.digest(str(image)) == hashlib.sha256(b"2" * 4096).hexdigest()
+
+
+async def test_a_file_that_stays_is_read_once(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration does not wait for what an earlier one has read."""
+    first = await FileStorage().digest(str(image))
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: pytest.fail("it was read again"))
+    assert await FileStorage().digest(str(image)) == first
