@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from ldoms.hypervisor.states import (
     GuestEventKind,
     MigrationEnd,
     MigrationStatus,
+    MirrorState,
     RunState,
 )
 from ldoms.model.errors import HostError
@@ -81,6 +82,15 @@ class EngineBench(Protocol):
 
     def go_on(self, guest: Guest) -> None:
         """The end of that."""
+
+    def copies(self, names: Sequence[str]) -> tuple[tuple[DiskSpec, ...], tuple[DiskSpec, ...]]:
+        """For each name, such as ``disk@0``, a disk of a guest, and an empty one of the same size on the other host."""
+
+    async def write(self, guest: Guest, device: str, mark: int) -> None:
+        """Have a guest write a byte to the beginning of a disk."""
+
+    async def read(self, guest: Guest, disk: DiskSpec) -> int:
+        """That byte, as the storage of the guest's host has it."""
 
     def whereabouts(self, guest: Guest) -> tuple[list[set[int]], set[int]]:
         """The CPUs that each of its virtual CPUs may run on, and those of everything else."""
@@ -728,6 +738,153 @@ async def check_a_plugged_device_moves(bench: EngineBench) -> None:
     await ends.target.unplug("disk@0", LIMIT_S)
     await ends.target.plug(network)
     assert await ends.target.devices() == {"network@0"}
+
+
+DISKS = ("disk@0", "disk@1")
+
+
+@dataclass
+class Copies:
+    """Both ends of a migration whose disks are copied."""
+
+    ends: Ends
+    port: int
+    ours: tuple[DiskSpec, ...]
+    theirs: tuple[DiskSpec, ...]
+    bench: EngineBench
+
+    async def begin(self, limit_bytes_s: int = 0) -> None:
+        await self.ends.source.mirror_disks(DISKS, self.ends.host, self.port, limit_bytes_s)
+
+    async def until(self, condition: Callable[[MirrorState], bool]) -> None:
+        """Wait until it holds for each disk."""
+        async with asyncio.timeout(LIMIT_S):
+            while not all(map(condition, (states := await self.ends.source.mirrors()).values())):
+                await asyncio.sleep(0.02)
+            assert sorted(states) == list(DISKS)
+
+    async def read(self) -> list[tuple[int, int]]:
+        """What both hosts have, for each disk."""
+        pairs = zip(self.ours, self.theirs, strict=True)
+        return [
+            (await self.bench.read(self.ends.source, mine), await self.bench.read(self.ends.target, other))
+            for mine, other in pairs
+        ]
+
+
+async def make_copies(bench: EngineBench, target_key: str = KEY) -> Copies:
+    """A guest that runs, and one that waits for its memory and its disks."""
+    ours, theirs = bench.copies(DISKS)
+    spec = replace(with_ports(bench.spec()), disks=ours)
+    away = replace(bench.away(spec), disks=theirs)
+    source = await bench.engine.start(spec)
+    await source.resume()
+    for number, device in enumerate(DISKS):
+        await bench.write(source, device, number + 1)
+    plan = replace(PLAN, capabilities=(*PLAN.capabilities, "late-block-activate"))
+    ends = await make_ends(bench, target_key, plan, source, away)
+    host, port = bench.address()
+    await ends.target.offer_disks(DISKS, host, port)
+    return Copies(ends, port, ours, theirs, bench)
+
+
+async def check_disks_are_copied_while_the_guest_writes(bench: EngineBench) -> None:
+    """And are the same on both sides when it has moved; what it writes there is not written here."""
+    copies = await make_copies(bench)
+    source, target = copies.ends.source, copies.ends.target
+    assert await source.mirrors() == {}
+    await copies.begin()
+    await copies.until(lambda state: state.is_ready and not state.error and state.sent_bytes == state.total_bytes > 0)
+    assert {device: state.path for device, state in (await source.disks()).items()} == {
+        disk.device: disk.path for disk in copies.ours
+    }
+    await bench.write(source, "disk@0", 7)
+    await source.limit_mirror("disk@0", 1 << 20)
+    await source.tie_mirrors()
+    await copies.until(lambda state: state.is_tied)
+    await bench.write(source, "disk@1", 8)
+    assert await copies.ends.copy() == MigrationStatus.PRE_SWITCHOVER
+    await source.end_mirrors(LIMIT_S)
+    assert await source.mirrors() == {}
+    assert await copies.read() == [(7, 7), (8, 8)]
+    await source.continue_switchover()
+    assert await until(target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    await target.withdraw_disks()
+    await target.withdraw_disks()
+    await target.clear_migration()
+    await source.quit()
+    await target.resume()
+    await bench.write(target, "disk@0", 9)
+    assert await target.state() is RunState.RUNNING
+    assert await bench.read(source, copies.ours[0]) == 7
+
+
+async def check_a_copy_of_disks_that_is_dropped_does_no_harm(bench: EngineBench) -> None:
+    """Nothing of it is left, also when it has just begun; the guest runs and writes, and can be sent again."""
+    copies = await make_copies(bench)
+    source = copies.ends.source
+    await source.drop_mirrors()
+    await copies.begin(64 << 10)
+    with pytest.raises(HostError) as caught:
+        await source.tie_mirrors()
+    assert caught.value.code == "not-mirrored"
+    with pytest.raises(HostError) as caught:
+        await source.end_mirrors(LIMIT_S)
+    assert caught.value.code == "not-mirrored"
+    await source.drop_mirrors()
+    assert await source.mirrors() == {}
+    await copies.begin()
+    await copies.until(lambda state: state.is_ready)
+    await source.tie_mirrors()
+    await source.drop_mirrors()
+    await bench.write(source, "disk@0", 5)
+    assert (await copies.read())[0] == (5, 1)
+    assert await source.state() is RunState.RUNNING
+    assert not any(disk.has_failed for disk in (await source.disks()).values())
+
+
+async def check_a_dead_target_fails_the_copy_of_disks(bench: EngineBench) -> None:
+    """The guest notices nothing of it, whenever it happens."""
+    copies = await make_copies(bench)
+    source = copies.ends.source
+    await copies.begin()
+    await copies.until(lambda state: state.is_ready)
+    await source.tie_mirrors()
+    bench.kill(copies.ends.target)
+    await bench.write(source, "disk@0", 5)
+    await copies.until(lambda state: bool(state.error) or state.is_ready)
+    await source.drop_mirrors()
+    assert await source.mirrors() == {}
+    await bench.write(source, "disk@1", 6)
+    assert [await bench.read(source, disk) for disk in copies.ours] == [5, 6]
+    assert await source.state() is RunState.RUNNING
+
+
+async def check_a_hung_target_is_let_go(bench: EngineBench) -> None:
+    """The end of a copy of disks does not wait for it, and the guest goes on."""
+    copies = await make_copies(bench)
+    source = copies.ends.source
+    await copies.begin(256 << 10)
+    await asyncio.sleep(0.1)
+    bench.hang(copies.ends.target)
+    await asyncio.sleep(1.0)
+    async with asyncio.timeout(15):
+        await source.drop_mirrors()
+    await bench.write(source, "disk@0", 5)
+    bench.go_on(copies.ends.target)
+    assert await source.mirrors() == {}
+    assert await bench.read(source, copies.ours[0]) == 5
+    assert await source.state() is RunState.RUNNING
+
+
+async def check_disks_are_not_taken_from_a_stranger(bench: EngineBench) -> None:
+    """Without the key nothing can be written to them."""
+    copies = await make_copies(bench, OTHER_KEY)
+    with pytest.raises(HostError):
+        await copies.begin()
+    await copies.ends.source.drop_mirrors()
+    assert await copies.ends.source.mirrors() == {}
+    assert [theirs for _, theirs in await copies.read()] == [0, 0]
 
 
 async def _resumed(guest: Guest) -> None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -162,6 +162,36 @@ class QemuBench:
     def _pid(self, guest: Guest) -> int:
         return int((guest.console.parent / PID_FILE).read_text())
 
+    def copies(self, names: Sequence[str]) -> tuple[tuple[DiskSpec, ...], tuple[DiskSpec, ...]]:
+        sides = []
+        for side in ("a", "b"):
+            (self._directory / side).mkdir(exist_ok=True)
+            for name in names:
+                with (self._directory / side / f"{name}.raw").open("wb") as file:
+                    if side == "a":
+                        file.write(b"\xaa" * (4 << 20))
+                    file.truncate(8 << 20)
+            sides.append(
+                tuple(
+                    DiskSpec(name, self._directory / side / f"{name}.raw", False, "raw", False, False, port, port + 1)
+                    for port, name in enumerate(names)
+                )
+            )
+        return sides[0], sides[1]
+
+    async def write(self, guest: Guest, device: str, mark: int) -> None:
+        # As the device itself would: through everything that stands before its back end.
+        place = f"/machine/peripheral/{device.replace('@', '')}-device/virtio-backend"
+        command = f'qemu-io -d {place} "write -P {mark} 0 64k"'
+        said = await guest._monitor.execute(  # type: ignore[attr-defined]
+            "human-monitor-command", {"command-line": command}, limit_s=30
+        )
+        assert "rror" not in said, said
+
+    async def read(self, guest: Guest, disk: DiskSpec) -> int:
+        assert disk.path is not None
+        return disk.path.read_bytes()[0]
+
     def stand_in(self) -> NetworkSpec:
         self._change_tap("add")
         return NetworkSpec("network@0", f"{self._tap}b", "00:14:4f:f8:00:09", 9000, 1)
@@ -264,6 +294,37 @@ async def test_a_target_that_says_nothing_is_cut_off(probed: Probe) -> None:
         used = guest.cpu_seconds()
         await asyncio.sleep(1)
         assert guest.cpu_seconds() > used
+
+
+async def test_a_target_that_says_nothing_gets_no_disks(probed: Probe) -> None:
+    """QEMU opens a connection with all that it has, too."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        ours, _ = bench.copies(engine.DISKS)
+        guest = await bench.engine.start(replace(engine.with_ports(bench.spec()), disks=ours))
+        await bench.booted(guest)
+        await guest.set_migration(MigrationEnd.SEND, engine.PLAN, engine.KEY)
+        mute = socket.create_server(("127.0.0.1", 0))
+        with mute, pytest.raises(HostError, match="says nothing on it") as caught:
+            await guest.mirror_disks(engine.DISKS, *mute.getsockname(), 0)
+        assert caught.value.code == "target-mute"
+        await guest.drop_mirrors()
+        used = guest.cpu_seconds()
+        await asyncio.sleep(1)
+        assert guest.cpu_seconds() > used
+
+
+async def test_what_is_empty_stays_empty(probed: Probe) -> None:
+    """The target's images take no more room than the source's, and the rest is the same to the last byte."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        copies = await engine.make_copies(bench)
+        await copies.begin()
+        await copies.until(lambda state: state.is_ready)
+        await copies.ends.source.drop_mirrors()
+        for ours, theirs in zip(copies.ours, copies.theirs, strict=True):
+            assert ours.path is not None
+            assert theirs.path is not None
+            assert ours.path.read_bytes() == theirs.path.read_bytes()
+            assert theirs.path.stat().st_blocks <= ours.path.stat().st_blocks < (5 << 20) // 512
 
 
 async def test_a_guest_without_an_agent_does_not_answer(probed: Probe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,22 @@ class FakeEngines:
     def devices(self) -> tuple[DiskSpec, DeviceSpec]:
         disk = DiskSpec("disk@0", Path("/shared/a.raw"), False, "raw", False, True, 0, 1)
         return disk, NetworkSpec("network@0", "vnet1.0", "00:14:4f:f8:00:01", 1500, 1)
+
+    def copies(self, names: Sequence[str]) -> tuple[tuple[DiskSpec, ...], tuple[DiskSpec, ...]]:
+        ours, theirs = (
+            tuple(
+                DiskSpec(name, Path(f"/{side}/{name}.raw"), False, "raw", False, True, port, port + 1)
+                for port, name in enumerate(names)
+            )
+            for side in ("ours", "theirs")
+        )
+        return ours, theirs
+
+    async def write(self, guest: FakeGuest, device: str, mark: int) -> None:
+        guest.write(device, mark)
+
+    async def read(self, guest: FakeGuest, disk: DiskSpec) -> int:
+        return guest.contents.get(disk.device, 0)
 
     def stand_in(self) -> NetworkSpec:
         return NetworkSpec("network@0", "vnet2.0", "00:14:4f:f8:00:09", 9000, 1)

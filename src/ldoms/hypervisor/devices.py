@@ -21,6 +21,7 @@ from ldoms.hypervisor.command_line import (
     nothing,
 )
 from ldoms.hypervisor.image_locks import as_locked
+from ldoms.hypervisor.qemu_mirrors import FILTER
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
 from ldoms.hypervisor.specs import DeviceSpec, DiskSpec
 from ldoms.hypervisor.states import DiskState
@@ -93,7 +94,8 @@ class Devices:
             match = _BLOCK_PLACE.match(entry.get("qdev", ""))
             if match and (device := _device_of(match[1])):
                 inserted = entry.get("inserted", {})
-                is_cut = inserted.get("node-name") != node_name(device) or inserted.get("drv") == "null-co"
+                own = (node_name(device), node_name(device) + FILTER)
+                is_cut = inserted.get("node-name") not in own or inserted.get("drv") == "null-co"
                 path = None if is_cut else Path(inserted["file"])
                 is_direct = bool(inserted.get("cache", {}).get("direct")) and not is_cut
                 states[device] = DiskState(path, entry.get("io-status", "ok") != "ok", is_direct)

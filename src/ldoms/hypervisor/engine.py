@@ -19,6 +19,7 @@ from ldoms.hypervisor.states import (
     GuestEvent,
     GuestVcpu,
     MigrationEnd,
+    MirrorState,
     PowerWish,
     RunState,
 )
@@ -268,6 +269,66 @@ class Guest(Protocol):
 
         Raises:
             HostError: it cannot be opened; nothing is behind the disk, as before.
+        """
+
+    # Disks that the other host of a migration has not: between `set_migration`, by which they are encrypted, too, and
+    # `clear_migration`
+
+    async def offer_disks(self, devices: Sequence[str], host: str, port: int) -> None:
+        """Let the other host write to disks of a guest that waits for its memory.
+
+        Args:
+            devices: ``disk@ID``, each.
+            host: address to listen at.
+            port: to listen at.
+
+        Raises:
+            HostError: code ``port-taken``: another process has the port.
+        """
+
+    async def withdraw_disks(self) -> None:
+        """The end of that; nothing happens if there was no beginning.
+
+        It comes before `resume`: QEMU 10.0 would let two write. The fake refuses, so that the mistake shows.
+        """
+
+    async def mirror_disks(self, devices: Sequence[str], host: str, port: int, limit_bytes_s: int) -> None:
+        """Begin to copy disks to a host that offers to take them; the guest goes on writing.
+
+        Args:
+            devices: ``disk@ID``, each.
+            host: where the other host listens.
+            port: where it listens.
+            limit_bytes_s: for each disk; 0 = none.
+
+        Raises:
+            HostError: one cannot be begun; what was begun goes on until `drop_mirrors`.
+        """
+
+    async def mirrors(self) -> Mapping[str, MirrorState]:
+        """How far the copy of each disk is, by ``disk@ID``."""
+
+    async def limit_mirror(self, device: str, bytes_s: int) -> None:
+        """Limit the speed of the copy of one disk; 0 = not at all."""
+
+    async def tie_mirrors(self) -> None:
+        """Have each write of the guest wait until the other host has it: nothing will be left to be copied.
+
+        Raises:
+            HostError: code ``not-mirrored``: a copy is not ready.
+        """
+
+    async def end_mirrors(self, limit_s: float) -> None:
+        """End the copies of a guest that stands still: the disks are the same on both sides now.
+
+        Raises:
+            HostError: code ``not-mirrored``: they are not, or not in time; `drop_mirrors` ends the copies.
+        """
+
+    async def drop_mirrors(self) -> None:
+        """End all copies of disks, however far they are; connections are broken. Never raises.
+
+        Not before the copy of the memory was ended, as with `cut_migration`. Nothing happens if there are none.
         """
 
     # Migration

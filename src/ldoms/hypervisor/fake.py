@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ldoms.hypervisor.fake_agent import FakeAddedMemory, FakeAgent
-from ldoms.hypervisor.fake_devices import FakeDevices
+from ldoms.hypervisor.fake_mirrors import FakeMirrors, FakeShelf
 from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement
 from ldoms.hypervisor.states import (
     AddedMemory,
@@ -34,7 +34,10 @@ FACTS = HypervisorFacts(
     default_machine_type="pc-q35-10.0",
     cpu_models=("Nehalem-v1", "qemu64-v1"),
     cpu_features=("aes", "lm", "nx", "sse2"),
-    migration_capabilities=("auto-converge", "events", "multifd", "pause-before-switchover", "return-path"),
+    migration_capabilities=(
+        *("auto-converge", "events", "late-block-activate", "multifd"),
+        *("pause-before-switchover", "return-path"),
+    ),
     compressions=("none", "zstd"),
 )
 
@@ -48,6 +51,7 @@ class FakeWorld:
         passes: before the source is ready to switch over.
         doubles: UUIDs of guests that ran twice at once.
         links_up: migration data flows.
+        shelf: what they know of disks that are copied.
     """
 
     copy_s: float = 1.0
@@ -56,13 +60,14 @@ class FakeWorld:
     links_up: bool = True
     listeners: dict[tuple[str, int], FakeGuest] = field(default_factory=dict)
     guests: list[FakeGuest] = field(default_factory=list)
+    shelf: FakeShelf = field(default_factory=FakeShelf)
 
     def running(self, uuid: str) -> list[FakeGuest]:
         """The guests with that UUID that run, anywhere."""
         return [guest for guest in self.guests if guest.uuid == uuid and guest.run_state is RunState.RUNNING]
 
 
-class FakeGuest(FakeDevices):
+class FakeGuest(FakeMirrors):
     """A guest that is only an object. See `ldoms.hypervisor.engine.Guest`.
 
     Attributes:
@@ -74,7 +79,7 @@ class FakeGuest(FakeDevices):
     """
 
     def __init__(self, spec: GuestSpec, world: FakeWorld) -> None:
-        super().__init__(spec)
+        super().__init__(spec, world.shelf)
         self.console = spec.directory / "console.sock"
         self.agent = FakeAgent(self)
         self.vcpus = spec.vcpus
@@ -120,6 +125,8 @@ class FakeGuest(FakeDevices):
             raise HostError(f"cont on LDom {self.spec.name}: QEMU says: no", code="qemu-refused")
         if self.run_state is RunState.INCOMING:
             raise HostError(f"cont on LDom {self.spec.name}: QEMU says: no memory yet", code="qemu-refused")
+        if self.offered:
+            raise HostError(f"cont on LDom {self.spec.name}: QEMU says: another writes", code="qemu-refused")
         if self.run_state is not RunState.RUNNING:
             self.run_state = RunState.RUNNING
             self._emit(GuestEventKind.RESUMED)
@@ -348,7 +355,13 @@ class FakeGuest(FakeDevices):
 
     # Inside
 
+    @property
+    def secret(self) -> str:
+        """The key of the migration."""
+        return self.key
+
     def _cut(self) -> None:
+        super()._cut()
         if self._copy is not None:
             self._copy.cancel()
         if self._address is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ldoms.hypervisor.image_locks import as_locked
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu_dump import QemuDump
 from ldoms.hypervisor.qemu_migration import QemuMigration
+from ldoms.hypervisor.qemu_mirrors import QemuMirrors
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
 from ldoms.hypervisor.qmp import SLOW_S, Monitor
 from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, Placement
@@ -37,6 +38,7 @@ from ldoms.hypervisor.states import (
     GuestEvent,
     GuestEventKind,
     MigrationEnd,
+    MirrorState,
     RunState,
 )
 from ldoms.model.errors import HostError
@@ -101,6 +103,7 @@ class QemuGuest:
         self._vcpus = QemuVcpus(name, self._monitor)
         self._dump = QemuDump(name, directory, self._monitor)
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
+        self._mirrors = QemuMirrors(name, self._monitor, process.break_connections)
 
     async def connect(self, limit_s: float = START_S) -> None:
         """Connect to QEMU's monitor and learn its threads.
@@ -318,6 +321,40 @@ class QemuGuest:
         """Ask it to have so much beyond what it was started with."""
         wanted = {"path": f"/machine/peripheral/{ADDED_MEMORY}", "property": "requested-size", "value": size_mib * MIB}
         await self._monitor.execute("qom-set", wanted)
+
+    # Disks that the other host has not
+
+    async def offer_disks(self, devices: Sequence[str], host: str, port: int) -> None:
+        """Let the other host write to disks."""
+        await self._mirrors.offer(devices, host, port)
+
+    async def withdraw_disks(self) -> None:
+        """The end of that."""
+        await self._mirrors.withdraw()
+
+    async def mirror_disks(self, devices: Sequence[str], host: str, port: int, limit_bytes_s: int) -> None:
+        """Begin to copy disks to a host that offers to take them."""
+        await self._mirrors.begin(devices, host, port, limit_bytes_s)
+
+    async def mirrors(self) -> Mapping[str, MirrorState]:
+        """How far the copy of each disk is."""
+        return await self._mirrors.states()
+
+    async def limit_mirror(self, device: str, bytes_s: int) -> None:
+        """Limit the speed of the copy of one disk."""
+        await self._mirrors.limit(device, bytes_s)
+
+    async def tie_mirrors(self) -> None:
+        """Have each write of the guest wait until the other host has it."""
+        await self._mirrors.tie()
+
+    async def end_mirrors(self, limit_s: float) -> None:
+        """End the copies of a guest that stands still."""
+        await self._mirrors.end(limit_s)
+
+    async def drop_mirrors(self) -> None:
+        """End all copies of disks, however far they are."""
+        await self._mirrors.drop()
 
     # Migration
 

@@ -25,6 +25,25 @@ class DiskState:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorState:
+    """How the copy of a disk to another host does.
+
+    Attributes:
+        sent_bytes: dealt with so far, what is empty included.
+        total_bytes: that are known to be needed: it grows when the guest writes.
+        is_ready: both sides were the same at some moment, and the copy follows the guest's writes.
+        is_tied: no write of the guest is over before both sides have it, and all earlier ones have arrived.
+        error: why it has ended; empty = it goes on.
+    """
+
+    sent_bytes: int
+    total_bytes: int
+    is_ready: bool
+    is_tied: bool
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AddedMemory:
     """What a guest has beyond the memory that it was started with.
 
