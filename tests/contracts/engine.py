@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from ldoms.hypervisor.engine import Engine, Guest
-from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
+from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement, TrialSpec
 from ldoms.hypervisor.states import (
     ENDED,
     AddedMemory,
@@ -583,6 +583,44 @@ async def check_a_port_is_taken_once(bench: EngineBench) -> None:
     with pytest.raises(HostError) as caught:
         await receivers[1].listen(host, port)
     assert caught.value.code == "port-taken"
+
+
+async def check_what_a_guest_does_with_its_memory(bench: EngineBench) -> None:
+    """Not all of it is in use, nothing changes while it stands still, and looking at it does no harm."""
+    guest = await bench.engine.start(bench.spec())
+    try:
+        use = await guest.memory_use()
+        assert use.total_bytes == bench.spec().memory_mib << 20
+        assert 0 <= use.nonzero_bytes <= use.total_bytes
+        assert await guest.dirty_rate(0.05) == 0
+        await guest.resume()
+        assert await guest.dirty_rate(0.2) >= 0
+        assert await guest.state() is RunState.RUNNING
+    finally:
+        await guest.quit()
+
+
+async def check_a_trial_crosses_between_two_hosts(bench: EngineBench) -> None:
+    """Encrypted like a migration; all of it is sent, as none of it is zero; and both ends are gone when told so."""
+    spec, other = (one.directory for one in (bench.spec(), bench.away(bench.spec())))
+    plan = replace(PLAN, capabilities=("events", "pause-before-switchover", "return-path"), channels=1)
+    sender = await bench.engine.start_trial(TrialSpec("trial-1", spec.with_name("trial-1"), 32, incoming=False))
+    receiver = await bench.other.start_trial(TrialSpec("trial-2", other.with_name("trial-2"), 32, incoming=True))
+    try:
+        host, port = bench.address()
+        for guest, end in ((receiver, MigrationEnd.RECEIVE), (sender, MigrationEnd.SEND)):
+            await guest.set_migration(end, plan, KEY)
+        await receiver.listen(host, port)
+        ends = Ends(sender, receiver, host, port)
+        assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+        progress = await sender.progress()
+        assert progress.transferred_bytes > 16 << 20
+        assert progress.transferred_bytes + progress.remaining_bytes >= 32 << 20
+    finally:
+        for guest in (sender, receiver):
+            await guest.quit()
+    assert sender.is_gone
+    assert receiver.is_gone
 
 
 async def check_an_unknown_capability_is_refused(bench: EngineBench) -> None:

@@ -25,6 +25,7 @@ from ldoms.model.migration import (
     Preparation,
     TargetStatus,
     Ticket,
+    Trial,
 )
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ T = TypeVar("T")
 CONNECT_S = 5.0
 DESCRIBE_S = 90.0
 """A wrong password is answered late on purpose."""
+TRIAL_S = 10.0
 PREPARE_S = 60.0
 STATUS_S = 2.0
 FINISH_S = 15.0
@@ -84,6 +86,14 @@ class HttpPeer:
         """Ask for the target's time."""
         return await self._call(ClockTimes, f"/migrations/{migration}/clock", {}, STATUS_S)
 
+    async def begin_trial(self, trial: Trial) -> Ticket:
+        """Have the target receive a trial of the link."""
+        return await self._call(Ticket, f"/migrations/{trial.migration}/trial", to_wire(trial), TRIAL_S)
+
+    async def end_trial(self, migration: str) -> None:
+        """End it."""
+        await self._request("DELETE", f"/migrations/{migration}/trial", None, TRIAL_S)
+
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""
         path = f"/migrations/{preparation.migration}/prepare"
@@ -117,7 +127,7 @@ class HttpPeer:
         except ValueError as error:
             raise PeerError(f"ldmd on {self._host} gave an answer that is not understood: {error}") from error
 
-    async def _request(self, method: str, path: str, body: dict[str, Any], limit_s: float) -> httpx.Response:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None, limit_s: float) -> httpx.Response:
         with _translated(self._host):
             answer = await self._client.request(
                 method, path, json=body, timeout=httpx.Timeout(limit_s, connect=min(CONNECT_S, limit_s))

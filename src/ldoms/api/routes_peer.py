@@ -12,7 +12,7 @@ from ldoms.api.access import Changer, Known, bearer, connection
 from ldoms.api.routes_domain import answer
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import NotAuthorized, RequestError
-from ldoms.model.migration import ClockTimes, Description, MigrationReport, Preparation, TargetStatus
+from ldoms.model.migration import ClockTimes, Description, MigrationReport, Preparation, TargetStatus, Trial
 
 router = APIRouter(prefix=f"{wire.PREFIX}/peer", tags=["peer"])
 
@@ -50,8 +50,22 @@ async def prepare(known: Known, migration: Admitted, request: Request, body: Doc
     preparation = _read(Preparation, body)
     if preparation.migration != migration:
         raise RequestError("the token is of another migration", code="bad-request")
-    address = known.manager.host.config.network.data_address or _local_address(request)
-    return answer(await known.manager.target.prepare(preparation, address))
+    return answer(await known.manager.target.prepare(preparation, _data_address(known, request)))
+
+
+@router.post("/migrations/{migration}/trial")
+async def begin_trial(known: Known, migration: Admitted, request: Request, body: Document) -> Any:
+    """Receive a trial of the link: the answer says where."""
+    trial = _read(Trial, body)
+    if trial.migration != migration:
+        raise RequestError("the token is of another migration", code="bad-request")
+    return answer(await known.manager.target.begin_trial(trial, _data_address(known, request)))
+
+
+@router.delete("/migrations/{migration}/trial", status_code=204)
+async def end_trial(known: Known, migration: Admitted) -> None:
+    """End it."""
+    await known.manager.target.end_trial(migration)
 
 
 @router.post("/migrations/{migration}/status", response_model=TargetStatus)
@@ -79,6 +93,11 @@ async def keep_report(known: Known, migration: Admitted, body: Document) -> None
     if report.id != migration:
         raise RequestError("the token is of another migration", code="bad-request")
     known.manager.target.keep_report(report)
+
+
+def _data_address(known: Known, request: Request) -> str:
+    """Where this host receives memory."""
+    return known.manager.host.config.network.data_address or _local_address(request)
 
 
 def _local_address(request: Request) -> str:

@@ -14,13 +14,14 @@ from ldoms.api.client import Client, error_from, part
 from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.configuration import cancel_reconf
 from ldoms.cli.follow import CtrlC, follow
+from ldoms.cli.forecast import forecast_lines
 from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, LdomsError, RequestError
 from ldoms.model.findings import Severity, blocking
-from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, OnStall
+from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, MigrationReport, OnStall
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.sizes import MIB, parse_size_mib
 
@@ -114,6 +115,9 @@ def _migrate(client: Client, words: Words) -> int:
         return UNKEPT if error.code == "promise" else 1
     if words.has("--json"):
         say_json(operation.result["report"])
+    elif dry_run and on_terminal():
+        expected = from_wire(MigrationReport, operation.result["report"]).forecast
+        say_lines(forecast_lines(expected) if expected is not None else ())
     return 0
 
 
@@ -275,7 +279,11 @@ COMMANDS = (
         _migrate,
         options=(
             Option("-f", "go on although a check fails that can be overruled"),
-            Option("-n", "dry run: make all checks on both hosts and report every one that fails; nothing moves"),
+            Option(
+                "-n",
+                "dry run: make all checks on both hosts and report every one that fails; nothing moves. A terminal"
+                " shows what to expect of the migration",
+            ),
             Option("-p", "read the target's password from the first line of FILE, which only you can read", "FILE"),
             Option("-c", "the hosts know each other by their certificates; no password, no USER@"),
             Option("-s", "both hosts save their configuration afterwards, as @post-migration"),

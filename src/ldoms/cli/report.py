@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from ldoms.cli.forecast import comparison_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.guest import GuestTime
 from ldoms.model.migration import MigrationReport, Stall
@@ -84,6 +85,9 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         kept = report.guest_time is not None and report.guest_time.is_synchronised
         then = "left to the guest to correct" if kept else f"{after * 1000:+.0f} ms after correction"
         yield f"    guest clock  {before * 1000:+.0f} ms off on arrival, {then}"
+    if report.forecast is not None:
+        yield ""
+        yield from (f"    {line}" for line in comparison_lines(report))
     if report.plan is not None:
         yield ""
         for choice, reason in report.plan.reasons.items():

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ldoms.hypervisor.specs import DiskSpec, GuestSpec, NetworkSpec
+from ldoms.hypervisor.specs import DiskSpec, GuestSpec, NetworkSpec, TrialSpec
 
 FIRST_PORT_SLOT = 4
 PORTS = 160
@@ -36,6 +36,8 @@ CONSOLE_SOCKET = "console.sock"
 AGENT_SOCKET = "agent.sock"
 PID_FILE = "qemu.pid"
 LOG_FILE = "qemu.log"
+CONTENT_FILE = "content"
+"""What the sending end of a trial has in its memory."""
 FIRST_MEMORY = "pc.ram"
 """What QEMU calls it by itself: a guest that was started without this object can still move."""
 ADDED_MEMORY = "added-memory"
@@ -100,6 +102,25 @@ def command_line(spec: GuestSpec, binary: str = "qemu-system-x86_64") -> list[st
     if spec.incoming:
         words += ["-incoming", "defer"]
     return words
+
+
+def trial_command_line(spec: TrialSpec, binary: str = "qemu-system-x86_64") -> list[str]:
+    """The arguments that start one end of a trial of a link; it ends with whoever has started it."""
+    content = f"memory-backend-file,mem-path={_escape(str(spec.directory / CONTENT_FILE))},share=off"
+    backend = "memory-backend-ram" if spec.incoming else content
+    return [
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        binary,
+        *("-name", f"guest=trial-{spec.uuid},debug-threads=on"),
+        *("-no-user-config", "-nodefaults", "-display", "none", "-S"),
+        *("-machine", f"none,memory-backend={FIRST_MEMORY}", "-accel", "tcg"),
+        *("-object", f"{backend},id={FIRST_MEMORY},size={spec.memory_mib}M"),
+        *("-sandbox", _SANDBOX),
+        *("-msg", "timestamp=on"),
+        *_server("qmp", spec.directory / QMP_SOCKET),
+        *("-mon", "chardev=qmp,mode=control"),
+        *(("-incoming", "defer") if spec.incoming else ()),
+    ]
 
 
 def _processors(spec: GuestSpec) -> str:

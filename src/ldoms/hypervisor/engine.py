@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, Placement
+from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, GuestSpec, Placement, TrialSpec
 from ldoms.hypervisor.states import (
     AddedMemory,
     DiskState,
@@ -23,6 +23,7 @@ from ldoms.hypervisor.states import (
     PowerWish,
     RunState,
 )
+from ldoms.model.forecast import MemoryUse
 from ldoms.model.guest import CpuTimes, TimeService
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
@@ -252,6 +253,20 @@ class Guest(Protocol):
             HostError: it is more than the maximum.
         """
 
+    async def memory_use(self) -> MemoryUse:
+        """How much memory it has, and how much of that is not zero, from samples; takes some hundredths of a second.
+
+        Raises:
+            HostError: code ``no-look``: the host does not let us look.
+        """
+
+    async def dirty_rate(self, window_s: float) -> float:
+        """Bytes per second of its memory that it changes, counted over a window of at least 0.05 s.
+
+        A page that changes twice within the window counts once. One question at a time; it goes on in QEMU when this
+        is cancelled.
+        """
+
     async def disks(self) -> Mapping[str, DiskState]:
         """How each of its disks does."""
 
@@ -400,6 +415,15 @@ class Engine(Protocol):
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest, stopped: it runs only after `Guest.resume`.
+
+        Raises:
+            HostError: it cannot be started; nothing is left behind.
+        """
+
+    async def start_trial(self, spec: TrialSpec) -> Guest:
+        """Start one end of a trial of a link: memory without a machine, on the control domain's CPUs; it never runs.
+
+        It ends with `Guest.quit`, and by itself when this manager ends.
 
         Raises:
             HostError: it cannot be started; nothing is left behind.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ldoms.hypervisor.fake_agent import FakeAddedMemory, FakeAgent
 from ldoms.hypervisor.fake_mirrors import FakeMirrors, FakeShelf
-from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement
+from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement, TrialSpec
 from ldoms.hypervisor.states import (
     AddedMemory,
     GuestEventKind,
@@ -22,7 +22,9 @@ from ldoms.hypervisor.states import (
     MigrationStatus,
     RunState,
 )
+from ldoms.model.domain import CpuModel, Machine
 from ldoms.model.errors import HostError
+from ldoms.model.forecast import MemoryUse
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import MigrationPlan, Progress
 
@@ -102,6 +104,9 @@ class FakeGuest(FakeMirrors):
         self.ignores_nmi = False
         self.dump_s = 0.0
         self.has_booted = True
+        self.changes_bytes_s = 0.0
+        """How fast it changes memory, always another page."""
+        self.nonzero_bytes = spec.memory_mib << 20
         self.load = 0.0
         """Of each virtual CPU, between 0 and 1."""
         self._world = world
@@ -264,6 +269,17 @@ class FakeGuest(FakeMirrors):
         """Note the wish."""
         await self._answer()
         self.added.request(size_mib)
+
+    async def memory_use(self) -> MemoryUse:
+        """As it is told."""
+        await self._answer()
+        return MemoryUse(self.spec.memory_mib << 20, self.nonzero_bytes)
+
+    async def dirty_rate(self, window_s: float) -> float:
+        """As it is told."""
+        await self._answer()
+        await asyncio.sleep(window_s)
+        return self.changes_bytes_s if self.run_state is RunState.RUNNING else 0.0
 
     # Migration
 
@@ -439,6 +455,7 @@ class FakeEngine:
         self.facts = facts
         self.world = world or FakeWorld()
         self.guests: dict[str, FakeGuest] = {}
+        self.trials: list[FakeGuest] = []
         self.control: ControlPlacement | None = None
 
     async def start(self, spec: GuestSpec) -> FakeGuest:
@@ -448,6 +465,19 @@ class FakeEngine:
             raise HostError(f"LDom {spec.name} has a QEMU already", code="already-running")
         guest = FakeGuest(spec, self.world)
         self.guests[spec.uuid] = guest
+        return guest
+
+    async def start_trial(self, spec: TrialSpec) -> FakeGuest:
+        """Make one end of a trial."""
+        machine = Machine("none", "tcg", CpuModel("none"), FACTS.version)
+        placement = Placement(())
+        guest = FakeGuest(
+            GuestSpec(
+                spec.uuid, "trial", spec.directory, machine, 0, spec.memory_mib, placement, incoming=spec.incoming
+            ),
+            self.world,
+        )
+        self.trials.append(guest)
         return guest
 
     async def attach(self, uuid: str, name: str, directory: Path) -> FakeGuest | None:

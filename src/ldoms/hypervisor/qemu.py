@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 from ldoms.hypervisor.command_line import (
     AGENT_SOCKET,
     CONSOLE_SOCKET,
+    CONTENT_FILE,
     LOG_FILE,
     PID_FILE,
     QMP_SOCKET,
     command_line,
+    trial_command_line,
 )
 from ldoms.hypervisor.confinement import Confinement
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu_guest import CONTROL_GROUP, QemuGuest
-from ldoms.hypervisor.specs import ControlPlacement, GuestSpec
+from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement, TrialSpec
 from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
+from ldoms.model.sizes import MIB
 
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
@@ -49,20 +53,40 @@ class QemuEngine:
     async def start(self, spec: GuestSpec) -> QemuGuest:
         """Start a guest, stopped."""
         _prepare_directory(spec)
-        process = Process.start(command_line(spec), spec.directory, spec.directory / LOG_FILE)
-        guest = QemuGuest(spec.uuid, spec.name, spec.directory, process, self._confinement)
+        guest = await self._start(spec.uuid, spec.name, spec.directory, command_line(spec), spec.placement)
+        self._follow(guest)
+        return guest
+
+    async def start_trial(self, spec: TrialSpec) -> QemuGuest:
+        """Start one end of a trial of a link."""
+        try:
+            spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not spec.incoming:
+                await asyncio.to_thread(_write_content, spec.directory / CONTENT_FILE, spec.memory_mib)
+        except OSError as error:
+            raise HostError(f"{error.filename} cannot be written: {error.strerror}", code="no-place") from error
+        try:
+            return await self._start(spec.uuid, "trial", spec.directory, trial_command_line(spec))
+        finally:
+            (spec.directory / CONTENT_FILE).unlink(missing_ok=True)  # QEMU has it open
+
+    async def _start(
+        self, uuid: str, name: str, directory: Path, words: list[str], placement: Placement | None = None
+    ) -> QemuGuest:
+        process = Process.start(words, directory, directory / LOG_FILE)
+        guest = QemuGuest(uuid, name, directory, process, self._confinement)
         try:
             self._confinement.add_process(process.pid)
             self._place_control_of(guest)
             await guest.connect()
             self._place_control_of(guest)
-            await guest.place(spec.placement)
+            if placement is not None:
+                await guest.place(placement)
         except BaseException:
             process.kill()
             await process.gone.wait()
             await guest.release()
             raise
-        self._follow(guest)
         return guest
 
     async def attach(self, uuid: str, name: str, directory: Path) -> QemuGuest | None:
@@ -98,6 +122,13 @@ class QemuEngine:
     def _follow(self, guest: QemuGuest) -> None:
         self._guests = {uuid: known for uuid, known in self._guests.items() if not known.is_gone}
         self._guests[guest.uuid] = guest
+
+
+def _write_content(path: Path, size_mib: int) -> None:
+    """Fill a file with pages that are not zero."""
+    with path.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(b"\x5e" * MIB)
 
 
 def _prepare_directory(spec: GuestSpec) -> None:

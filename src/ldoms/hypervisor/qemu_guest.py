@@ -27,6 +27,7 @@ from ldoms.hypervisor.devices import Devices
 from ldoms.hypervisor.image_locks import as_locked
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu_dump import QemuDump
+from ldoms.hypervisor.qemu_memory import QemuMemory
 from ldoms.hypervisor.qemu_migration import QemuMigration
 from ldoms.hypervisor.qemu_mirrors import QemuMirrors
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
@@ -42,6 +43,7 @@ from ldoms.hypervisor.states import (
     RunState,
 )
 from ldoms.model.errors import HostError
+from ldoms.model.forecast import MemoryUse
 from ldoms.model.migration import MigrationPlan, Progress
 from ldoms.model.sizes import MIB
 
@@ -101,6 +103,7 @@ class QemuGuest:
         self._supervisor: asyncio.Task[None] | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._vcpus = QemuVcpus(name, self._monitor)
+        self._memory = QemuMemory(name, self._monitor, process.pid)
         self._dump = QemuDump(name, directory, self._monitor)
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
         self._mirrors = QemuMirrors(name, self._monitor, process.break_connections)
@@ -321,6 +324,14 @@ class QemuGuest:
         """Ask it to have so much beyond what it was started with."""
         wanted = {"path": f"/machine/peripheral/{ADDED_MEMORY}", "property": "requested-size", "value": size_mib * MIB}
         await self._monitor.execute("qom-set", wanted)
+
+    async def memory_use(self) -> MemoryUse:
+        """How much memory it has, and how much of that is not zero."""
+        return await self._memory.use()
+
+    async def dirty_rate(self, window_s: float) -> float:
+        """Bytes per second of its memory that it changes."""
+        return await self._memory.dirty_rate(window_s)
 
     # Disks that the other host has not
 

@@ -115,3 +115,18 @@ class GuestSpec:
         """How much memory can be added while it runs: what its machine leaves room for, in whole steps."""
         room = self.machine.memory_max_mib - self.memory_mib
         return max(0, room // ACTIVE_ALIGNMENT_MIB * ACTIVE_ALIGNMENT_MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """One end of a trial of a link: memory, and nothing that could run.
+
+    Attributes:
+        directory: for its sockets and logs, private to it; made if missing.
+        incoming: receive; else it has memory that is not zero, to be sent.
+    """
+
+    uuid: str
+    directory: Path
+    memory_mib: int
+    incoming: bool

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import time
+import uuid as uuids
 from collections.abc import Set
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 
 from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.specs import TrialSpec
 from ldoms.hypervisor.states import RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
@@ -18,16 +22,24 @@ from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.taps import Taps
+from ldoms.migration.local import ControlUse
 from ldoms.model.domain import ConsoleConstraint, Domain
 from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound, RequestError
 from ldoms.model.events import EventKind
+from ldoms.model.forecast import LinkSpeed
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
-from ldoms.model.migration import Description, DomainFacts, Preparation, Role, TargetFacts
+from ldoms.model.migration import Description, DomainFacts, MigrationReport, Preparation, Role, TargetFacts
 from ldoms.model.services import VirtualSwitch, Volume
 from ldoms.model.sizes import MIB
 from ldoms.store import Store
 
+PAST_MIGRATIONS = 8
+"""Of a domain, that a forecast may learn from."""
+SPARE = 4
+"""A trial of a link takes at most one part in so many of the memory that is available."""
+TRIAL = "trial-"
+"""What the directories of trials begin with."""
 BOOT_FILES = ("boot-file", "boot-initrd")
 _SOFT_STATES = {
     RunState.CRASHED: "crashed",
@@ -47,6 +59,8 @@ class LocalMigrationHost:
         self._life = life
         self._consoles = consoles
         self._ports: dict[str, int] = {}
+        self._trials: set[Path] = set()
+        self._known_links: dict[tuple[str, bool], tuple[float, LinkSpeed]] = {}
 
     @property
     def facts(self) -> HostFacts:
@@ -110,6 +124,64 @@ class LocalMigrationHost:
             with self._host.store.transaction():
                 self._host.store.delete_domain(uuid)
                 self._host.events.publish(EventKind.DOMAIN_REMOVED, domain.name)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def past_migrations(self, uuid: str) -> tuple[MigrationReport, ...]:
+        """The reports of the last migrations of a domain that this host knows of, the latest last."""
+        return tuple(record.report for record in self._host.store.migrations_of(uuid, PAST_MIGRATIONS))
+
+    def control_use(self) -> ControlUse:
+        """How busy the control domain's CPUs are."""
+        placement = self._host.control_placement()
+        cpus = len(placement.cpus) if placement.quota is None else placement.quota
+        times = psutil.cpu_times(percpu=True)
+        busy = sum(sum(one) - one.idle - one.iowait for number, one in enumerate(times) if number in placement.cpus)
+        taken: frozenset[int] = frozenset()
+        for domain in self._host.store.domains():
+            if domain.bindings is not None and self._host.guests.get(domain.uuid) is not None:
+                taken = taken.union(*self._host.placement(domain.bindings).vcpus)
+        shared = bool(taken & placement.cpus)
+        return ControlUse(cpus, time.monotonic(), busy, len(placement.cpus), shared)
+
+    def remember_link(self, identity: str, encrypted: bool, link: LinkSpeed) -> None:
+        """Keep what a trial of the link to a host has found."""
+        self._known_links[identity, encrypted] = (time.monotonic(), link)
+
+    def recall_link(self, identity: str, encrypted: bool, within_s: float) -> LinkSpeed | None:
+        """What a trial not longer ago than that has found."""
+        at, link = self._known_links.get((identity, encrypted), (0.0, None))
+        return link if time.monotonic() - at <= within_s else None
+
+    # As either
+
+    async def start_trial(self, size_mib: int, *, incoming: bool) -> Guest:
+        """Start one end of a trial of a link."""
+        available = psutil.virtual_memory().available // MIB
+        if size_mib * SPARE > available:
+            raise NoResources(
+                f"a trial of the link needs {size_mib} MiB, and {self.facts.name} has {available} MiB available",
+                code="no-memory",
+            )
+        identity = f"{TRIAL}{uuids.uuid4()}"
+        directory = self._host.places.domain(identity)
+        self._trials.add(directory)
+        for left in set(directory.parent.glob(f"{TRIAL}*")) - self._trials:
+            shutil.rmtree(left, ignore_errors=True)  # by a manager that has ended in the middle of one
+        try:
+            return await self._host.engine.start_trial(TrialSpec(identity, directory, size_mib, incoming))
+        except BaseException:
+            self._forget_trial(directory)
+            raise
+
+    async def end_trial(self, guest: Guest) -> None:
+        """End it, and give everything back."""
+        self._ports.pop(guest.uuid, None)
+        with suppress(HostError):
+            await guest.quit()
+        self._forget_trial(self._host.places.domain(guest.uuid))
+
+    def _forget_trial(self, directory: Path) -> None:
+        self._trials.discard(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
     # As the target

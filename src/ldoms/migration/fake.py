@@ -19,6 +19,7 @@ from ldoms.model.migration import (
     Preparation,
     TargetStatus,
     Ticket,
+    Trial,
 )
 
 T = TypeVar("T")
@@ -83,6 +84,14 @@ class FakePeer:
     async def clock(self, migration: str) -> ClockTimes:
         """The same clock."""
         return ClockTimes(time.time(), time.time())
+
+    async def begin_trial(self, trial: Trial) -> Ticket:
+        """Begin a trial."""
+        return await self._guarded(trial.migration, "trial", lambda target: target.begin_trial(trial, _ADDRESS))
+
+    async def end_trial(self, migration: str) -> None:
+        """End it."""
+        await self._guarded(migration, "end-trial", lambda target: target.end_trial(migration))
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Prepare."""

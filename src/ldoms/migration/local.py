@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ldoms.hypervisor.engine import Guest
 from ldoms.model.domain import Domain
 from ldoms.model.events import EventKind
+from ldoms.model.forecast import LinkSpeed
 from ldoms.model.host import HostFacts
-from ldoms.model.migration import Description, DomainFacts, Preparation, TargetFacts
+from ldoms.model.migration import Description, DomainFacts, MigrationReport, Preparation, TargetFacts
 from ldoms.store import Store
 
 
@@ -28,6 +30,30 @@ class Observer(Protocol):
         figures: Mapping[str, Any] | None = None,
     ) -> None:
         """How far it is, whether it can still be cancelled, and for a copy its `Progress` as JSON data."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlUse:
+    """The CPUs of the control domain, as of a moment.
+
+    Attributes:
+        cpus: what it may use, in CPUs.
+        at_s: the moment, by a clock that only goes on.
+        busy_s: CPU time that was used on the CPUs it runs on since they began.
+        count: of the CPUs it runs on.
+        shared: guests run on these CPUs as well.
+    """
+
+    cpus: float
+    at_s: float
+    busy_s: float
+    count: int
+    shared: bool
+
+    def busy_since(self, earlier: ControlUse) -> float:
+        """The share of those CPUs that was busy since then, 0 to 1."""
+        elapsed = (self.at_s - earlier.at_s) * self.count
+        return min(1.0, max(0.0, (self.busy_s - earlier.busy_s) / elapsed)) if elapsed > 0 else 0.0
 
 
 class LocalHost(Protocol):
@@ -60,6 +86,31 @@ class LocalHost(Protocol):
 
     async def remove(self, uuid: str) -> None:
         """End the guest of a domain, give everything back and forget the domain; may be repeated."""
+
+    def past_migrations(self, uuid: str) -> tuple[MigrationReport, ...]:
+        """The reports of the last migrations of a domain that this host knows of, the latest last."""
+
+    def control_use(self) -> ControlUse:
+        """How busy the control domain's CPUs are."""
+
+    def remember_link(self, identity: str, encrypted: bool, link: LinkSpeed) -> None:
+        """Keep what a trial of the link to a host has found, until this manager ends."""
+
+    def recall_link(self, identity: str, encrypted: bool, within_s: float) -> LinkSpeed | None:
+        """What a trial not longer ago than that has found; None if there was none."""
+
+    # As either
+
+    async def start_trial(self, size_mib: int, *, incoming: bool) -> Guest:
+        """Start one end of a trial of a link; `end_trial` ends it.
+
+        Raises:
+            HostError: it cannot be started; nothing is left behind.
+            NoResources: there is not enough memory to spare.
+        """
+
+    async def end_trial(self, guest: Guest) -> None:
+        """End it, and give everything back. Never raises."""
 
     # As the target
 

@@ -13,6 +13,7 @@ from ldoms.model.migration import (
     Preparation,
     TargetStatus,
     Ticket,
+    Trial,
 )
 
 
@@ -58,6 +59,12 @@ class Peer(Protocol):
 
     async def clock(self, migration: str) -> ClockTimes:
         """Ask for the target's time."""
+
+    async def begin_trial(self, trial: Trial) -> Ticket:
+        """Have the target receive a trial of the link; it ends with `end_trial`, and by itself after a while."""
+
+    async def end_trial(self, migration: str) -> None:
+        """End it."""
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""

@@ -19,6 +19,7 @@ from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock, read_guest_time
 from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
+from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import LAST_RETRY_S, TargetLink, abort_target, persist
@@ -86,6 +87,7 @@ class SourceMigration:
         self._journal = journal
         self._observer = observer
         self._facts: CheckFacts | None = None
+        self._forecasting: Forecasting | None = None
         self._ticket = Ticket()
         self._events: asyncio.Queue[GuestEvent] = asyncio.Queue()
         self._opened_link: TargetLink | None = None
@@ -147,6 +149,8 @@ class SourceMigration:
             await self._take_back(error)
             raise
         finally:
+            if self._forecasting is not None:
+                await self._forecasting.close()
             self._tell_now()
 
     async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
@@ -185,6 +189,9 @@ class SourceMigration:
     # Phase 1
 
     async def _check(self) -> None:
+        if self.record.active and (guest := self._guest_or_none()) is not None:
+            thorough = self.record.options.dry_run
+            self._forecasting = Forecasting(self._local, guest, self.record.uuid, thorough=thorough)
         # The guest is asked while the target describes itself.
         guest_time = asyncio.create_task(self._read_guest_time(), name=f"guest-time-{self.record.name}")
         try:
@@ -200,6 +207,12 @@ class SourceMigration:
             raise CheckFailed(
                 "\n".join(finding.message for finding in stops), findings, domain=facts.domain.domain.name
             )
+        if self._forecasting is not None:
+            self._forecasting.checked()
+            if self.record.options.dry_run:
+                plan, peer = make_plan(facts), self._link.peer
+                expected = await self._forecasting.measure(facts, plan, peer, self.record.id)
+                self._journal.note(plan=plan, forecast=expected)
 
     async def _collect_facts(self, guest_time: Awaitable[GuestTime | None]) -> CheckFacts:
         options, domain = self.record.options, self._domain()
@@ -261,6 +274,9 @@ class SourceMigration:
             )
         )
         self._link.heard()
+        if plan is not None and self._forecasting is not None:
+            # As late as it can be: the measurements have had all the time that the preparation took.
+            self._journal.note(forecast=self._forecasting.guess(self._facts, plan))
         if plan is not None:
             await self._guest().set_migration(MigrationEnd.SEND, plan, key)
 

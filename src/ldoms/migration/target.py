@@ -34,6 +34,7 @@ from ldoms.model.migration import (
     Role,
     TargetStatus,
     Ticket,
+    Trial,
 )
 from ldoms.model.ownership import (
     Action,
@@ -52,6 +53,9 @@ SILENCE_S = 45.0
 WATCH_S = 0.5
 TOKEN_S = 600.0
 """How long a token from a description is good for; that of a prepared migration is good to its end."""
+TRIAL_S = 15.0
+"""A trial of the link that its source does not end is ended after so long."""
+MOST_TRIAL_MIB = 1024
 RUN_TRIES, RUN_PAUSE_S = 5, 0.2
 
 _log = structlog.get_logger(__name__)
@@ -89,6 +93,7 @@ class TargetSide:
         self._local = local
         self._arrivals: dict[str, Arrival] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._trials: dict[str, asyncio.Task[None]] = {}
 
     # What the source calls
 
@@ -113,6 +118,42 @@ class TargetSide:
         if migration in self._tokens:
             return matches(token, self._tokens[migration][0])
         raise NotFound(f"migration {migration} was not found on {self._local.facts.name}")
+
+    async def begin_trial(self, trial: Trial, address: str) -> Ticket:
+        """Receive a trial of the link, at `address`.
+
+        Raises:
+            LdomsError: it cannot be done; nothing is left behind.
+        """
+        if trial.size_mib > MOST_TRIAL_MIB or trial.migration in self._trials:
+            raise RequestError("one trial of the link at a time, and no larger than 1 GiB", code="bad-request")
+        ready: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._receive_trial(trial, address, ready), name=f"trial-{trial.migration}")
+        self._trials[trial.migration] = task
+        task.add_done_callback(lambda done: self._trials.pop(trial.migration, None))
+        return await ready
+
+    async def end_trial(self, migration: str) -> None:
+        """End it; nothing happens if there is none."""
+        task = self._trials.get(migration)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _receive_trial(self, trial: Trial, address: str, ready: asyncio.Future[Ticket]) -> None:
+        try:
+            guest = await self._local.start_trial(trial.size_mib, incoming=True)
+            try:
+                await guest.set_migration(MigrationEnd.RECEIVE, trial.plan, trial.key)
+                ready.set_result(Ticket(address, await self._local.listen(guest, address)))
+                await asyncio.sleep(TRIAL_S)
+            finally:
+                await self._local.end_trial(guest)
+        except LdomsError as error:
+            ready.set_exception(error)
+        finally:
+            if not ready.done():
+                ready.set_exception(HostError("the trial of the link was ended", code="trial-failed"))
 
     async def prepare(self, preparation: Preparation, address: str) -> Ticket:
         """Reserve what the domain needs, and start a QEMU that waits for its memory.
@@ -286,6 +327,7 @@ class TargetSide:
             for task in (arrival.watcher, arrival.follow_up)
             if task is not None
         ]
+        tasks += self._trials.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ldoms.model.domain import Domain
 from ldoms.model.findings import Finding
+from ldoms.model.forecast import Forecast
 from ldoms.model.guest import GuestTime
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
@@ -324,6 +325,7 @@ class MigrationReport:
         source, target: names of the hosts.
         started_at, ended_at: seconds since 1970, source's clock.
         guest_time: the guest's clock on the source, before it moved.
+        forecast: what was expected before it began; None = it was not forecast, as no guest ran.
         downtime_s: QEMU's own figure for the suspension.
         stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
             corrected for the offset between them.
@@ -363,6 +365,7 @@ class MigrationReport:
     throttled_s: float = 0.0
     held_back_s: float = 0.0
     stall: Stall | None = None
+    forecast: Forecast | None = None
 
     @property
     def total_s(self) -> float:
@@ -450,6 +453,21 @@ class Preparation:
     plan: MigrationPlan | None
     options: MigrationOptions
     keeps_time: bool = False
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the target is to receive to find out how fast memory crosses.
+
+    Attributes:
+        plan: capabilities, encryption and limits as for the migration.
+        key: as in a `Preparation`.
+    """
+
+    migration: str
+    plan: MigrationPlan
+    size_mib: int
     key: str = field(default="", repr=False)
 
 

@@ -200,6 +200,13 @@ class Store:
         rows = self._db.execute(f"SELECT document FROM migrations {where} ORDER BY started_at")  # noqa: S608
         return tuple(_load(MigrationRecord, row[0]) for row in rows)
 
+    def migrations_of(self, uuid: str, count: int) -> tuple[MigrationRecord, ...]:
+        """The last so many migrations of a domain that this host took part in, the latest last."""
+        rows = self._db.execute(
+            "SELECT document FROM migrations WHERE uuid = ? ORDER BY started_at DESC LIMIT ?", (uuid, count)
+        )
+        return tuple(_load(MigrationRecord, row[0]) for row in rows)[::-1]
+
     def put_migration(self, record: MigrationRecord) -> None:
         """Write the journal of a migration."""
         self._db.execute(

@@ -33,6 +33,7 @@ from ldoms.model.domain import (
 from ldoms.model.errors import LdomsError, NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
+from ldoms.model.forecast import DirtyRate, Forecast, ForecastBasis, LinkSource, LinkSpeed, MemoryUse, Range
 from ldoms.model.guest import GuestTime, TimeService
 from ldoms.model.host import FAULT, OK, HostFacts, HostView, MemoryView, StrandView
 from ldoms.model.logs import LogKind, LogSwitch
@@ -222,6 +223,24 @@ NETWORK_DEVICES = (
     NetDevices("ldg4", STARTED, ()),
 )
 
+FORECAST = Forecast(
+    total_s=Range(1.5, 2.25, 3.4),
+    suspension_s=Range(0.03, 0.055, 0.12),
+    bytes=Range(200 << 20, 210 << 20, 220 << 20),
+    slowdown_percent=Range(5.0, 10.0, 25.0),
+    passes=3,
+    converges=True,
+    basis=ForecastBasis(
+        memory=MemoryUse(512 << 20, 200 << 20),
+        dirty_rates=(DirtyRate(0.2, 30 << 20), DirtyRate(0.8, 5 << 20)),
+        link=LinkSpeed(125e6, 0.1, LinkSource.PROBE),
+        working_set_bytes=8 << 20,
+        control_cpus=2,
+        control_busy=0.25,
+        control_shared=True,
+        migrations=3,
+    ),
+)
 DONE = MigrationReport(
     *("0a1b2c3d-0000-4000-8000-000000000001", "ldg1", "ldg1", LDG1.domain.uuid, "t4-1", "t4-2", "tracy", True),
     *(Outcome.DONE, STARTED, STARTED + 2.5),
@@ -243,6 +262,7 @@ DONE = MigrationReport(
     stop_resume_s=0.06,
     transferred_bytes=219_000_000,
     bandwidth_bytes_s=1.2e8,
+    forecast=FORECAST,
 )
 FAILED = MigrationReport(
     *("ffff2c3d-0000-4000-8000-000000000002", "ldg4", "ldg4x", INACTIVE.domain.uuid, "t4-1", "t4-2", "root", False),

@@ -27,7 +27,7 @@ from ldoms.model.errors import CheckFailed, HostError, NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
 from ldoms.model.operation import Operation, OperationStatus
-from unit.cli.office import DONE, VIEWS, Office
+from unit.cli.office import DONE, FORECAST, VIEWS, Office
 
 # What a line sends, as the API wants it.
 SENT: tuple[tuple[str, str, str, Any], ...] = (
@@ -319,6 +319,30 @@ def test_every_option_is_sent(office: Office, password_file: Path) -> None:
     assert (sent["max_suspend_s"], sent["max_bandwidth_bytes_s"]) == (1.5, 100 << 20)
     assert (sent["max_time_s"], sent["on_stall"]) == (600.0, "suspend")
     assert sent["core_map"] == [[0, 1], [3, 2]]
+
+
+def test_a_dry_run_on_a_terminal_shows_the_forecast(
+    office: Office, password_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a person; a script hears nothing."""
+    line = ["migrate-domain", "-n", "-p", str(password_file), "ldg1", "t4-2"]
+    monkeypatch.setattr("ldoms.cli.migrate.on_terminal", lambda: True)
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    assert run(line) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[:5] == [
+        "FORECAST           EXPECTED   BETWEEN",
+        "total time            2.2 s   1.5 s .. 3.4 s",
+        "suspension            55 ms   30 ms .. 120 ms",
+        "memory sent         210 MiB   200 MiB .. 220 MiB",
+        "slow-down              10 %   5 % .. 25 %",
+    ]
+    assert "119 MiB/s, tried just now, from QEMU to QEMU" in shown
+    assert "would be given up" not in shown
+    hot = replace(DONE, forecast=replace(FORECAST, converges=False))
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(hot)})
+    assert run(line) == 0
+    assert "would be given up" in capsys.readouterr().out
 
 
 def test_memory_has_no_named_blocks(office: Office, capsys: pytest.CaptureFixture[str]) -> None:

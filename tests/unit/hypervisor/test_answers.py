@@ -35,7 +35,7 @@ PLAN = MigrationPlan(
 @pytest.fixture
 def guest(tmp_path: Path) -> QemuGuest:
     """A guest whose process and monitor are never asked."""
-    process: Any = SimpleNamespace(gone=asyncio.Event(), break_connections=lambda: None)
+    process: Any = SimpleNamespace(pid=1, gone=asyncio.Event(), break_connections=lambda: None)
     return QemuGuest("uuid", "ldg1", tmp_path, process, Confinement())
 
 

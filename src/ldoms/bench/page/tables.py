@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from ldoms.bench.figures import Percentiles, Window
 from ldoms.bench.page.grid import Grid, measured
 from ldoms.bench.page.units import NOTHING, duration, milliseconds, moment, number, offset, size
 from ldoms.bench.record import KindFigures, LoadRecord, RunRecord, Series, Stretch
+from ldoms.model.forecast import Range
 from ldoms.model.migration import MigrationPlan, MigrationReport
 from ldoms.model.phases import Phase
 
@@ -123,9 +124,27 @@ def forecast(record: RunRecord) -> Grid:
     kept = suspension_s(record)
     if plan_made is not None:
         rows.append(("Suspension, promised", f"at most {duration(plan_made.max_suspend_s)}", duration(kept)))
-    rows += [(name, value, _fact(name, record)) for name, value in record.forecast.items()]
-    note = "" if record.forecast else "The managers made no forecast for this move."
+    known = record.forecast or forecast_texts(record.migration)
+    rows += [(name, value, _fact(name, record)) for name, value in known.items()]
+    note = "" if known else "The managers made no forecast for this move."
     return measured("", ("What", "Beforehand", "Fact"), rows, note)
+
+
+def forecast_texts(report: MigrationReport) -> dict[str, str]:
+    """The managers' forecast, in words."""
+    made = report.forecast
+    if made is None:
+        return {}
+
+    def text(known: Range, show: Callable[[float], str]) -> str:
+        return f"{show(known.expected)} ({show(known.low)} to {show(known.high)})"
+
+    return {
+        "Total time": text(made.total_s, duration),
+        "Suspension": text(made.suspension_s, duration),
+        "Memory sent": text(made.bytes, size),
+        "Slow-down of the guest": text(made.slowdown_percent, lambda value: f"{number(value)} %"),
+    }
 
 
 def suspension_s(record: RunRecord) -> float | None:

@@ -1,0 +1,122 @@
+"""Measures what a forecast stands on, while the checks go on: the guest's memory, the link, the control domain."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from ldoms.hypervisor.engine import Guest
+from ldoms.migration.forecast import Lessons, bounded, forecast, learn, link_of_history
+from ldoms.migration.local import ControlUse, LocalHost
+from ldoms.migration.peer import Peer
+from ldoms.migration.trial import try_link
+from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.forecast import DirtyRate, Forecast, ForecastBasis, LinkSource, LinkSpeed, MemoryUse
+from ldoms.model.migration import CheckFacts, MigrationPlan, MigrationReport
+from ldoms.model.sizes import MIB
+
+THOROUGH_WINDOWS_S = (0.2, 0.8)
+"""One after the other beside the checks of a dry run."""
+LONG_WINDOW_S = 1.6
+"""Beside the trial of the link."""
+QUICK_WINDOWS_S = (0.05, 0.15)
+"""For a migration, which does not wait for them."""
+REMEMBERED_S = 600.0
+"""So long the trial of an earlier dry run counts."""
+REMEMBERED_SPREAD = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+class Forecasting:
+    """The measurements for one migration."""
+
+    def __init__(self, local: LocalHost, guest: Guest, uuid: str, *, thorough: bool) -> None:
+        """Begin to look at `guest`, whose domain has that UUID; `thorough` for a dry run, which takes its time."""
+        self._local = local
+        self._guest = guest
+        self._thorough = thorough
+        self._memory: MemoryUse | None = None
+        self._rates: list[DirtyRate] = []
+        self._reports = local.past_migrations(uuid)
+        self._began = asyncio.get_running_loop().time()
+        self._control = local.control_use()
+        self._check_s = 0.0
+        self._looking = asyncio.create_task(self._look(), name=f"forecast-{uuid}")
+
+    async def close(self) -> None:
+        """Look no further."""
+        self._looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._looking
+
+    def checked(self) -> None:
+        """The checks are over: how long they took is known."""
+        self._check_s = asyncio.get_running_loop().time() - self._began
+
+    async def measure(self, facts: CheckFacts, plan: MigrationPlan, peer: Peer, migration: str) -> Forecast:
+        """Wait for all measurements, try the link, and forecast. It takes some two seconds."""
+        await self._looking
+        size = self._memory.nonzero_bytes if self._memory else _memory_bytes(facts)
+        long_window = asyncio.create_task(self._window(LONG_WINDOW_S), name="forecast-window")
+        try:
+            link = await try_link(self._local, peer, migration, plan, size)
+            self._local.remember_link(facts.target.host.identity, plan.encrypted, link)
+        except LdomsError as error:
+            _log.warning("link-not-tried", reason=error.message)
+            link = self._known_link(facts, plan)
+        finally:
+            await long_window
+        return self._forecast(facts, plan, link)
+
+    def guess(self, facts: CheckFacts, plan: MigrationPlan) -> Forecast:
+        """Forecast from what is known by now, and wait for nothing."""
+        return self._forecast(facts, plan, self._known_link(facts, plan))
+
+    # Inside
+
+    async def _look(self) -> None:
+        with suppress(HostError):
+            self._memory = await self._guest.memory_use()
+        for window_s in THOROUGH_WINDOWS_S if self._thorough else QUICK_WINDOWS_S:
+            await self._window(window_s)
+
+    async def _window(self, window_s: float) -> None:
+        try:
+            self._rates.append(DirtyRate(window_s, await self._guest.dirty_rate(window_s)))
+        except HostError as error:
+            _log.warning("dirty-rate-unknown", reason=error.message)
+
+    def _known_link(self, facts: CheckFacts, plan: MigrationPlan) -> LinkSpeed:
+        known = self._local.recall_link(facts.target.host.identity, plan.encrypted, REMEMBERED_S)
+        if known is None:
+            return link_of_history([one for one in self._reports if _is_between(one, facts)], plan)
+        spread = max(known.spread, REMEMBERED_SPREAD)
+        return bounded(replace(known, spread=spread, source=LinkSource.EARLIER_PROBE), plan)
+
+    def _forecast(self, facts: CheckFacts, plan: MigrationPlan, link: LinkSpeed) -> Forecast:
+        lessons: Lessons = learn(self._reports)
+        control: ControlUse = self._local.control_use()
+        basis = ForecastBasis(
+            memory=self._memory,
+            dirty_rates=tuple(self._rates),
+            link=link,
+            round_trip_s=2 * facts.clock.uncertainty_s,
+            control_cpus=control.cpus,
+            control_busy=control.busy_since(self._control),
+            control_shared=control.shared,
+            check_s=self._check_s,
+        )
+        return forecast(basis, plan, lessons, _memory_bytes(facts))
+
+
+def _memory_bytes(facts: CheckFacts) -> int:
+    bindings = facts.domain.domain.bindings
+    return bindings.memory_mib * MIB if bindings else 0
+
+
+def _is_between(report: MigrationReport, facts: CheckFacts) -> bool:
+    return {report.source, report.target} == {facts.source.name, facts.target.host.name}
