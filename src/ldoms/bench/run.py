@@ -209,8 +209,12 @@ def move_of(arguments: argparse.Namespace) -> Move:
 def _source(command: str) -> tuple[str, tuple[str, ...]]:
     """What to call the source until it has said its name, and how a command is run there."""
     prefix = tuple(shlex.split(command))
-    names = [word for word in prefix if not word.startswith("-")]
-    return (names[-1].rpartition("@")[2] if names else platform.node()), prefix
+    if not prefix:
+        return platform.node(), prefix
+    # ssh -i FILE root@t4-1 env NAME=VALUE; ldoms-lab exec t4-1 --
+    names = [word for word in prefix if not set("/=") & set(word.lstrip("-")) and not word.startswith("-")]
+    users = [word for word in names if "@" in word]
+    return (users or names or ["source"])[-1].rpartition("@")[2], prefix
 
 
 def _outside(arguments: argparse.Namespace, server: Server | None, client: tuple[str, ...]) -> Outside:

@@ -82,6 +82,19 @@ def test_the_move_as_it_is_typed() -> None:
     assert (move.target.name, move.target.prefix) == ("t4-2", ("ssh", "root@t4-2"))
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("ssh -i /root/key -o LogLevel=ERROR root@t4-1 env LDM_SOCKET=/run/x PATH=/opt/bin", "t4-1"),
+        ("ssh t4-1", "t4-1"),
+        ("/usr/local/bin/there", "source"),
+    ],
+)
+def test_the_source_has_a_name_whatever_runs_commands_there(command: str, name: str) -> None:
+    """What it sees goes into files of that name, until it has told its own."""
+    assert run.move_of(parsed("--domain", "ldg1", "--to", "t4-2", "--on-source", command)).source.name == name
+
+
 def test_a_move_from_this_very_host() -> None:
     """Whose target cannot be looked at."""
     move = run.move_of(parsed("--domain", "ldg1", "--to", "t4-2", "-c"))
