@@ -81,7 +81,12 @@ async def _serve(places: Places, logs: LogControl) -> None:
         _prepare_places(places, stack)
         certificates = Certificates(places.state, config.host.name)
         confinement = detect(places.instance)
-        found = await probe(config.hypervisor.accelerator, _probe_kernels(config), places.state / "accelerator.json")
+        found = await probe(
+            config.hypervisor.accelerator,
+            _probe_kernels(config),
+            places.state / "accelerator.json",
+            dirty_ring=config.hypervisor.dirty_ring,
+        )
         neighbours = MulticastNeighbours(config.host.name)
         stack.callback(neighbours.close)
         manager = _make_manager(config, places, certificates, confinement, found, neighbours, logs)

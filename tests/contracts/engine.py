@@ -39,6 +39,16 @@ PLAN = MigrationPlan(
     downtime_limit_s=0.3,
     max_suspend_s=0.3,
 )
+SQUEEZED = replace(PLAN, channels=1, compression="zstd", zero_pages="legacy", switchover_bandwidth_bytes_s=1 << 30)
+"""Compressed, over one connection."""
+DIFFERENCES = replace(
+    PLAN,
+    capabilities=("auto-converge", "events", "pause-before-switchover", "return-path", "xbzrle"),
+    channels=1,
+    zero_pages="none",
+    xbzrle_cache_bytes=1 << 20,
+)
+"""Without multifd, and the guest may be held back."""
 KEY, OTHER_KEY = "5e" * 32, "6f" * 32
 
 
@@ -496,6 +506,34 @@ async def check_memory_moves(bench: EngineBench) -> None:
     assert await ends.target.state() is RunState.RUNNING
     await ends.target.announce()
     await ends.target.clear_migration()
+
+
+async def check_memory_moves_as_it_was_tuned(bench: EngineBench) -> None:
+    """Both ends take the settings, each end with all of them read back; and afterwards those of another plan."""
+    spec = bench.spec()
+    source = await bench.engine.start(spec)
+    await source.resume()
+    for plan in (SQUEEZED, DIFFERENCES, PLAN):
+        ends = await make_ends(bench, plan=plan, source=source, away=bench.away(spec))
+        assert await ends.copy() == MigrationStatus.PRE_SWITCHOVER
+        await ends.source.continue_switchover()
+        assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+        assert await ends.target.state() is RunState.PAUSED
+        await ends.target.quit()
+        await source.resume()
+        await source.clear_migration()
+
+
+async def check_a_setting_that_qemu_does_not_take_is_refused(bench: EngineBench) -> None:
+    """In QEMU's words, and nothing was begun."""
+    guest = await bench.engine.start(bench.spec())
+    await guest.resume()
+    with pytest.raises(HostError) as caught:
+        await guest.set_migration(MigrationEnd.SEND, replace(PLAN, capabilities=(*PLAN.capabilities, "xbzrle")), KEY)
+    assert caught.value.code == "qemu-refused"
+    assert await guest.state() is RunState.RUNNING
+    await guest.clear_migration()
+    await guest.set_migration(MigrationEnd.SEND, DIFFERENCES, KEY)
 
 
 async def check_a_guest_that_was_sent_can_come_back(bench: EngineBench) -> None:

@@ -17,6 +17,7 @@ from ldoms.model.guest import GuestCpus
 from ldoms.model.migration import MigrationOptions
 from ldoms.model.operation import Operation
 from ldoms.model.stopping import StopOptions
+from ldoms.model.tuning import parse_tuning
 
 router = APIRouter(prefix=f"{wire.PREFIX}/domains", tags=["domains"])
 
@@ -215,6 +216,7 @@ async def migrate(request: Request, known: Known, who: Changer, name: str, body:
         core_map=body.core_map,
         max_time_s=body.max_time_s,
         on_stall=body.on_stall,
+        tuning=parse_tuning(body.tuning),
     )
     credentials = Credentials(
         user="" if body.certificates else options.user,

@@ -164,7 +164,7 @@ class Panic(_Body):
 
 
 class Migration(_Body):
-    """A migration to be begun; see `ldoms.model.migration.MigrationOptions`."""
+    """A migration to be begun; see `ldoms.model.migration.MigrationOptions`. `tuning`: names and values as typed."""
 
     host: str
     user: str = ""
@@ -180,6 +180,7 @@ class Migration(_Body):
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
     max_time_s: float = Field(default=0.0, ge=0)
     on_stall: OnStall = OnStall.THROTTLE
+    tuning: dict[str, str] = Field(default_factory=dict)
 
 
 class LogSwitches(Properties):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldoms.checks import devices, hosts, machine, named_cores, networks
+from ldoms.checks import devices, hosts, machine, named_cores, networks, tuning
 from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
 from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
@@ -37,6 +37,8 @@ RULES: tuple[Rule, ...] = (
     Rule("migration-capabilities", ACTIVE, machine.migration_capabilities),
     Rule("cpu-features", ACTIVE, machine.cpu_features),
     Rule("added-memory", ACTIVE, machine.added_memory),
+    Rule("tuning", ACTIVE, tuning.tuning),
+    Rule("several-connections", ACTIVE, tuning.several_connections),
     Rule("enough-vcpus", ACTIVE, machine.enough_vcpus),
     Rule("encryption", ACTIVE, machine.encryption),
     Rule("volume-options", ACTIVE, devices.volume_options),

@@ -42,12 +42,14 @@ class Option:
         value: name of its value in the synopsis; empty = it has none.
         help: one line.
         choices: what its value is made of, for the shell; else the name of the value says it (`ldoms.cli.words`).
+        repeats: it may be given several times; the values are joined by commas.
     """
 
     flag: str
     help: str
     value: str = ""
     choices: Sequence[str] = ()
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ class Command:
                     if not rest:
                         raise UsageError(f"{self.name}: option {single} needs a value ({option.value})")
                     value = rest.pop(0)
-                options[single] = value
+                again = option.repeats and single in options
+                options[single] = f"{options[single]},{value}" if again else value
         return options
 
     @staticmethod

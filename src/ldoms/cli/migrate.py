@@ -17,6 +17,7 @@ from ldoms.cli.follow import CtrlC, follow
 from ldoms.cli.forecast import forecast_lines
 from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
+from ldoms.cli.plan import plan_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, LdomsError, RequestError
@@ -24,6 +25,7 @@ from ldoms.model.findings import Severity, blocking
 from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, MigrationReport, OnStall
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.sizes import MIB, parse_size_mib
+from ldoms.model.tuning import TUNABLE, parse_tuning, split_tuning
 
 UNKEPT = 3
 """Exit status: what was promised cannot be kept, and the guest stays."""
@@ -93,6 +95,7 @@ def _migrate(client: Client, words: Words) -> int:
         "max_bandwidth_bytes_s": _max_bandwidth(words),
         "max_time_s": _length_s(words, "--max-time", 0.0),
         "on_stall": _on_stall(words),
+        **({"tuning": tuning} if (tuning := _tuning(words)) else {}),
     }
     try:
         client.get("/domains", name=name)
@@ -116,8 +119,9 @@ def _migrate(client: Client, words: Words) -> int:
     if words.has("--json"):
         say_json(operation.result["report"])
     elif dry_run and on_terminal():
-        expected = from_wire(MigrationReport, operation.result["report"]).forecast
-        say_lines(forecast_lines(expected) if expected is not None else ())
+        report = from_wire(MigrationReport, operation.result["report"])
+        say_lines(forecast_lines(report.forecast) if report.forecast is not None else ())
+        say_lines(plan_lines(report))
     return 0
 
 
@@ -175,6 +179,16 @@ def _on_stall(words: Words) -> str:
 def _max_bandwidth(words: Words) -> int:
     text = words.options.get("--max-bandwidth", "")
     return parse_size_mib(text.removesuffix("/s")) * MIB if text else 0
+
+
+def _tuning(words: Words) -> dict[str, str]:
+    """What is set by hand, as it was typed; whether it fits together, and the hosts, is for the checks to say."""
+    try:
+        values = split_tuning(words.options["--tune"]) if words.has("--tune") else {}
+        parse_tuning(values)
+    except RequestError as error:
+        raise UsageError(f"--tune: {error.message}") from error
+    return values
 
 
 def _password(words: Words) -> str:
@@ -270,6 +284,8 @@ def _cancel_operation(client: Client, words: Words) -> int:
     return 0
 
 
+_TUNING = ", ".join(f"{name}= ({form})" for name, (_, _, form) in TUNABLE.items())
+
 COMMANDS = (
     Command(
         "migrate-domain",
@@ -292,6 +308,13 @@ COMMANDS = (
             Option("--on-stall", "what to do at a stall, throttle if not given (ours)", "MEASURE", tuple(OnStall)),
             Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
             Option("--no-encryption", "send the guest's memory in the clear (ours)"),
+            Option(
+                "--tune",
+                "set by hand how memory is copied; may be repeated, or have several with commas between (ours)",
+                "NAME=VALUE",
+                choices=tuple(f"{name}=" for name in TUNABLE),
+                repeats=True,
+            ),
             JSON,
         ),
         details="An active domain keeps running while its memory is copied, is suspended for a moment for the rest,"
@@ -303,7 +326,10 @@ COMMANDS = (
         " no named blocks here. --max-suspend and --max-time are promises. A guest that changes memory as fast as it is"
         " sent is, by MEASURE, held back in steps (throttle), suspended for as long as the rest takes (suspend), or"
         " left where it is (abort); throttle ends so, too, if it does not help. Where a promise cannot be kept, the"
-        " guest stays and runs, the exit status is 3, and the message says what would do.",
+        " guest stays and runs, the exit status is 3, and the message says what would do."
+        " With -n on a terminal the plan of the copy is shown, with the reason for each choice;"
+        f" --tune sets one by hand: {_TUNING}. What excludes each other, or one of the hosts cannot do, is refused"
+        " before anything begins.",
     ),
     Command(
         "cancel-operation",

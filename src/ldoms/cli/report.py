@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ldoms.cli.forecast import comparison_lines
+from ldoms.cli.plan import reason_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.guest import GuestTime
 from ldoms.model.migration import MigrationReport, Stall
@@ -90,8 +91,7 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield from (f"    {line}" for line in comparison_lines(report))
     if report.plan is not None:
         yield ""
-        for choice, reason in report.plan.reasons.items():
-            yield f"    {choice:<12} {reason}"
+        yield from reason_lines(report.plan)
     if report.findings:
         yield ""
         for finding in report.findings:

@@ -37,10 +37,11 @@ FACTS = HypervisorFacts(
     cpu_models=("Nehalem-v1", "qemu64-v1"),
     cpu_features=("aes", "lm", "nx", "sse2"),
     migration_capabilities=(
-        *("auto-converge", "events", "late-block-activate", "multifd"),
-        *("pause-before-switchover", "return-path"),
+        *("auto-converge", "dirty-limit", "events", "late-block-activate", "multifd"),
+        *("pause-before-switchover", "return-path", "xbzrle"),
     ),
-    compressions=("none", "zstd"),
+    compressions=("none", "zlib", "zstd"),
+    migration_parameters=("avail-switchover-bandwidth", "zero-page-detection"),
 )
 
 
@@ -289,6 +290,8 @@ class FakeGuest(FakeMirrors):
         missing = set(plan.capabilities) - set(FACTS.migration_capabilities)
         if missing:
             raise HostError(f"QEMU has no migration capability {sorted(missing)}", code="qemu-refused")
+        if {"multifd", "xbzrle"} <= set(plan.capabilities):
+            raise HostError("Multifd is not compatible with xbzrle", code="qemu-refused")
         self.plan, self.key = plan, key
 
     async def clear_migration(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ _TCG_MODEL = "qemu64-v1"
 # Any server of the last decade has it, of either maker.
 _GENERIC_MODELS = ("Nehalem-v1", "kvm64-v1", "qemu64-v1")
 
+# linux/kvm.h: KVM_CHECK_EXTENSION; KVM_CAP_DIRTY_LOG_RING, and the same for CPUs that order memory weakly.
+_CHECK_EXTENSION = 0xAE03
+_DIRTY_RINGS = (192, 223)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -42,13 +47,14 @@ class Probe:
     cpus: Mapping[str, tuple[str, ...]]
 
 
-async def probe(accelerator: str, kernels: Iterable[Path], cache: Path) -> Probe:
+async def probe(accelerator: str, kernels: Iterable[Path], cache: Path, *, dirty_ring: bool = False) -> Probe:
     """Find out what QEMU can do here.
 
     Args:
         accelerator: ``auto``, ``kvm`` or ``tcg``; ``auto`` takes KVM if it is proven to boot a kernel.
         kernels: candidates for that proof, best first.
         cache: where the result of the proof is kept, as it can take seconds.
+        dirty_ring: guests are to have KVM's dirty ring, if it has one.
 
     Raises:
         HostError: QEMU is missing or too broken to ask.
@@ -58,7 +64,18 @@ async def probe(accelerator: str, kernels: Iterable[Path], cache: Path) -> Probe
     else:
         reason = "set in the configuration"
     async with _asking(accelerator) as monitor:
-        return await _ask(monitor, accelerator, reason)
+        found = await _ask(monitor, accelerator, reason)
+    has_ring = dirty_ring and accelerator == "kvm" and await asyncio.to_thread(kvm_has_dirty_ring)
+    return replace(found, facts=replace(found.facts, dirty_ring=has_ring))
+
+
+def kvm_has_dirty_ring(device: Path = Path("/dev/kvm")) -> bool:
+    """Whether this kernel's KVM can keep a ring of changed pages for each virtual CPU (KVM API, sections 4.4, 8.29)."""
+    try:
+        with device.open("rb", buffering=0) as kvm:
+            return any(fcntl.ioctl(kvm, _CHECK_EXTENSION, extension) > 0 for extension in _DIRTY_RINGS)
+    except OSError:
+        return False
 
 
 async def boots(accelerator: str, kernel: Path, limit_s: float = BOOT_PROOF_S) -> tuple[bool, str]:
@@ -132,6 +149,7 @@ async def _ask(monitor: Monitor, accelerator: str, reason: str) -> Probe:
     machines = await monitor.execute("query-machines")
     definitions = await monitor.execute("query-cpu-definitions")
     capabilities = await monitor.execute("query-migrate-capabilities")
+    parameters = await monitor.execute("query-migrate-parameters")
     schema = await monitor.execute("query-qmp-schema")
     everything = await _features(monitor, "host" if accelerator == "kvm" else "max")
     runnable = [
@@ -148,6 +166,7 @@ async def _ask(monitor: Monitor, accelerator: str, reason: str) -> Probe:
         cpu_features=everything,
         migration_capabilities=tuple(sorted(entry["capability"] for entry in capabilities)),
         compressions=_multifd_compressions(schema),
+        migration_parameters=tuple(sorted(parameters)),
     )
     generic = next(model for model in _GENERIC_MODELS if model in versioned)
     native = _TCG_MODEL if accelerator == "tcg" else await _largest(monitor, versioned)

@@ -53,7 +53,8 @@ class QemuEngine:
     async def start(self, spec: GuestSpec) -> QemuGuest:
         """Start a guest, stopped."""
         _prepare_directory(spec)
-        guest = await self._start(spec.uuid, spec.name, spec.directory, command_line(spec), spec.placement)
+        words = command_line(spec, dirty_ring=self.facts.dirty_ring)
+        guest = await self._start(spec.uuid, spec.name, spec.directory, words, spec.placement)
         self._follow(guest)
         return guest
 

@@ -14,6 +14,7 @@ from ldoms.hypervisor.qmp import QUICK_S, SLOW_S, Monitor
 from ldoms.hypervisor.states import MigrationEnd, MigrationStatus
 from ldoms.model.errors import HostError
 from ldoms.model.migration import MigrationPlan, Progress
+from ldoms.model.sizes import MIB
 
 HANDSHAKE_S = 3.0
 """The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
@@ -54,7 +55,7 @@ class QemuMigration:
         await self._set_capabilities(plan.capabilities)
         if plan.encrypted:
             await self._add_key(end, plan.cipher, key)
-        wanted = _parameters(plan)
+        wanted = await self._known(_parameters(plan))
         await self._monitor.execute("migrate-set-parameters", wanted)
         await self._read_back(plan, wanted)
 
@@ -170,6 +171,11 @@ class QemuMigration:
             # Loaded; the receiving end reads its file anew for each channel that connects.
             self._forget_key()
 
+    async def _known(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Without what an older QEMU does not have, if that was only to be put back to what is usual."""
+        names = set(await self._monitor.execute("query-migrate-parameters"))
+        return {name: value for name, value in wanted.items() if name in names or _USUAL.get(name) != value}
+
     def _forget_key(self) -> None:
         shutil.rmtree(self._directory / KEYS_DIRECTORY, ignore_errors=True)
 
@@ -192,8 +198,19 @@ def _channels(host: str, port: int) -> list[dict[str, Any]]:
     return [{"channel-type": "main", "addr": address}]
 
 
+_USUAL: Mapping[str, Any] = {
+    "zero-page-detection": "multifd",
+    "xbzrle-cache-size": 64 * MIB,
+    "avail-switchover-bandwidth": 0,
+    "vcpu-dirty-limit": 1,
+}
+"""QEMU's own values of what a plan need not set. They are put back, as what one attempt sets stays for the next."""
+
+
 def _parameters(plan: MigrationPlan) -> dict[str, Any]:
     parameters: dict[str, Any] = {
+        **_USUAL,
+        "avail-switchover-bandwidth": plan.switchover_bandwidth_bytes_s,
         "max-bandwidth": plan.max_bandwidth_bytes_s,
         "downtime-limit": round(plan.downtime_limit_s * 1000),
         "tls-creds": TLS_OBJECT if plan.encrypted else "",
@@ -204,6 +221,12 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
     if "multifd" in plan.capabilities:
         # Never changed while a migration runs: QEMU 10.0 crashes on it.
         parameters |= {"multifd-channels": plan.channels, "multifd-compression": plan.compression}
+    if plan.zero_pages:
+        parameters["zero-page-detection"] = plan.zero_pages
+    if plan.xbzrle_cache_bytes:
+        parameters["xbzrle-cache-size"] = plan.xbzrle_cache_bytes
+    if plan.dirty_limit_bytes_s:
+        parameters["vcpu-dirty-limit"] = max(1, plan.dirty_limit_bytes_s // MIB)
     return parameters
 
 

@@ -136,10 +136,12 @@ class HypervisorConfig:
     Attributes:
         accelerator: ``auto``, ``kvm`` or ``tcg``; ``auto`` proves that KVM works before it is used.
         probe_kernel: kernel to boot for that proof; empty = the newest in ``/boot``.
+        dirty_ring: guests are started with KVM's dirty ring, if it has one.
     """
 
     accelerator: str = "auto"
     probe_kernel: str = ""
+    dirty_ring: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldoms.model.migration import CheckFacts, MigrationPlan, OnStall
+from ldoms.model.tuning import Compression, Tuning
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
 FIRST_DOWNTIME_LIMIT_S = 0.03
@@ -15,16 +16,15 @@ THROTTLE_PERCENTS = (50, 70, 85, 99)
 THROTTLE_SLICE_S = 0.01
 """QEMU lets a guest that is held back run for so long at a time, and then holds it for as long as the share takes."""
 
+_BY_HAND = "set by hand"
 # GnuTLS would negotiate ChaCha20-Poly1305 for PSK, which is ten times slower where the processor has AES.
 _AES = "NORMAL:-CIPHER-ALL:+AES-128-GCM:-KX-ALL:+ECDHE-PSK:+PSK"
 _CHACHA = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:-KX-ALL:+ECDHE-PSK:+PSK"
 
 
 def make_plan(facts: CheckFacts) -> MigrationPlan:
-    """The plan for the migration of an active domain."""
-    options, reasons = facts.options, {}
-    # With several connections QEMU 10.0 can hang for ever when they break: docs/adr/0019-one-connection.md
-    reasons["channels"] = "one connection: with several, QEMU can hang for good when the target's ends"
+    """The plan for the migration of an active domain: what was set by hand is kept, the rest follows from the facts."""
+    options, tuning, reasons = facts.options, facts.options.tuning, dict[str, str]()
     if options.encrypted:
         cipher, reasons["encryption"] = _cipher(facts)
     else:
@@ -32,6 +32,15 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
     most = downtime_most_s(options.max_suspend_s)
     first = min(FIRST_DOWNTIME_LIMIT_S, most)
     throttles, reasons["stall"] = _at_a_stall(facts)
+    channels, reasons["channels"] = _channels(tuning)
+    compression, reasons["compression"] = _compression(tuning)
+    zero_pages, reasons["zero-pages"] = _zero_pages(tuning)
+    xbzrle, reasons["xbzrle"] = _xbzrle(tuning)
+    dirty_limit, reasons["dirty-limit"] = _dirty_limit(facts)
+    reasons["free-page-hints"] = (
+        "none: the guest reports free pages all the time; asked when the copy began, it stood still for seconds"
+    )
+    switchover, reasons["switchover-bandwidth"] = _switchover_bandwidth(tuning)
     reasons["suspension"] = (
         "for the whole copy: without KVM, QEMU does not notice all changes to memory that was added to a running guest"
         if facts.must_stand_still
@@ -43,11 +52,17 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         if options.max_bandwidth_bytes_s
         else "not limited"
     )
+    extra = {
+        "multifd": channels > 1 or compression is not Compression.NONE,
+        "xbzrle": xbzrle > 0,
+        THROTTLE: bool(throttles),
+        "dirty-limit": dirty_limit > 0,
+    }
     return MigrationPlan(
-        capabilities=tuple(sorted((*REQUIRED, THROTTLE))) if throttles else REQUIRED,
-        channels=1,
+        capabilities=tuple(sorted((*REQUIRED, *(name for name, is_on in extra.items() if is_on)))),
+        channels=channels,
         cipher=cipher,
-        compression="none",
+        compression=compression.value,
         max_bandwidth_bytes_s=options.max_bandwidth_bytes_s,
         downtime_limit_s=first,
         max_suspend_s=options.max_suspend_s,
@@ -57,6 +72,10 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         max_time_s=options.max_time_s,
         on_stall=options.on_stall,
         throttle_percents=throttles,
+        zero_pages=zero_pages,
+        xbzrle_cache_bytes=xbzrle,
+        switchover_bandwidth_bytes_s=switchover,
+        dirty_limit_bytes_s=dirty_limit,
     )
 
 
@@ -89,11 +108,64 @@ def _at_a_stall(facts: CheckFacts) -> tuple[tuple[int, ...], str]:
     lacking = [host.name for host in hosts if THROTTLE not in host.hypervisor.migration_capabilities]
     if lacking:
         return (), f"the guest stays where it is: the QEMU of {' and of '.join(lacking)} cannot hold it back"
-    steps = throttle_percents(options.max_suspend_s)
+    if options.tuning.dirty_limit_bytes_s:
+        return (), "the guest stays where it is: the dirty limit, which was set by hand, holds it back"
+    by_hand = options.tuning.throttle_percents
+    if by_hand == ():
+        return (), f"the guest stays where it is: no throttle, {_BY_HAND}"
+    steps = by_hand or throttle_percents(options.max_suspend_s)
+    percents = ", ".join(str(step) for step in steps)
+    by_hand_words = f" ({_BY_HAND})" if by_hand else ""
     return steps, (
-        f"the guest is held back by {', '.join(str(step) for step in steps)} % of its CPU time, and stays where it is"
-        " if that does not do"
+        f"the guest is held back by {percents} % of its CPU time{by_hand_words}, and stays where it is if that does not"
+        " do"
     )
+
+
+def _channels(tuning: Tuning) -> tuple[int, str]:
+    # With several connections QEMU 10.0 can hang for ever when they break: docs/adr/0019-one-connection.md
+    danger = "with several, QEMU can hang for good when the target's ends"
+    if tuning.channels is None:
+        return 1, f"one connection: {danger}"
+    if tuning.channels == 1:
+        return 1, _BY_HAND
+    return tuning.channels, f"{_BY_HAND}: {danger}"
+
+
+def _compression(tuning: Tuning) -> tuple[Compression, str]:
+    if tuning.compression is not None:
+        return tuning.compression, _BY_HAND
+    return (
+        Compression.NONE,
+        "none: it halves what is sent of memory that compresses, and only costs CPU time on a fast link",
+    )
+
+
+def _zero_pages(tuning: Tuning) -> tuple[str, str]:
+    if tuning.zero_pages is not None:
+        return tuning.zero_pages.value, _BY_HAND
+    return "", "left to QEMU: no way of looking for empty pages was measured to be faster"
+
+
+def _xbzrle(tuning: Tuning) -> tuple[int, str]:
+    if tuning.xbzrle_cache_bytes is not None:
+        return tuning.xbzrle_cache_bytes, _BY_HAND
+    return 0, "not chosen: it gains where few bytes of each page change, and nobody knows that beforehand"
+
+
+def _dirty_limit(facts: CheckFacts) -> tuple[int, str]:
+    limit = facts.options.tuning.dirty_limit_bytes_s
+    if limit is not None:
+        return limit, _BY_HAND
+    if not facts.has_dirty_ring:
+        return 0, f"not chosen: it needs a guest that KVM runs with its dirty ring, on {facts.source.name}"
+    return 0, "not chosen: it has not been measured"
+
+
+def _switchover_bandwidth(tuning: Tuning) -> tuple[int, str]:
+    if tuning.switchover_bandwidth_bytes_s is not None:
+        return tuning.switchover_bandwidth_bytes_s, _BY_HAND
+    return 0, "what QEMU measures: a value from outside was measured without gain, and one too high breaks the promise"
 
 
 def _cipher(facts: CheckFacts) -> tuple[str, str]:

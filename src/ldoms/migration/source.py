@@ -207,12 +207,15 @@ class SourceMigration:
             raise CheckFailed(
                 "\n".join(finding.message for finding in stops), findings, domain=facts.domain.domain.name
             )
+        plan = make_plan(facts) if self.record.active else None
+        self._journal.amend(plan=plan)
+        self._journal.note(plan=plan)
         if self._forecasting is not None:
             self._forecasting.checked()
             if self.record.options.dry_run:
-                plan, peer = make_plan(facts), self._link.peer
-                expected = await self._forecasting.measure(facts, plan, peer, self.record.id)
-                self._journal.note(plan=plan, forecast=expected)
+                assert plan is not None
+                expected = await self._forecasting.measure(facts, plan, self._link.peer, self.record.id)
+                self._journal.note(forecast=expected)
 
     async def _collect_facts(self, guest_time: Awaitable[GuestTime | None]) -> CheckFacts:
         options, domain = self.record.options, self._domain()
@@ -253,10 +256,8 @@ class SourceMigration:
         assert self._facts is not None
         await self._let_go(self.record.uuid)
         options = self.record.options
-        plan = make_plan(self._facts) if self.record.active else None
+        plan = self.record.plan
         key = secrets.token_hex(32) if plan and plan.encrypted else ""
-        self._journal.amend(plan=plan)
-        self._journal.note(plan=plan)
         self._journal.write()
         self._ticket = await self._link.peer.prepare(
             Preparation(

@@ -28,6 +28,8 @@ class HypervisorFacts:
         cpu_features: everything that a guest could be given, sorted.
         migration_capabilities: names of QEMU's, sorted.
         compressions: methods of multifd compression.
+        migration_parameters: names of QEMU's, sorted; empty: the manager there is too old to say.
+        dirty_ring: KVM can count what each virtual CPU changes (its dirty ring), which a dirty limit needs.
     """
 
     version: str
@@ -39,6 +41,8 @@ class HypervisorFacts:
     cpu_features: tuple[str, ...]
     migration_capabilities: tuple[str, ...]
     compressions: tuple[str, ...]
+    migration_parameters: tuple[str, ...] = ()
+    dirty_ring: bool = False
 
 
 @dataclass(frozen=True, slots=True)

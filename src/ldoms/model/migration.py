@@ -15,6 +15,7 @@ from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.ownership import OwnerState, Verdict
 from ldoms.model.phases import Phase
 from ldoms.model.services import Services, Volume
+from ldoms.model.tuning import Tuning
 
 DEFAULT_MAX_SUSPEND_S = 0.3
 
@@ -63,6 +64,7 @@ class MigrationOptions:
         certificates: the hosts trust each other's certificates, no person is authenticated (``-c``).
         save_spconfig: both hosts save their configuration afterwards, whatever theirs say (``-s``).
         core_map: for each core that was named for the domain, which it is to have on the target (``cidmap=``).
+        tuning: what was set by hand of how memory is copied (``--tune``).
     """
 
     host: str
@@ -78,6 +80,7 @@ class MigrationOptions:
     core_map: tuple[tuple[int, int], ...] = ()
     max_time_s: float = 0.0
     on_stall: OnStall = OnStall.THROTTLE
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,13 @@ class CheckFacts:
         emulated = bindings is not None and bindings.machine is not None and bindings.machine.accelerator == "tcg"
         return self.domain.active and emulated and bindings is not None and bindings.added_memory_mib > 0
 
+    @property
+    def has_dirty_ring(self) -> bool:
+        """Whether the guest can be told how fast it may change memory: KVM counts that for it."""
+        bindings = self.domain.domain.bindings
+        under_kvm = bindings is not None and bindings.machine is not None and bindings.machine.accelerator == "kvm"
+        return under_kvm and self.source.hypervisor.dirty_ring
+
 
 @dataclass(frozen=True, slots=True)
 class MigrationPlan:
@@ -203,6 +213,10 @@ class MigrationPlan:
         throttle_percents: of its CPU time that the guest is held back by at a stall, step by step; empty = never.
         stands_still: the guest is suspended for the whole copy, not only for the last part.
         reasons: for each choice, by its name.
+        zero_pages: who looks for empty pages, see `ldoms.model.tuning.ZeroPages`; empty = QEMU's own choice.
+        xbzrle_cache_bytes: of the cache for sending differences; 0 = none are sent.
+        switchover_bandwidth_bytes_s: what QEMU takes for the speed of the last part; 0 = what it measures itself.
+        dirty_limit_bytes_s: how fast each virtual CPU may change memory; 0 = no limit.
     """
 
     capabilities: tuple[str, ...]
@@ -218,6 +232,10 @@ class MigrationPlan:
     max_time_s: float = 0.0
     on_stall: OnStall = OnStall.ABORT
     throttle_percents: tuple[int, ...] = ()
+    zero_pages: str = ""
+    xbzrle_cache_bytes: int = 0
+    switchover_bandwidth_bytes_s: int = 0
+    dirty_limit_bytes_s: int = 0
 
     @property
     def encrypted(self) -> bool:

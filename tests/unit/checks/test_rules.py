@@ -27,9 +27,10 @@ from ldoms.model.findings import Severity, blocking
 from ldoms.model.guest import GuestTime, TimeService
 from ldoms.model.host import PROTOCOL_VERSION, HostFacts
 from ldoms.model.images import BootFileFacts, ImageFacts
-from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, TargetFacts
+from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, OnStall, TargetFacts
 from ldoms.model.partition import HostSize
 from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
+from ldoms.model.tuning import parse_tuning, split_tuning
 from ldoms.model.vnet import Protection, Pvlan, PvlanType
 
 VOLUME = "root@primary-vds0"
@@ -228,6 +229,23 @@ def grown(added_mib: int, accelerator: str = "tcg") -> Facts:
     return change
 
 
+def tuned(text: str) -> Facts:
+    """Set by hand, as ``--tune`` takes it."""
+    return options(tuning=parse_tuning(split_tuning(text)))
+
+
+def our_qemu(**changes: Any) -> Facts:
+    return source(hypervisor=replace(HYPERVISOR, **changes))
+
+
+def ring(facts: CheckFacts) -> CheckFacts:
+    """The same under KVM, with its dirty ring."""
+    return our_qemu(accelerator="kvm", dirty_ring=True)(grown(0, "kvm")(facts))
+
+
+WITHOUT = ("events", "pause-before-switchover", "return-path")
+"""All that a migration cannot do without."""
+
 ERROR, OVERRIDABLE, WARNING = Severity.ERROR, Severity.OVERRIDABLE, Severity.WARNING
 
 CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
@@ -288,6 +306,25 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("cpu-features", target_qemu(cpu_features=("lm",)), ERROR, "t4-2 cannot give LDom ldg1 the CPU features sse2", "cpu-arch=generic ldg1"),
     ("cpu-features", target_qemu(cpu_models=("qemu64-v1",)), ERROR, "has no CPU model Nehalem-v1", "install a QEMU"),
     ("added-memory", grown(512), OVERRIDABLE, "has 512M that was added while it ran, where QEMU without KVM", "ldm remove-memory 512M ldg1"),
+    ("tuning", tuned("compression=zstd,xbzrle=64M"), ERROR, "xbzrle and compression=zstd exclude each other", "set one of them"),
+    ("tuning", tuned("zero-pages=multifd"), ERROR, "zero-pages=multifd is for several connections or compression", "zero-pages=legacy"),
+    ("tuning", tuned("free-page-hints=on"), ERROR, "stopped them for seconds", "leave it out"),
+    ("tuning", tuned("dirty-limit=100M"), ERROR, "dirty-limit needs KVM and its dirty ring, and LDom ldg1 runs without on t4-1", "throttle="),
+    ("tuning", together(ring, tuned("dirty-limit=100M,throttle=50:70")), ERROR, "throttle and dirty-limit exclude each other", "set one of them"),
+    ("tuning", together(tuned("compression=zstd"), target_qemu(compressions=("none",))), ERROR, "QEMU 10.0.2 on t4-2 has no compression zstd", "leave it out"),
+    ("tuning", together(tuned("compression=zstd"), our_qemu(compressions=("none",))), ERROR, "QEMU 10.0.2 on t4-1 has no compression zstd", "leave it out"),
+    ("tuning", together(tuned("compression=zlib"), target_qemu(migration_capabilities=WITHOUT)), ERROR, "on t4-2 has no migration capability multifd", "install a QEMU"),
+    ("tuning", together(tuned("throttle=50:70"), our_qemu(migration_capabilities=WITHOUT)), ERROR, "on t4-1 has no migration capability auto-converge", "install a QEMU"),
+    ("tuning", together(tuned("xbzrle=64M"), target_qemu(migration_capabilities=WITHOUT)), ERROR, "on t4-2 has no migration capability xbzrle", "install a QEMU"),
+    ("tuning", together(tuned("zero-pages=none"), target_qemu(migration_parameters=())), ERROR, "on t4-2 has no zero-pages to be set", "install a QEMU"),
+    ("tuning", together(tuned("switchover-bandwidth=1G"), target_qemu(migration_parameters=())), ERROR, "on t4-2 has no switchover-bandwidth to be set", "install a QEMU"),
+    ("tuning", tuned("xbzrle=2G"), ERROR, "the cache of xbzrle is larger than the 1024M of LDom ldg1", "a smaller one"),
+    ("tuning", together(grown(512), options(max_suspend_s=10.0), tuned("throttle=50:70")), ERROR, "throttle is for a guest that runs while it is copied", "leave it out"),
+    ("tuning", together(grown(512), options(max_suspend_s=10.0), tuned("xbzrle=64M")), ERROR, "xbzrle is for a guest that runs while it is copied", "leave it out"),
+    ("tuning", together(options(on_stall=OnStall.SUSPEND), tuned("throttle=50")), ERROR, "throttle is for --on-stall=throttle, and suspend was asked for", "leave one of them out"),
+    ("several-connections", tuned("channels=2"), WARNING, "over 2 connections: QEMU can hang for good", "leave channels= out"),
+    ("too-many-connections", tuned("channels=17"), ERROR, "channels=17 is more than the 16 strands of t4-1", "channels=16 or fewer"),
+    ("too-many-connections", together(target_host(size=HostSize((0,), 2, 32768)), tuned("channels=3")), ERROR, "the 2 strands of t4-2", "channels=2 or fewer"),
     ("enough-vcpus", constraints(vcpus=4), WARNING, "should keep at least 8", "quiet time"),
     ("encryption", options(encrypted=False), WARNING, "unencrypted", "leave out --no-encryption"),
     ("encryption", target_host(cpu_flags=()), WARNING, "processor of t4-2 has no AES", "longer copy"),
@@ -321,6 +358,28 @@ def test_added_memory_moves_where_the_promise_can_be_kept(kept: Facts) -> None:
     assert evaluate(kept(good())) == ()
 
 
+def test_several_connections_carry_no_differences() -> None:
+    """QEMU refuses it; and what is said of several connections is said all the same."""
+    found = evaluate(tuned("channels=2,xbzrle=64M")(good()))
+    assert [(one.rule, one.severity) for one in found] == [("tuning", ERROR), ("several-connections", WARNING)]
+    assert "xbzrle and channels=2 exclude each other" in found[0].message
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        tuned("channels=1"),
+        tuned("compression=zstd,zero-pages=multifd,throttle=off,free-page-hints=off"),
+        tuned("xbzrle=64M,throttle=50:70,zero-pages=legacy,switchover-bandwidth=1G"),
+        together(ring, tuned("dirty-limit=100M")),
+        together(target_qemu(compressions=("none",), migration_parameters=()), tuned("switchover-bandwidth=off")),
+    ],
+)
+def test_what_fits_together_may_be_set_by_hand(kept: Facts) -> None:
+    """Where both hosts have it."""
+    assert evaluate(kept(good())) == ()
+
+
 @pytest.mark.parametrize("state", [lambda facts: facts, bound, inactive], ids=["active", "bound", "inactive"])
 def test_nothing_is_found_where_nothing_is_wrong(state: Facts) -> None:
     """In any state of the domain."""
@@ -331,6 +390,7 @@ ALSO = {
     "max-cores": "cpu-count",
     "uuid-free": "name-free",
     "memory-available": "memory-amount",
+    "too-many-connections": "several-connections",
     "switch-mtu": "switches",
     "vlan-filtering": "network-abilities",
     "packet-filter": "network-abilities",

@@ -27,7 +27,7 @@ from ldoms.model.errors import CheckFailed, HostError, NotFound
 from ldoms.model.events import CommandRecord
 from ldoms.model.findings import Finding, Severity
 from ldoms.model.operation import Operation, OperationStatus
-from unit.cli.office import DONE, FORECAST, VIEWS, Office
+from unit.cli.office import DONE, FAILED, FORECAST, VIEWS, Office
 
 # What a line sends, as the API wants it.
 SENT: tuple[tuple[str, str, str, Any], ...] = (
@@ -343,6 +343,40 @@ def test_a_dry_run_on_a_terminal_shows_the_forecast(
     ends(office, OperationStatus.SUCCESS, result={"report": to_wire(hot)})
     assert run(line) == 0
     assert "would be given up" in capsys.readouterr().out
+
+
+def test_what_is_set_by_hand_is_sent_as_typed(office: Office) -> None:
+    """Several with commas between, or the option several times."""
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    line = "migrate -c --tune channels=1,compression=zstd --tune throttle=50:70 ldg1 t4-2"
+    assert run(line.split()) == 0
+    assert body(office)["tuning"] == {"channels": "1", "compression": "zstd", "throttle": "50:70"}
+
+
+@pytest.mark.parametrize("tuning", ["speed=9", "channels=none", "channels=1,channels=2"])
+def test_what_cannot_be_set_by_hand_is_bad_usage(
+    office: Office, capsys: pytest.CaptureFixture[str], tuning: str
+) -> None:
+    """Nothing is sent."""
+    assert run(["migrate", "-c", "--tune", tuning, "ldg1", "t4-2"]) == 2
+    assert "--tune: " in capsys.readouterr().err
+    assert office.sent == []
+
+
+def test_a_dry_run_shows_the_plan_on_a_terminal(
+    office: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each choice with its reason; a script hears nothing, and a move that is none of a guest has no plan."""
+    line = ["migrate", "-n", "-c", "ldg1", "t4-2"]
+    ends(office, OperationStatus.SUCCESS, result={"report": to_wire(DONE)})
+    assert run(line) == 0
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("ldoms.cli.migrate.on_terminal", lambda: True)
+    for report, shown in ((DONE, "PLAN\n    channels     two of them\n    encryption   AES\n"), (FAILED, "")):
+        ends(office, OperationStatus.SUCCESS, result={"report": to_wire(report)})
+        assert run(line) == 0
+        out = capsys.readouterr().out
+        assert out.endswith(shown) if shown else not out
 
 
 def test_memory_has_no_named_blocks(office: Office, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,15 +178,46 @@ def test_a_log_that_is_not_there_says_nothing(guest: QemuGuest) -> None:
 def test_parameters_are_in_the_units_of_qemu() -> None:
     """The limit in whole milliseconds; what belongs to more than one channel only with that capability."""
     one = {"max-bandwidth": 125_000_000, "downtime-limit": 30, "tls-creds": qemu_migration.TLS_OBJECT}
-    assert qemu_migration._parameters(PLAN) == one
+    assert qemu_migration._parameters(PLAN) == qemu_migration._USUAL | one
     several = MigrationPlan(("multifd",), 2, "", "zstd", 0, 0.3, 0.3)
-    assert qemu_migration._parameters(several) == {
+    assert qemu_migration._parameters(several) == qemu_migration._USUAL | {
         "max-bandwidth": 0,
         "downtime-limit": 300,
         "tls-creds": "",
         "multifd-channels": 2,
         "multifd-compression": "zstd",
     }
+
+
+def test_what_was_tuned_is_in_the_words_of_qemu() -> None:
+    """Limits of what each virtual CPU changes are in MiB there; what a plan leaves open is as QEMU has it."""
+    tuned = replace(
+        PLAN,
+        zero_pages="legacy",
+        xbzrle_cache_bytes=1 << 20,
+        switchover_bandwidth_bytes_s=1 << 30,
+        dirty_limit_bytes_s=10 << 20,
+    )
+    assert (
+        qemu_migration._parameters(tuned).items()
+        >= {
+            "zero-page-detection": "legacy",
+            "xbzrle-cache-size": 1 << 20,
+            "avail-switchover-bandwidth": 1 << 30,
+            "vcpu-dirty-limit": 10,
+        }.items()
+    )
+
+
+async def test_an_older_qemu_is_not_told_what_it_does_not_have(
+    guest: QemuGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the plan needs it: then QEMU is asked, and refuses."""
+    known = {"max-bandwidth": 0, "downtime-limit": 0, "tls-creds": ""}
+    monkeypatch.setattr(guest._migration, "_monitor", ForgetfulMonitor(known, set()))
+    usual, tuned = (qemu_migration._parameters(plan) for plan in (PLAN, replace(PLAN, zero_pages="none")))
+    assert set(await guest._migration._known(usual)) == set(known)
+    assert set(await guest._migration._known(tuned)) == {*known, "zero-page-detection"}
 
 
 class ForgetfulMonitor:

@@ -140,3 +140,10 @@ def test_a_disk_that_guests_share() -> None:
     words = command_line(replace(FIRMWARE, disks=(shared,)))
     assert any(",share-rw=on" in word for word in words)
     assert "share-rw" not in disk_front_end(FIRMWARE.disks[0])
+
+
+def test_a_dirty_ring_is_for_kvm() -> None:
+    """As large as QEMU's documentation has it; without the wish KVM is as it was."""
+    kvm = replace(KERNEL, machine=replace(KERNEL.machine, accelerator="kvm"))
+    assert "kvm,dirty-ring-size=4096" in command_line(kvm, dirty_ring=True)
+    assert "kvm" in command_line(kvm)

@@ -85,3 +85,13 @@ def test_the_compressions_of_multifd_are_found_in_the_schema() -> None:
     ]
     assert probe._multifd_compressions(schema) == ("none", "zlib", "zstd")
     assert probe._multifd_compressions([]) == ("none",)
+
+
+def test_a_kernel_is_asked_for_its_dirty_ring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of either sort; without a device there is none."""
+    device = tmp_path / "kvm"
+    assert not probe.kvm_has_dirty_ring(device)
+    device.touch()
+    for has, expected in (({192}, True), ({223}, True), (set[int](), False)):
+        monkeypatch.setattr(probe.fcntl, "ioctl", lambda file, request, extension, has=has: int(extension in has))
+        assert probe.kvm_has_dirty_ring(device) is expected

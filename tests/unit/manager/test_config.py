@@ -30,6 +30,7 @@ save_spconfig = true
 [hypervisor]
 accelerator = "tcg"
 probe_kernel = "/boot/vmlinuz"
+dirty_ring = true
 [auth]
 pam_service = "login"
 group = "wheel"

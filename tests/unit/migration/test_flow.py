@@ -15,6 +15,7 @@ from ldoms.model.errors import Busy, RequestError
 from ldoms.model.guest import TimeService
 from ldoms.model.migration import MigrationReport, Outcome, Progress
 from ldoms.model.operation import OperationStatus
+from ldoms.model.tuning import TUNABLE
 from unit.migration.harness import DOMAIN, Gates, Pair, migrating
 
 
@@ -204,7 +205,9 @@ def test_the_report_has_the_facts(tmp_path: Path) -> None:
             assert report.downtime_s == pytest.approx(0.03)
             assert report.stop_resume_s is not None
             assert report.plan is not None
-            assert set(report.plan.reasons) == {"channels", "encryption", "suspension", "bandwidth", "stall"}
+            assert set(report.plan.reasons) == {*TUNABLE, "encryption", "suspension", "bandwidth", "stall"} - {
+                "throttle"
+            }
             assert report.guest_clock is not None
             assert report.guest_time is not None
             assert report.guest_time.service is None

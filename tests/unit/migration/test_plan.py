@@ -8,7 +8,8 @@ import pytest
 
 from ldoms.migration.plan import make_plan
 from ldoms.model.migration import OnStall
-from unit.checks.test_rules import Facts, good, grown, options, source, target_host
+from ldoms.model.tuning import TUNABLE
+from unit.checks.test_rules import Facts, good, grown, options, ring, source, target_host, together, tuned
 
 
 def test_encrypted_on_one_connection() -> None:
@@ -19,7 +20,9 @@ def test_encrypted_on_one_connection() -> None:
     assert "AES-128-GCM" in plan.cipher
     assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.03, 0.3)
     assert plan.downtime_most_s == pytest.approx(0.2)
-    assert set(plan.reasons) == {"encryption", "channels", "suspension", "bandwidth", "stall"}
+    assert (plan.zero_pages, plan.xbzrle_cache_bytes, plan.dirty_limit_bytes_s) == ("", 0, 0)
+    assert plan.switchover_bandwidth_bytes_s == 0
+    assert set(plan.reasons) == {*TUNABLE, "encryption", "suspension", "bandwidth", "stall"} - {"throttle"}
     assert all(plan.reasons.values())
 
 
@@ -80,3 +83,44 @@ def test_a_qemu_that_cannot_hold_a_guest_back_is_not_asked_to() -> None:
     plan = make_plan(target_host(hypervisor=old)(facts))
     assert plan.throttle_percents == ()
     assert f"the QEMU of {facts.target.host.name} cannot hold it back" in plan.reasons["stall"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value", "capability", "choice"),
+    [
+        (tuned("channels=2"), "channels", 2, "multifd", "channels"),
+        (tuned("compression=zlib"), "compression", "zlib", "multifd", "compression"),
+        (tuned("zero-pages=none"), "zero_pages", "none", "", "zero-pages"),
+        (tuned("xbzrle=64M"), "xbzrle_cache_bytes", 64 << 20, "xbzrle", "xbzrle"),
+        (tuned("throttle=30:60"), "throttle_percents", (30, 60), "", "stall"),
+        (tuned("switchover-bandwidth=1G"), "switchover_bandwidth_bytes_s", 1 << 30, "", "switchover-bandwidth"),
+    ],
+)
+def test_what_is_set_by_hand_is_kept(change: Facts, field: str, value: object, capability: str, choice: str) -> None:
+    """With the capability of QEMU that it needs, and no other; the reason says who has chosen."""
+    usual, plan = make_plan(good()), make_plan(change(good()))
+    assert getattr(plan, field) == value
+    assert set(plan.capabilities) - set(usual.capabilities) == {capability} - {""}
+    assert "set by hand" in plan.reasons[choice]
+
+
+def test_no_dirty_limit_without_a_reason() -> None:
+    """Where it cannot be had, the plan says what it lacks; where it can, that it has not been measured."""
+    assert "dirty ring, on t4-1" in make_plan(good()).reasons["dirty-limit"]
+    assert "not been measured" in make_plan(ring(good())).reasons["dirty-limit"]
+
+
+def test_a_guest_with_a_dirty_limit_is_not_held_back_otherwise() -> None:
+    """QEMU does one of them."""
+    plan = make_plan(together(ring, tuned("dirty-limit=9M"))(good()))
+    assert (plan.dirty_limit_bytes_s, plan.throttle_percents) == (9 << 20, ())
+    assert "dirty-limit" in plan.capabilities
+    assert "auto-converge" not in plan.capabilities
+    assert "the dirty limit, which was set by hand, holds it back" in plan.reasons["stall"]
+
+
+def test_a_throttle_that_was_switched_off_is_none() -> None:
+    """The guest stays where it is."""
+    plan = make_plan(tuned("throttle=off")(good()))
+    assert plan.throttle_percents == ()
+    assert "set by hand" in plan.reasons["stall"]
