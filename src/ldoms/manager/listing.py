@@ -162,7 +162,9 @@ class Listing:
         running = self._host.guests.get(domain.uuid)
         if running is None or running.run_state is RunState.INCOMING or _is_arriving(migration):
             return DomainState.BOUND
-        runs = running.run_state in (RunState.RUNNING, RunState.SILENT)
+        runs = running.run_state is RunState.RUNNING
+        if running.run_state is RunState.SILENT:  # it may run, unless it was stopped for a migration that is unsettled
+            runs = migration is None or not migration.error
         return DomainState.ACTIVE if runs else DomainState.SUSPENDED
 
     def _service_domains(self) -> set[str]:

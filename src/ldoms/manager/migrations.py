@@ -55,6 +55,7 @@ class MigrationVerbs:
         self._connector = connector
         self._target = target
         self._sources: dict[str, SourceMigration] = {}
+        self._unsettled: dict[str, SourceMigration] = {}
         self._background = Background()
 
     def migrate(self, name: str, options: MigrationOptions, credentials: Credentials, user: str) -> Operation:
@@ -66,6 +67,7 @@ class MigrationVerbs:
             RequestError: it is on its way already.
         """
         with self._host.changing(name, KIND) as domain:
+            self._check_resumed(name)
             record = self._new_record(domain, options, user)
         work = self._lead(record, credentials)
         return self._host.operations.start(KIND, name, user, work, may_cancel=True, identity=record.id)
@@ -98,6 +100,8 @@ class MigrationVerbs:
                 code="not-the-source",
             )
         operation, migration = self._host.operations.on(name), self._sources.get(name)
+        if operation is None:
+            self._check_resumed(name)
         if operation is None or operation.kind != KIND or migration is None:
             raise RequestError(f"no migration of LDom {name} is under way", code="no-migration")
         if operation.may_cancel:
@@ -139,6 +143,9 @@ class MigrationVerbs:
     def status(self, domain: Domain) -> MigrationStatus | None:
         """What a listing shows of the migration that a domain takes part in; None when there is none."""
         operation, migration = self._host.operations.on(domain.name), self._sources.get(domain.name)
+        if operation is None and self._is_suspended(domain.name):
+            record = self._unsettled[domain.name].record
+            return MigrationStatus("migration", "source", record.peer, record.phase.value, 0, error=True)
         if operation is None or migration is None:
             return self._target.migration_status(domain.uuid)
         return MigrationStatus(
@@ -180,7 +187,7 @@ class MigrationVerbs:
                 continue
             _log.info("migration-found", migration=record.id, phase=record.phase.value)
             if record.report.ended_at:
-                self._tell_later(self._migration(record, Unobserved()))
+                self._settle_later(self._migration(record, Unobserved()))
             else:
                 self._host.operations.start(
                     KIND,
@@ -215,7 +222,7 @@ class MigrationVerbs:
                     self._background.start(migration.settle(), f"settle {record.id}")
             except LdomsError:
                 if not migration.record.settled:
-                    self._tell_later(migration)
+                    self._settle_later(migration)
                 raise
             finally:
                 del self._sources[record.name]
@@ -227,16 +234,33 @@ class MigrationVerbs:
         journal = Journal(self._host.store, record)
         return SourceMigration(self._local, self._connector, journal, observer, self._target.let_go)
 
-    def _tell_later(self, migration: SourceMigration) -> None:
-        self._background.start(self._tell(migration), f"tell-target {migration.record.id}")
+    def _settle_later(self, migration: SourceMigration) -> None:
+        self._unsettled[migration.record.name] = migration
+        self._background.start(self._settle(migration), f"settle {migration.record.id}")
 
-    async def _tell(self, migration: SourceMigration) -> None:
-        """Tell the target that it is off. A domain whose guest is not here is held meanwhile: it may be there."""
+    async def _settle(self, migration: SourceMigration) -> None:
+        """Do what is left. A domain whose guest is not here is held meanwhile: it may be on the target."""
         record = migration.record
-        with ExitStack() as stack:
-            if record.active and self._host.guests.get(record.uuid) is None:
-                stack.enter_context(self._host.operations.holding(record.name, "settling its migration"))
-            await migration.tell_later()
+        try:
+            with ExitStack() as stack:
+                if record.active and self._host.guests.get(record.uuid) is None:
+                    stack.enter_context(self._host.operations.holding(record.name, "settling its migration"))
+                await migration.settle_later()
+        finally:
+            if self._unsettled.get(record.name) is migration:
+                del self._unsettled[record.name]
+
+    def _is_suspended(self, name: str) -> bool:
+        return name in self._unsettled and self._unsettled[name].record.suspended
+
+    def _check_resumed(self, name: str) -> None:
+        if self._is_suspended(name):
+            raise RequestError(
+                f"the last migration of LDom {name} has failed, and its guest is suspended: QEMU does not answer, or"
+                " does not resume it. It is resumed as soon as that can be done; 'ldm stop-domain -f"
+                f" {name}' ends it instead",
+                code="not-resumed",
+            )
 
     async def _take_beacons_back(self, operation: Operation) -> None:
         with suppress(NotFound):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from ldoms.hypervisor.engine import Guest
@@ -32,6 +33,8 @@ MIN_SWITCHOVER_S = 3.0
 """The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
 STOP_S = 10.0
 RESUME_TRIES, RESUME_PAUSE_S = 100, 0.05
+LATER_S = 1.0
+"""Between two tries to resume a guest whose QEMU has not answered, or has refused."""
 
 
 class MemoryCopy:
@@ -213,6 +216,10 @@ class MemoryCopy:
         return self._journal.error(f"the copy failed: {'; '.join(reasons) or progress.status}", "copy-failed")
 
 
+MAY_RESUME = frozenset({RunState.PAUSED, RunState.SENT})
+"""What a guest does that was stopped for a copy."""
+
+
 async def stop_copy(guest: Guest) -> None:
     """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises."""
     try:
@@ -239,6 +246,25 @@ async def make_run(guest: Guest) -> None:
             await guest.resume()
         await asyncio.sleep(RESUME_PAUSE_S)
     raise HostError("the guest does not resume on this host", code="no-resume")
+
+
+async def make_run_later(guest: Guest, may_go_on: Callable[[], bool]) -> None:
+    """Have a guest run here, however long its QEMU does not answer, or refuses.
+
+    Returns:
+        When it runs, has ended, is stopped for a reason of its own, or `may_go_on` says no.
+    """
+    while may_go_on() and not guest.is_gone:
+        with suppress(HostError):
+            state = await guest.state()
+            # What was asked of QEMU before it fell silent may not have been carried out.
+            await stop_copy(guest)
+            if state not in MAY_RESUME:
+                await guest.clear_migration()
+            elif may_go_on():
+                await make_run(guest)
+            return
+        await asyncio.sleep(LATER_S)
 
 
 async def _wait_stopped(guest: Guest) -> None:

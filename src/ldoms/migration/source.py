@@ -18,7 +18,7 @@ from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock, read_guest_time
-from ldoms.migration.copying import MemoryCopy, make_run, stop_copy
+from ldoms.migration.copying import MemoryCopy, make_run, make_run_later, stop_copy
 from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
 from ldoms.migration.journal import Journal
@@ -315,14 +315,14 @@ class SourceMigration:
             return
         status = await self._ask_for_verdict()
         if status is None:
-            await self._decide(OwnerEvent.RECLAIMED)
-            raise self._journal.error(
-                "the hand-off was settled by force: the domain is on this host again", "reclaimed"
-            )
+            settled = "the hand-off was settled by force: the domain is on this host again"
+            await self._decide(OwnerEvent.RECLAIMED, called_off=settled)
+            raise self._journal.error(settled, "reclaimed")
         if status.verdict is Verdict.REFUSED:
-            await self._decide(OwnerEvent.PEER_REFUSED)
             reason = f": {status.error}" if status.error else ""
-            raise self._journal.error(f"the target has refused to take over{reason}", "refused")
+            refused = f"the target has refused to take over{reason}"
+            await self._decide(OwnerEvent.PEER_REFUSED, called_off=refused)
+            raise self._journal.error(refused, "refused")
         self._journal.note_resumed(status)
         if self._guest_or_none() is not None and self.record.active:
             await self._memory_copy().note_figures()
@@ -401,12 +401,12 @@ class SourceMigration:
             self._journal.amend(called_off=error.message)
             self._journal.write()
             await gate("source-called-off")
-            await self._bring_guest_back()
+            await self._bring_guest_back(error)
             is_told = await self._tell_target(error.message)
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
-        self._end(outcome, error.message, settled=is_told)
+        self._end(outcome, error.message, settled=is_told and not self.record.suspended)
 
-    async def _bring_guest_back(self) -> None:
+    async def _bring_guest_back(self, error: LdomsError) -> None:
         guest = self._guest_or_none()
         if guest is None or not self.record.active:
             return
@@ -414,16 +414,38 @@ class SourceMigration:
         try:
             await self._make_run()
         except HostError as problem:
-            _log.error("guest-not-resumed", reason=problem.message)
+            if guest.is_gone:
+                return
+            self._journal.amend(suspended=True)
+            error.message += (
+                f"; the guest is suspended: {problem.message}; it is resumed as soon as that can be done, and"
+                f" 'ldm stop-domain -f {self.record.name}' ends it instead"
+            )
+            _log.error("guest-not-resumed", reason=problem.message, consequence="tried again and again")
 
-    async def tell_later(self) -> None:
-        """Tell a target that could not be reached that it is off; it may have cleaned up by itself meanwhile."""
+    async def settle_later(self) -> None:
+        """Do what is left of a migration that has failed: resume the guest, and tell the target that it is off."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._resume_later())
+            both.create_task(self._tell_later())
+        self._journal.amend(settled=True)
+        self._journal.write()
+
+    async def _resume_later(self) -> None:
+        guest = self._guest_or_none()
+        if not self.record.suspended or guest is None:
+            return
+        await make_run_later(guest, lambda: self._ownership().state is OwnerState.OWNER)
+        self._journal.amend(suspended=False)
+        self._journal.write()
+        _log.info("guest-resumed-late", domain=self.record.name, has_ended=guest.is_gone)
+
+    async def _tell_later(self) -> None:
+        """A target that could not be reached may have cleaned up by itself meanwhile."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ABORT_TRIES_S
         while loop.time() < deadline and not await self._tell_target(self._journal.report.cause):
             await asyncio.sleep(LAST_RETRY_S)
-        self._journal.amend(settled=True)
-        self._journal.write()
 
     async def _tell_target(self, reason: str) -> bool:
         """Whether the target knows that it is off."""
@@ -438,7 +460,7 @@ class SourceMigration:
 
     async def _taken_after_all(self) -> None:
         """The target took over by force while this host was lost: it is theirs, unless the guest runs here again."""
-        if self._guest_or_none() is None:
+        if self._guest_or_none() is None or self.record.suspended:
             await self._decide(OwnerEvent.PEER_TOOK)
         else:
             _log.critical("two-copies", domain=self.record.name, remedy="stop one of them at once: both may run")

@@ -404,6 +404,7 @@ class MigrationRecord:
         phase_at: when it was entered, in seconds since 1970.
         called_off: why the source has decided against it, before it does anything about that; empty = it has not.
         settled: nothing is left to do about it on this host.
+        suspended: it has failed, and the guest has not been resumed here yet.
     """
 
     id: str
@@ -422,6 +423,7 @@ class MigrationRecord:
     active: bool = False
     called_off: str = ""
     settled: bool = False
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

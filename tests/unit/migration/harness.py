@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,6 +179,14 @@ class Pair:
             FakeHost(name, self.link, self.world, self.disks, directory) for name in ("t4-1", "t4-2")
         )
 
+        self._later: set[asyncio.Task[None]] = set()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something while a migration goes on, which is not taken for settled before that."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
     async def set_up(self, state: str = "active") -> None:
         """Start both managers, and make a domain on the source that is inactive, bound or active."""
         for host in (self.source, self.target):
@@ -226,7 +235,8 @@ class Pair:
         deadline = loop.time() + SETTLE_S
         while loop.time() < deadline:
             await asyncio.sleep(1.0)
-            if not any(host.store.migrations(unsettled=True) for host in (self.source, self.target)):
+            hosts = (self.source, self.target)
+            if not self._later and not any(host.store.migrations(unsettled=True) for host in hosts):
                 await asyncio.sleep(5.0)
                 return
         raise AssertionError(f"it does not settle: {self.describe()}")

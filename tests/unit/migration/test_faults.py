@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unit.clock import run
-from unit.migration.harness import DOMAIN, Gates, Pair
+from unit.migration.harness import DOMAIN, FakeHost, Gates, Pair
 
 GATES = (
     *("source-check", "source-prepare", "target-prepare", "target-prepared", "source-copy", "source-suspend"),
@@ -85,10 +85,35 @@ async def kill_source_qemu(pair: Pair) -> None:
         pair.source.guest.die()
 
 
+async def hang_source_qemu(pair: Pair) -> None:
+    hang(pair.source, 120)
+
+
+async def hang_target_qemu(pair: Pair) -> None:
+    hang(pair.target, 30)
+
+
+async def hang_source_qemu_over_a_restart(pair: Pair) -> None:
+    hang(pair.source, 300)
+
+    async def restart_later() -> None:
+        await asyncio.sleep(150)
+        await pair.source.restart()
+
+    pair.later(restart_later())
+
+
+def hang(host: FakeHost, seconds: float) -> None:
+    guest = host.guest
+    if guest is not None:
+        guest.hangs = True
+        asyncio.get_running_loop().call_later(seconds, setattr, guest, "hangs", False)
+
+
 BREAKS: tuple[Break, ...] = (
     *(restart_source, restart_target, restart_both, source_away_for_a_minute, target_away_for_a_minute),
     *(cut_for_5_s, cut_for_60_s, lose_answers_for_a_while, kill_target_qemu, kill_target_qemu_unnoticed),
-    kill_source_qemu,
+    *(kill_source_qemu, hang_source_qemu, hang_source_qemu_over_a_restart, hang_target_qemu),
 )
 # Whose manager it is that does not come back from the gate: "" and a common beginning mean both.
 CRASHES = {restart_target: "target", target_away_for_a_minute: "target", restart_both: "target"}
