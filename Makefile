@@ -32,6 +32,7 @@ test-fault: setup images  ## migrations with something broken in every phase
 
 bench: bench-peer setup images  ## measure
 	$(BIN)/ldoms-bench migrations
+	$(BIN)/ldoms-bench promise
 	$(BIN)/ldoms-bench reconfigure
 	$(BIN)/ldoms-bench commands
 	$(BIN)/ldoms-bench idle

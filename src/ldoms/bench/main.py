@@ -17,6 +17,7 @@ from ldoms.bench.observation_cost import main_cost
 from ldoms.bench.observe.watch import main_watch
 from ldoms.bench.page.command import add_report
 from ldoms.bench.peers.run import add_peers
+from ldoms.bench.promise import main_promise
 from ldoms.bench.reconfigure import main_reconfigure
 from ldoms.bench.run import add_run
 from ldoms.bench.table1.command import add_table1
@@ -50,6 +51,10 @@ def main() -> None:
     idle.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     idle.set_defaults(run=lambda arguments: main_idle(arguments.build, arguments.rounds))
     add_peers(verbs)
+    promise = verbs.add_parser("promise", help="measure from outside whether the promised suspension is kept")
+    promise.add_argument("--runs", type=int, default=50, metavar="N", help="default: %(default)s")
+    promise.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    promise.set_defaults(run=lambda arguments: main_promise(arguments.build, arguments.runs))
     observation = verbs.add_parser("observation", help="measure what looking on costs a guest in throughput")
     observation.add_argument("--rounds", type=int, default=12, metavar="N", help="default: %(default)s")
     observation.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds (%(default)g)")

@@ -392,8 +392,20 @@ class Guest(Protocol):
     async def progress(self) -> Progress:
         """How far the migration is."""
 
+    def unsent_bytes(self) -> int:
+        """Of a migration, what QEMU has handed to the kernel and the other end has not received: it comes first.
+
+        QEMU counts it as sent.
+        """
+
+    def limit_unsent(self, size: int) -> None:
+        """Have QEMU hand no more than about so many bytes of a migration to the kernel before they can be sent.
+
+        What is on its way already does not count. Nothing happens where that cannot be had.
+        """
+
     async def set_downtime_limit(self, seconds: float) -> None:
-        """Allow a running migration to suspend the guest for so long."""
+        """Allow a running migration to suspend the guest for so long; 0: it goes over only if nothing is left."""
 
     async def throttle(self, percent: int) -> None:
         """Have a running migration hold the guest back by that share of its CPU time, soon, to its end.

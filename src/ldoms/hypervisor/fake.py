@@ -52,6 +52,8 @@ class FakeWorld:
     Attributes:
         copy_s: how long the first pass takes; each later one takes a tenth.
         passes: before the source is ready to switch over.
+        hot_bytes: that a running guest changes in each pass: it is never ready then; 0 = it changes little.
+        calm_percent: unless it is held back by so much.
         doubles: UUIDs of guests that ran twice at once.
         links_up: migration data flows.
         shelf: what they know of disks that are copied.
@@ -59,6 +61,8 @@ class FakeWorld:
 
     copy_s: float = 1.0
     passes: int = 3
+    hot_bytes: int = 0
+    calm_percent: int = 100
     doubles: list[str] = field(default_factory=list)
     links_up: bool = True
     listeners: dict[tuple[str, int], FakeGuest] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class FakeGuest(FakeMirrors):
         self.passes = 0
         self.announced = 0
         self.throttle_percent = 0
+        self.unsent = 0
         self.breaks = 0
         self.placement = spec.placement
         self.refuses_to_run = False
@@ -350,11 +355,20 @@ class FakeGuest(FakeMirrors):
             passes=self.passes,
             total_bytes=total,
             transferred_bytes=done,
-            remaining_bytes=total - done,
+            remaining_bytes=max(total - done, self._hot_bytes),
+            dirty_bytes_s=2.0 * self._hot_bytes,
             bandwidth_bytes_s=1e9,
             throttle_percent=self.throttle_percent,
             downtime_s=0.03 if self.status == MigrationStatus.COMPLETED else 0.0,
         )
+
+    def unsent_bytes(self) -> int:
+        """As it is told."""
+        return self.unsent
+
+    def limit_unsent(self, size: int) -> None:
+        """Obey."""
+        self.unsent = min(self.unsent, size)
 
     async def set_downtime_limit(self, seconds: float) -> None:
         """Note it."""
@@ -400,7 +414,9 @@ class FakeGuest(FakeMirrors):
         self._receiver = receiver
         receiver._set_status(MigrationStatus.ACTIVE)
         self._set_status(MigrationStatus.ACTIVE)
-        for number in range(1, self._world.passes + 1):
+        number = 0
+        while number < self._world.passes or self._hot_bytes:
+            number += 1
             self.passes = number
             self._emit(GuestEventKind.MIGRATION_PASS, **{"pass": number})
             if not await self._transfer(receiver, self._world.copy_s if number == 1 else self._world.copy_s / 10):
@@ -423,6 +439,12 @@ class FakeGuest(FakeMirrors):
         receiver.run_state = RunState.PAUSED
         receiver._set_status(MigrationStatus.COMPLETED)
         self._set_status(MigrationStatus.COMPLETED)
+
+    @property
+    def _hot_bytes(self) -> int:
+        """What it changes in each pass now."""
+        is_calm = self.run_state is not RunState.RUNNING or self.throttle_percent >= self._world.calm_percent
+        return 0 if is_calm else self._world.hot_bytes
 
     async def _transfer(self, receiver: FakeGuest, seconds: float) -> bool:
         """Whether the receiver was there to the end; a cut link makes it wait for ever."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
-from collections.abc import Sequence
+import termios
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,6 +85,25 @@ class Process:
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def unsent_bytes(self) -> int:
+        """What it has written to its TCP connections, all in all, and their other ends have not received.
+
+        0 where that cannot be known.
+        """
+        waiting = 0
+        with suppress(psutil.Error, OSError):
+            for connection in self._connections():
+                # SIOCOUTQ of tcp(7) has the number of TIOCOUTQ.
+                (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+                waiting += size
+        return waiting
+
+    def limit_unsent(self, size: int) -> None:
+        """Have each of its TCP connections take no more than about so much before it can be sent; if that can be."""
+        with suppress(psutil.Error, OSError):
+            for connection in self._connections():
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
     def break_connections(self) -> None:
         """Shut down every TCP connection that it has, whatever it is doing; it sees them as closed by the other end.
 
@@ -89,9 +111,9 @@ class Process:
             HostError: the kernel does not let us.
         """
         try:
-            for connection in psutil.Process(self.pid).net_connections("tcp"):
-                if connection.raddr:
-                    self._shut_down(connection.fd, (connection.raddr.ip, connection.raddr.port))
+            for connection in self._connections():
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         except (psutil.Error, OSError) as error:
             raise HostError(
                 f"the connections of process {self.pid} cannot be broken: {error}", code="no-cut"
@@ -116,16 +138,22 @@ class Process:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def _shut_down(self, number: int, peer: tuple[str, int]) -> None:
-        file = _libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
-        if file < 0:
-            if ctypes.get_errno() == errno.EBADF:
-                return  # closed meanwhile
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        # The number may belong to another file by now.
-        with suppress(OSError), socket.socket(fileno=file) as connection:
-            if connection.getpeername()[:2] == peer:
-                connection.shutdown(socket.SHUT_RDWR)
+    def _connections(self) -> Iterator[socket.socket]:
+        """Its TCP connections, each open here as well until the next one is asked for."""
+        for known in psutil.Process(self.pid).net_connections("tcp"):
+            if not known.raddr:
+                continue
+            file = _libc.syscall(_PIDFD_GETFD, self._pidfd, known.fd, 0)
+            if file < 0:
+                if ctypes.get_errno() == errno.EBADF:
+                    continue  # closed meanwhile
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            with socket.socket(fileno=file) as connection:
+                peer: tuple[object, ...] = ()
+                with suppress(OSError):
+                    peer = connection.getpeername()[:2]
+                if peer == (known.raddr.ip, known.raddr.port):  # the number may belong to another file by now
+                    yield connection
 
     def _on_end(self) -> None:
         self.close()

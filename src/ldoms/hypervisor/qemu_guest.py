@@ -401,6 +401,14 @@ class QemuGuest:
         """How far the migration is."""
         return await self._migration.progress()
 
+    def unsent_bytes(self) -> int:
+        """What waits in the kernel."""
+        return self._process.unsent_bytes()
+
+    def limit_unsent(self, size: int) -> None:
+        """Let less wait in the kernel."""
+        self._process.limit_unsent(size)
+
     async def set_downtime_limit(self, seconds: float) -> None:
         """Allow a running migration to suspend the guest for so long."""
         await self._migration.set_downtime_limit(seconds)

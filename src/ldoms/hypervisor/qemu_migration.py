@@ -108,7 +108,7 @@ class QemuMigration:
 
     async def set_downtime_limit(self, seconds: float) -> None:
         """Allow a running migration to suspend the guest for so long."""
-        await self._monitor.execute("migrate-set-parameters", {"downtime-limit": round(seconds * 1000)})
+        await self._monitor.execute("migrate-set-parameters", {"downtime-limit": _limit_ms(seconds)})
 
     async def throttle(self, percent: int) -> None:
         """Have the guest held back by so much of its CPU time."""
@@ -212,7 +212,7 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
         **_USUAL,
         "avail-switchover-bandwidth": plan.switchover_bandwidth_bytes_s,
         "max-bandwidth": plan.max_bandwidth_bytes_s,
-        "downtime-limit": round(plan.downtime_limit_s * 1000),
+        "downtime-limit": _limit_ms(plan.downtime_limit_s),
         "tls-creds": TLS_OBJECT if plan.encrypted else "",
     }
     if "auto-converge" in plan.capabilities:
@@ -228,6 +228,11 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
     if plan.dirty_limit_bytes_s:
         parameters["vcpu-dirty-limit"] = max(1, plan.dirty_limit_bytes_s // MIB)
     return parameters
+
+
+def _limit_ms(seconds: float) -> int:
+    # Never 0: at the end of a pass QEMU 10.0 then stops the guest without a look at what has been changed meanwhile.
+    return max(1, round(seconds * 1000))
 
 
 def _throttle_parameters(percent: int, threshold_percent: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ldoms.migration.unkept import Unkept, sentence
+from ldoms.migration.unkept import THROTTLE_AIM, Unkept, sentence
 from ldoms.model.migration import MigrationPlan, OnStall
 
 PATIENCE_PASSES = 3
@@ -25,8 +25,10 @@ PRESSED_SHARE = 0.5
 """The time is short when so much of what is allowed has gone by."""
 IMPROVEMENT = 0.95
 """A pass that leaves less than this share of the best one so far is an improvement."""
-THROTTLE_AIM = 0.5
-"""A guest that is held back should change memory at this share of the speed at which it is sent."""
+RAISE = 1.25
+"""By less than this the limit is not raised; it is lowered at once."""
+LAST_PASSES = 3
+"""So many passes say how much waits in the kernel."""
 THROTTLE_TAKES_S = 20.0
 """QEMU may take so long to hold the guest back by as much as it was told."""
 SILENT_S = 3.0
@@ -62,11 +64,12 @@ class PassSample:
 
     Attributes:
         at_s: when, since the copy began.
-        left_s: how long it would take to send what the guest had changed meanwhile.
-        left_bytes: that.
+        left_s: how long it would take to send what the guest had changed meanwhile, and what waits before it.
+        left_bytes: that, without what waits already.
         dirty_bytes_s: how fast the guest changes memory, by QEMU's count.
         bandwidth_bytes_s: how fast it is sent.
         throttle_percent: that the guest is held back by.
+        waiting_s: of `left_s`, for what QEMU has handed to the kernel already, and so does not count.
     """
 
     at_s: float
@@ -75,6 +78,7 @@ class PassSample:
     dirty_bytes_s: float = 0.0
     bandwidth_bytes_s: float = 0.0
     throttle_percent: int = 0
+    waiting_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +175,21 @@ def decide(situation: Situation, promise: Promise) -> Decision:
         return _give_up(situation, promise, is_late=True)
     if situation.silence_s > SILENT_S:
         return Wait() if situation.limit_s == 0 else SetLimit(0.0)
-    earned_s = _earned_limit(situation, promise)
-    if earned_s > situation.limit_s:
+    room_s = _room_s(situation, promise)
+    earned_s = min(room_s, _earned_limit(situation, promise))
+    if situation.limit_s > room_s:
+        return SetLimit(room_s)
+    if earned_s > situation.limit_s * RAISE:
         return SetLimit(earned_s)
-    if situation.limit_s < promise.most_limit_s or situation.is_suspended or not _has_stalled(situation, promise):
+    is_all = situation.limit_s >= room_s / RAISE
+    if not is_all or situation.is_suspended or not _has_stalled(situation, promise):
         return Wait()
     return _next_measure(situation, promise)
+
+
+def _room_s(situation: Situation, promise: Promise) -> float:
+    """What QEMU may be told now: what waits in the kernel has to be sent first."""
+    return max(0.0, promise.most_limit_s - max((one.waiting_s for one in situation.passes[-LAST_PASSES:]), default=0.0))
 
 
 def _next_measure(situation: Situation, promise: Promise) -> Decision:
@@ -207,13 +220,15 @@ def _next_throttle(situation: Situation, promise: Promise) -> int | None:
 def _earned_limit(situation: Situation, promise: Promise) -> float:
     """The first limit, doubled for every few passes that brought nothing; never more than QEMU may be told.
 
-    All of it at once where even the best pass would need more, and for a guest that stands still or is late.
+    All of it at once where even the best pass would need more, and for a guest that is held back, stands still or is
+    late.
     """
     passes = situation.passes
     steps = _passes_without_improvement(passes) // PATIENCE_PASSES
     best_s = min((sample.left_s for sample in passes), default=0.0)
     is_pressed = _is_pressed(situation, promise) and bool(passes)
-    if situation.is_suspended or is_pressed or (steps > 0 and best_s > promise.most_limit_s):
+    is_helped = situation.throttle_percent > 0 or situation.is_suspended
+    if is_helped or is_pressed or (steps > 0 and best_s > promise.most_limit_s):
         return promise.most_limit_s
     return min(promise.most_limit_s, promise.first_limit_s * 2.0**steps)
 

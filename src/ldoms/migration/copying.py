@@ -32,6 +32,11 @@ STILL_POLL_S = 0.05
 MIN_SWITCHOVER_S = 3.0
 """The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
 STOP_S = 10.0
+WAITING_FIRST, WAITING_LEAST, WAITING_S = 1 << 20, 64 * 1024, 0.02
+"""So much of what is sent may wait in the kernel, beyond what is on its way: enough that the link has always something.
+
+At first in bytes, and as soon as the bandwidth is known in what can be sent in that time.
+"""
 RESUME_TRIES, RESUME_PAUSE_S = 100, 0.05
 LATER_S = 1.0
 """Between two tries to resume a guest whose QEMU has not answered, or has refused."""
@@ -73,6 +78,7 @@ class MemoryCopy:
             if self._plan.stands_still:
                 await self._guest.pause()
             await self._guest.send(ticket.host, ticket.port)
+            self._guest.limit_unsent(WAITING_FIRST)
         async with self._link.heartbeat():
             return await self._follow(observer)
 
@@ -125,6 +131,7 @@ class MemoryCopy:
         while True:
             status, known = await self._next_status(), bool(self._journal.report.passes)
             if status == MigrationStatus.PRE_SWITCHOVER and known:
+                self._journal.note_throttle(0, loop.time())
                 return True
             progress = await self._guest.progress()
             observer.update(progress=progress.percent, figures=to_wire(progress))
@@ -132,9 +139,10 @@ class MemoryCopy:
             # A quick copy stops the guest before anybody has looked: its first pass has ended all the same.
             if progress.passes > seen_passes > 0 or (progress.status == MigrationStatus.PRE_SWITCHOVER and not known):
                 self._journal.note_pass(progress)
-                self._samples.append(_sample(loop.time() - began, progress))
+                self._keep_kernel_short(progress)
+                self._samples.append(_sample(loop.time() - began, progress, self._guest.unsent_bytes()))
             seen_passes = max(seen_passes, progress.passes)
-            self._journal.note_throttle(progress.throttle_percent)
+            self._journal.note_throttle(progress.throttle_percent, loop.time())
             if progress.status == MigrationStatus.PRE_SWITCHOVER:
                 self._catch_up()
                 return True
@@ -143,6 +151,11 @@ class MemoryCopy:
             if progress.status in ENDED:
                 raise await self._failure(progress)
             await self._steer(loop.time() - began, progress)
+
+    def _keep_kernel_short(self, progress: Progress) -> None:
+        """What waits in the kernel is part of the suspension."""
+        if not self._samples and progress.bandwidth_bytes_s > 0:
+            self._guest.limit_unsent(max(WAITING_LEAST, round(progress.bandwidth_bytes_s * WAITING_S)))
 
     async def _steer(self, now_s: float, progress: Progress) -> None:
         situation = Situation(
@@ -160,7 +173,8 @@ class MemoryCopy:
         match decide(situation, self._promise):
             case SetLimit(seconds):
                 await self._guest.set_downtime_limit(seconds)
-                self._limit_s, self._since_s = seconds, now_s
+                self._since_s = now_s if seconds > self._limit_s else self._since_s
+                self._limit_s = seconds
             case Throttle(percent):
                 self._journal.note_measure(f"held back by {percent} %", self._samples, now_s)
                 await self._guest.throttle(percent)
@@ -273,10 +287,12 @@ async def _wait_stopped(guest: Guest) -> None:
             await asyncio.sleep(0.02)
 
 
-def _sample(at_s: float, progress: Progress) -> PassSample:
+def _sample(at_s: float, progress: Progress, unsent_bytes: int) -> PassSample:
+    waiting_s = unsent_bytes / progress.bandwidth_bytes_s if progress.bandwidth_bytes_s > 0 else 0.0
     return PassSample(
         at_s=at_s,
-        left_s=_left_s(progress),
+        left_s=_left_s(progress) + waiting_s,
+        waiting_s=waiting_s,
         left_bytes=progress.remaining_bytes,
         dirty_bytes_s=progress.dirty_bytes_s,
         bandwidth_bytes_s=progress.bandwidth_bytes_s,

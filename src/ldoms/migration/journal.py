@@ -32,7 +32,7 @@ class Journal:
         self._store = store
         self.record = record
         self._pass_began = (time.time(), 0)
-        self._throttle = (time.monotonic(), 0)
+        self._throttle = (0.0, 0)
 
     @property
     def report(self) -> MigrationReport:
@@ -75,15 +75,18 @@ class Journal:
         self.note(passes=(*self.report.passes, entry))
         return entry
 
-    def note_throttle(self, percent: int) -> None:
-        """The guest is held back by so much of its CPU time from now on; the report has the most of it and its cost."""
-        now = time.monotonic()
-        since, before = self._throttle
-        self._throttle = (now, percent)
+    def note_throttle(self, percent: int, at_s: float) -> None:
+        """The guest is held back by so much of its CPU time from now on; the report has the most of it and its cost.
+
+        Args:
+            at_s: now, by a clock that does not jump.
+        """
+        since_s, before = self._throttle
+        self._throttle = (at_s, percent)
         if before:
             self.note(
-                throttled_s=self.report.throttled_s + now - since,
-                held_back_s=self.report.held_back_s + (now - since) * before / 100,
+                throttled_s=self.report.throttled_s + at_s - since_s,
+                held_back_s=self.report.held_back_s + (at_s - since_s) * before / 100,
             )
         if percent > self.report.throttle_percent:
             self.note(throttle_percent=percent)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ldoms.model.migration import OnStall
 
+THROTTLE_AIM = 0.5
+"""A guest that is held back should change memory at this share of the speed at which it is sent."""
 ROUND_S = 0.05
 """Suspensions that are recommended are rounded up to this."""
 
@@ -65,7 +67,7 @@ def remedies(unkept: Unkept) -> list[str]:
     if unkept.is_late:
         found.append(f"a --max-time of more than {seconds(unkept.max_time_s)}")
     if unkept.on_stall is OnStall.ABORT and unkept.passes:
-        share = 1 - unkept.bandwidth_bytes_s / unkept.dirty_bytes_s if unkept.dirty_bytes_s else 0.0
+        share = 1 - THROTTLE_AIM * unkept.bandwidth_bytes_s / unkept.dirty_bytes_s if unkept.dirty_bytes_s else 0.0
         by = f", by {share * 100:.0f} % or more" if share > 0 else ""
         found.append(f"--on-stall=throttle, which holds the guest back{by}")
     if unkept.on_stall is not OnStall.SUSPEND:

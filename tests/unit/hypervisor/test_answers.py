@@ -112,6 +112,11 @@ def test_a_guest_is_held_back_at_once_and_never_by_more(guest: QemuGuest, monkey
     assert arguments["throttle-trigger-threshold"] == 1
 
 
+def test_qemu_is_never_told_that_no_suspension_is_allowed() -> None:
+    """It would stop the guest at the end of the pass, without a look at what was changed."""
+    assert qemu_migration._parameters(replace(PLAN, downtime_limit_s=0.0))["downtime-limit"] == 1
+
+
 def test_progress_before_a_migration_is_none() -> None:
     """QEMU answers with an empty object then."""
     assert qemu_migration._progress({}) == Progress(status="none")

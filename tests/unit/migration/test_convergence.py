@@ -75,6 +75,24 @@ def test_what_needs_more_than_the_promise_gets_all_of_it_at_once() -> None:
     assert decide(situation([0.8] * 4), PROMISE) == SetLimit(MOST_S)
 
 
+def test_what_waits_in_the_kernel_is_part_of_the_promise() -> None:
+    """QEMU counts it as sent: it may use so much less, and at once; with more than all of it nothing goes over."""
+
+    def waiting(limit_s: float, *waiting_s: float) -> Situation:
+        seen = situation([0.15] * len(waiting_s), limit_s)
+        return replace(
+            seen, passes=[replace(one, waiting_s=more) for one, more in zip(seen.passes, waiting_s, strict=True)]
+        )
+
+    assert decide(waiting(0.03, 0.1, 0.12), PROMISE) == Wait()
+    assert decide(waiting(MOST_S, 0.15, 0.12, 0.1, 0.1), PROMISE) == SetLimit(pytest.approx(0.08))
+    assert decide(waiting(0.06, *[0.12] * 10), PROMISE) == SetLimit(pytest.approx(0.08))
+    little = decide(waiting(0.075, *[0.11] * 5), PROMISE)
+    assert not isinstance(little, SetLimit), "that little more is not worth it"
+    assert decide(waiting(FIRST_S, 0.3), PROMISE) == SetLimit(0.0)
+    assert isinstance(decide(waiting(0.0, *[0.3] * 8), PROMISE), GiveUp)
+
+
 def test_an_improvement_starts_the_patience_anew() -> None:
     """A busy moment of the guest is no reason to suspend it for longer."""
     assert decide(situation([0.19, 0.19, 0.19, 0.1]), PROMISE) == Wait()
@@ -99,7 +117,7 @@ def test_a_copy_without_end_is_given_up_with_the_figures() -> None:
         "the copy does not come to an end with a suspension of at most 300ms: in 5 passes and 10.0 s 10.0 MiB/s were"
         " sent, the guest changed 40.0 MiB/s, and would have had to be suspended for 800ms; tried: 200ms for QEMU's"
         " last part; what would do: --max-suspend 1000ms, or a bandwidth of 40.0 MiB/s, or --on-stall=throttle, which"
-        " holds the guest back, by 75 % or more, or --on-stall=suspend, which suspends the guest for as long as the"
+        " holds the guest back, by 88 % or more, or --on-stall=suspend, which suspends the guest for as long as the"
         " rest takes, for about 0.8 s, or a time when the guest does less"
     )
     assert decision.unkept is not None

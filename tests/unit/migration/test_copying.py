@@ -43,6 +43,12 @@ class Quick:
     async def heartbeat(self) -> Any:
         yield
 
+    def unsent_bytes(self) -> int:
+        return 0
+
+    def limit_unsent(self, size: int) -> None:
+        pass
+
     def note(self, **values: Any) -> None:
         self.noted |= values
 
@@ -52,7 +58,7 @@ class Quick:
     def begin_copy(self) -> None:
         pass
 
-    def note_throttle(self, percent: int) -> None:
+    def note_throttle(self, percent: int, at_s: float) -> None:
         pass
 
     def update(self, **values: Any) -> None:
