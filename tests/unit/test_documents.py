@@ -22,7 +22,7 @@ from ldoms.bench.page.render import SECTIONS
 from ldoms.bench.probe import ProbeFigures
 from ldoms.checks.evaluate import RULES
 from ldoms.manager.config import Config
-from ldoms.model import errors, findings, forecast, guest, migration
+from ldoms.model import boost, errors, findings, forecast, guest, migration
 from ldoms.model.events import EventKind
 from unit.test_imports import LIBRARIES
 
@@ -184,6 +184,7 @@ def test_every_event() -> None:
         ("`stall`", migration.Stall),
         ("`forecast`", forecast.Forecast),
         ("`basis`", forecast.ForecastBasis),
+        ("`boost`", boost.Boost),
         ("`clock`", migration.ClockReading),
         ("`guest_time`", guest.GuestTime),
         ("`service`", guest.TimeService),

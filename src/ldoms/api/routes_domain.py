@@ -217,6 +217,7 @@ async def migrate(request: Request, known: Known, who: Changer, name: str, body:
         max_time_s=body.max_time_s,
         on_stall=body.on_stall,
         tuning=parse_tuning(body.tuning),
+        boost=body.boost,
     )
     credentials = Credentials(
         user="" if body.certificates else options.user,

@@ -181,6 +181,7 @@ class Migration(_Body):
     max_time_s: float = Field(default=0.0, ge=0)
     on_stall: OnStall = OnStall.THROTTLE
     tuning: dict[str, str] = Field(default_factory=dict)
+    boost: int | None = Field(default=None, ge=0, le=99_999)
 
 
 class LogSwitches(Properties):

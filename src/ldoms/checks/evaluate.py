@@ -42,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     Rule("enough-vcpus", ACTIVE, machine.enough_vcpus),
     Rule("encryption", ACTIVE, machine.encryption),
     Rule("volume-options", ACTIVE, devices.volume_options),
+    Rule("boost", ACTIVE, hosts.boost),
     Rule("clocks", ACTIVE, hosts.clocks),
     Rule("guest-clock", ACTIVE, machine.guest_clock),
     Rule("data-port", ACTIVE, hosts.data_port),

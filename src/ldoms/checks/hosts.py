@@ -111,6 +111,18 @@ def not_busy(facts: CheckFacts) -> Findings:
         )
 
 
+def boost(facts: CheckFacts) -> Findings:
+    """What is to be lent to the source's control domain must be free; the target lends what it has."""
+    asked, free = facts.options.boost, facts.source_free_strands
+    if asked is not None and asked > free:
+        yield Finding(
+            "boost",
+            Severity.ERROR,
+            f"{asked} strands are to be lent to the control domain of {facts.source.name}, and {free} are free there",
+            f"ask for less, or for as many as help: --boost {free or 'auto'}",
+        )
+
+
 def clocks(facts: CheckFacts) -> Findings:
     """The hosts' clocks must agree, or the guest's time jumps."""
     offset = facts.clock.offset_s

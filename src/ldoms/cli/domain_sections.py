@@ -323,7 +323,10 @@ def channels(view: DomainView) -> Iterable[Section]:
 
 
 def status(view: DomainView) -> Iterable[Section]:
-    """A migration, or a change of memory, that is under way."""
+    """A migration, a change of memory, or a boost, that is under way."""
+    if lent := view.status.lent_strands:
+        lines = [columns((12,), ["OPERATION", "STRANDS"]), columns((12,), ["boost", f"{lent} lent"])]
+        yield Section("STATUS", lines, ["STATUS", record("", op="boost", progress="", error="no", strands=lent)])
     if view.status.memory_progress is not None:
         percent_done = view.status.memory_progress
         lines = [columns((12,), ["OPERATION", "PROGRESS"]), columns((12,), ["memdr", f"{percent_done}%"])]

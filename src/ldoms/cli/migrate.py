@@ -19,6 +19,7 @@ from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
 from ldoms.cli.plan import plan_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
+from ldoms.model.boost import AUTO
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import CheckFailed, LdomsError, RequestError
 from ldoms.model.findings import Severity, blocking
@@ -96,6 +97,7 @@ def _migrate(client: Client, words: Words) -> int:
         "max_time_s": _length_s(words, "--max-time", 0.0),
         "on_stall": _on_stall(words),
         **({"tuning": tuning} if (tuning := _tuning(words)) else {}),
+        **_boost(words),
     }
     try:
         client.get("/domains", name=name)
@@ -189,6 +191,18 @@ def _tuning(words: Words) -> dict[str, str]:
     except RequestError as error:
         raise UsageError(f"--tune: {error.message}") from error
     return values
+
+
+def _boost(words: Words) -> dict[str, int]:
+    """How many strands are to be lent; nothing if none are."""
+    text = words.options.get("--boost")
+    if text is None:
+        return {}
+    if text == "auto":
+        return {"boost": AUTO}
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) == 0:
+        raise UsageError(f"--boost {text} is no number of strands: write a number from 1 on, or auto")
+    return {"boost": int(text)}
 
 
 def _password(words: Words) -> str:
@@ -307,6 +321,7 @@ COMMANDS = (
             Option("--max-time", "longest time from the request to the end allowed, such as 90s or 10m (ours)", "TIME"),
             Option("--on-stall", "what to do at a stall, throttle if not given (ours)", "MEASURE", tuple(OnStall)),
             Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
+            Option("--boost", "lend the control domains N free strands meanwhile, or as many as help (ours)", "N|auto"),
             Option("--no-encryption", "send the guest's memory in the clear (ours)"),
             Option(
                 "--tune",
@@ -329,7 +344,11 @@ COMMANDS = (
         " guest stays and runs, the exit status is 3, and the message says what would do."
         " With -n on a terminal the plan of the copy is shown, with the reason for each choice;"
         f" --tune sets one by hand: {_TUNING}. What excludes each other, or one of the hosts cannot do, is refused"
-        " before anything begins.",
+        " before anything begins."
+        " With --boost, free strands are lent to the control domains of both hosts, where QEMU copies memory, and"
+        " returned when the migration ends, however it does: N must be free on this host, the target lends as many of N"
+        " as it has. In listings primary keeps the number of virtual CPUs that it has, and a domain that needs a strand"
+        " that is lent gets it.",
     ),
     Command(
         "cancel-operation",

@@ -8,6 +8,7 @@ from datetime import datetime
 from ldoms.cli.forecast import comparison_lines
 from ldoms.cli.plan import reason_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
+from ldoms.model.boost import Boost
 from ldoms.model.guest import GuestTime
 from ldoms.model.migration import MigrationReport, Stall
 
@@ -75,6 +76,8 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"    throttled    {_throttled(report)}"
     if report.stall is not None:
         yield from _stall_lines(report.stall)
+    if report.boost is not None:
+        yield from _boost_lines(report.boost, report)
     if report.clock is not None:
         offset, uncertainty = report.clock.offset_s, report.clock.uncertainty_s
         yield f"    host clocks  {offset * 1000:+.1f} ms apart (measured to within {uncertainty * 1000:.1f} ms)"
@@ -96,6 +99,15 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield ""
         for finding in report.findings:
             yield f"    {finding.severity.value:<12} {finding.message}"
+
+
+def _boost_lines(boost: Boost, report: MigrationReport) -> Iterable[str]:
+    """What was lent to the control domains, how much, and when."""
+    since = f"{boost.lent_at - report.started_at:.1f}s"
+    until = f"{boost.returned_at - report.started_at:.1f}s after the start" if boost.returned_at else "now"
+    taken = f"; {boost.taken} given to a domain before" if boost.taken else ""
+    yield f"    boost        {boost.source_strands} strands lent to primary from {since} to {until}{taken}"
+    yield f"                 {boost.target_strands} on the target; {boost.reason}"
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from ldoms.hypervisor.specs import ControlPlacement, Placement
 from ldoms.manager.config import Config, Places
 from ldoms.manager.events import EventHub
 from ldoms.manager.guests import GuestBook
+from ldoms.manager.lending import Lending
 from ldoms.manager.logs import LogControl
 from ldoms.manager.operations import Operations
 from ldoms.model.domain import Bindings, Domain
@@ -53,6 +54,7 @@ class Host:
     guests: GuestBook
     neighbours: Neighbours
     logs: LogControl = field(default_factory=LogControl)
+    lending: Lending = field(default_factory=Lending)
     boot_id: str = ""
     """Another one after the host was off; empty = it is not known."""
     random: random.Random = field(default_factory=random.SystemRandom)
@@ -80,15 +82,27 @@ class Host:
         # A parked one that is woken all the same takes nothing from other domains.
         shared = self.size.cpus_of(bindings.held)
         vcpus = tuple(cpus.get(vid, shared) if confine else everywhere for vid in bindings.plugged)
-        return Placement(vcpus, self._quota(bindings), self._share(bindings))
+        return Placement(vcpus, self._quota(bindings.held), self._share(bindings.held))
 
     def control_placement(self) -> ControlPlacement:
-        """Where everything else of QEMU runs."""
+        """Where everything else of QEMU runs: on what the control domain holds, and on what it is lent."""
         bindings = self.store.domain(CONTROL_DOMAIN).bindings
         assert bindings is not None, "the control domain is always bound"
-        confine = self.config.host.confine
-        cpus = self.size.cpus_of(bindings.held) if confine else frozenset(self.size.cpus)
-        return ControlPlacement(cpus, self._quota(bindings), self._share(bindings))
+        strands = bindings.held | self.lending.strands
+        cpus = self.size.cpus_of(strands) if self.config.host.confine else frozenset(self.size.cpus)
+        return ControlPlacement(cpus, self._quota(strands), self._share(strands))
+
+    async def place_control(self) -> None:
+        """Put everything of QEMU that is no virtual CPU where it may run now."""
+        await self.engine.place_control(self.control_placement())
+
+    async def give_way(self) -> None:
+        """Take back what was lent of strands that a domain has been given; called before it makes use of them."""
+        if self.lending.strands:
+            partition = self.partition()
+            held = frozenset().union(*(bindings.held for bindings in partition.bindings.values()))
+            if self.lending.give_way(held):
+                await self.place_control()
 
     def save(self, domain: Domain, kind: EventKind = EventKind.DOMAIN_CHANGED) -> Domain:
         """Write a domain, and tell everybody."""
@@ -205,10 +219,10 @@ class Host:
                 code="domain-unsettled",
             )
 
-    def _quota(self, bindings: Bindings) -> float | None:
+    def _quota(self, strands: Collection[int]) -> float | None:
         if self.size.strands_per_cpu == 1 or not self.config.host.confine:
             return None  # where the threads may run says it all
-        return self._share(bindings)
+        return self._share(strands)
 
-    def _share(self, bindings: Bindings) -> float:
-        return len(bindings.held) / self.size.strands_per_cpu
+    def _share(self, strands: Collection[int]) -> float:
+        return len(strands) / self.size.strands_per_cpu

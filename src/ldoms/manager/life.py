@@ -89,6 +89,7 @@ class LifeVerbs:
             bound = replace(domain, bindings=self.make_bindings(domain))
             self._host.store.put_domain(bound)  # before the first wait: nobody else gets the same
             try:
+                await self._host.give_way()
                 await self._consoles.open(bound)
             except BaseException:
                 self._host.store.put_domain(domain)
@@ -233,6 +234,7 @@ class LifeVerbs:
             hostid=domain.hostid,
             incoming=incoming,
         )
+        await self._host.give_way()
         guest = await self._host.engine.start(spec)
         undo.push_async_callback(guest.quit)
         running = await self._host.guests.enter(guest)

@@ -143,6 +143,7 @@ class Listing:
             norm_utilisation=_mean(norms),
             norm_vcpu_utilisation=norms,
             uptime_s=time.time() - psutil.boot_time(),
+            lent_strands=len(self._host.lending.strands),
         )
 
     def _at_full_speed(self, domain: Domain, shares: Sequence[float]) -> tuple[float, ...]:

@@ -120,6 +120,7 @@ class LiveCpus:
         layout = lay_out(self._host.partition(), name, wanted, vids, bindings)
         given = replace(bindings, vcpus=layout.vcpus, idle=layout.idle, parked=parked)
         grown = self._host.save(_holding(replace(domain, constraints=wanted, bindings=given), bindings.held))
+        await self._host.give_way()
         try:
             for _ in new:
                 await guest.plug_vcpu()
@@ -149,6 +150,7 @@ class LiveCpus:
         # Strands that it does not have yet are kept for it until the guest has let go of enough.
         layout = lay_out(self._host.partition(), name, wanted, vids[: wanted.vcpus], bindings)
         domain = self._host.save(_holding(domain, (*layout.idle, *(vcpu.strand for vcpu in layout.vcpus))))
+        await self._host.give_way()
         try:
             if why_parked(_machine(domain)):
                 gone = await put_to_sleep(name, guest, vids, count)

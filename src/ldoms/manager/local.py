@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import structlog
 
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.specs import TrialSpec
@@ -23,11 +24,13 @@ from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
 from ldoms.manager.taps import Taps
 from ldoms.migration.local import ControlUse
+from ldoms.model.boost import BoostWish
 from ldoms.model.domain import ConsoleConstraint, Domain
 from ldoms.model.errors import AlreadyExists, HostError, NoResources, NotFound, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.forecast import LinkSpeed
 from ldoms.model.host import HostFacts
+from ldoms.model.identity import CONTROL_DOMAIN
 from ldoms.model.images import BootFileFacts, ImageFacts
 from ldoms.model.migration import Description, DomainFacts, MigrationReport, Preparation, Role, TargetFacts
 from ldoms.model.services import VirtualSwitch, Volume
@@ -40,6 +43,8 @@ SPARE = 4
 """A trial of a link takes at most one part in so many of the memory that is available."""
 TRIAL = "trial-"
 """What the directories of trials begin with."""
+_log = structlog.get_logger(__name__)
+
 BOOT_FILES = ("boot-file", "boot-initrd")
 _SOFT_STATES = {
     RunState.CRASHED: "crashed",
@@ -80,6 +85,30 @@ class LocalMigrationHost:
     def publish(self, kind: EventKind, domain: str, **data: object) -> None:
         """Tell everybody what happened."""
         self._host.events.publish(kind, domain, **data)
+
+    # Boost
+
+    def free_strands(self) -> int:
+        """How many strands can be lent."""
+        return len(self._host.lending.free(self._host.partition()))
+
+    async def lend(self, migration: str, wish: BoostWish) -> tuple[int, str]:
+        """Lend free strands to the control domain; how many there were to lend, and why so many."""
+        host, partition = self._host, self._host.partition()
+        held = len(partition.bindings[CONTROL_DOMAIN].held)
+        count = wish.strands(held, self.free_strands(), host.size.strands_per_cpu)
+        lent = host.lending.lend(migration, count, partition)
+        await host.place_control()
+        _log.info("strands-lent", migration=migration, strands=lent)
+        return lent, wish.reason(lent, held)
+
+    async def give_back(self, migration: str) -> int:
+        """End what was lent for a migration, if anything; how many strands a domain had needed meanwhile."""
+        loan = self._host.lending.give_back(migration)
+        if loan.strands:
+            await self._host.place_control()
+            _log.info("strands-returned", migration=migration, strands=len(loan.strands), taken=loan.taken)
+        return loan.taken
 
     # As the source
 

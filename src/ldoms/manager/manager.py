@@ -111,7 +111,7 @@ class Manager:
         """Find everything again that is here from before, and go on with it."""
         self.logs.restore()
         await self._put_control_domain()
-        await self.host.engine.place_control(self.host.control_placement())
+        await self.host.place_control()
         await self.switches.restore()
         is_any_alive = await self.life.find_guests()
         await self.vcpus.start()

@@ -165,7 +165,7 @@ class PowerOn:
         self._write(wanted, loose, restored)
         await self._switches.restore()
         await self._rebind(restored)
-        await self._host.engine.place_control(self._host.control_placement())
+        await self._host.place_control()
         for domain in guests_of(restored.domains):
             if domain.uuid not in situation.held:
                 await self._open_console(domain.uuid)

@@ -86,8 +86,9 @@ class VcpuVerbs:
             return await self._live.change(domain, wanted, running.guest)
         bindings = self._given(name, domain.bindings, wanted)
         changed = self._host.save(replace(domain, constraints=wanted, bindings=bindings))
+        await self._host.give_way()
         if changed.is_control:
-            await self._host.engine.place_control(self._host.control_placement())
+            await self._host.place_control()
         return changed
 
     def _check_size(self, name: str, now: Constraints, wanted: Constraints) -> None:

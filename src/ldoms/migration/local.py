@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ldoms.hypervisor.engine import Guest
+from ldoms.model.boost import BoostWish
 from ldoms.model.domain import Domain
 from ldoms.model.events import EventKind
 from ldoms.model.forecast import LinkSpeed
@@ -72,6 +73,20 @@ class LocalHost(Protocol):
 
     def publish(self, kind: EventKind, domain: str, **data: object) -> None:
         """Tell everybody what happened."""
+
+    # Boost
+
+    def free_strands(self) -> int:
+        """How many strands can be lent."""
+
+    async def lend(self, migration: str, wish: BoostWish) -> tuple[int, str]:
+        """Lend free strands to the control domain; how many there were to lend, and why so many.
+
+        They stay free for whoever wants to hold them, who gets them at once.
+        """
+
+    async def give_back(self, migration: str) -> int:
+        """End what was lent for a migration, if anything; how many strands a domain had needed meanwhile."""
 
     # As the source
 

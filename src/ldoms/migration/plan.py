@@ -168,6 +168,14 @@ def _switchover_bandwidth(tuning: Tuning) -> tuple[int, str]:
     return 0, "what QEMU measures: a value from outside was measured without gain, and one too high breaks the promise"
 
 
+def copying_threads(plan: MigrationPlan) -> int:
+    """How many threads of QEMU work on a copy at the same time, on either end.
+
+    One goes through memory, on the target one takes it in; with multifd, one for each connection does the sending.
+    """
+    return 1 + (plan.channels if "multifd" in plan.capabilities else 0)
+
+
 def _cipher(facts: CheckFacts) -> tuple[str, str]:
     if "aes" in facts.source.cpu_flags and "aes" in facts.target.host.cpu_flags:
         return _AES, "AES-128-GCM, as both processors have AES instructions"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -26,7 +28,8 @@ from ldoms.migration.link import LAST_RETRY_S, TargetLink, abort_target, persist
 from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
 from ldoms.migration.phases import PHASES, Restart, Undo, phases_of
-from ldoms.migration.plan import make_plan
+from ldoms.migration.plan import copying_threads, make_plan
+from ldoms.model.boost import Boost, BoostWish
 from ldoms.model.domain import Domain
 from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError
 from ldoms.model.events import EventKind
@@ -53,6 +56,8 @@ ABORT_TRIES_S = 600.0
 SETTLE_TRIES, SETTLE_PAUSE_S = 20, 0.5
 """How often the target is asked for what it does after the hand-off."""
 TELL_LATER_S = 1.0
+ANSWER_SOON_S = 2.0
+"""A target that has not answered the hand-off within so long is waited for without a boost."""
 
 _log = structlog.get_logger(__name__)
 
@@ -125,7 +130,10 @@ class SourceMigration:
 
         async def go_on() -> MigrationReport:
             phases = phases_of(self.record.active)
-            return await self._go_through(phases[phases.index(await self._where_to_go_on()) :])
+            next_phase = await self._where_to_go_on()
+            if next_phase is Phase.COPY:
+                await self._boost()
+            return await self._go_through(phases[phases.index(next_phase) :])
 
         return await self._lead(go_on, Credentials(token=self.record.token))
 
@@ -152,6 +160,7 @@ class SourceMigration:
             if self._forecasting is not None:
                 await self._forecasting.close()
             self._tell_now()
+            await self._give_back()
 
     async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
         for phase in phases:
@@ -159,6 +168,7 @@ class SourceMigration:
             await gate(f"source-{phase.value}")
             step = self._steps[phase]
             await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
+        await self._give_back()
         return self._end(Outcome.DONE)
 
     @property
@@ -244,6 +254,7 @@ class SourceMigration:
             clock=await measure_clock(self._link.peer, self.record.id),
             source_data_mtu=await self._local.mtu_towards(address),
             guest_time=await guest_time,
+            source_free_strands=self._local.free_strands(),
         )
 
     async def _read_guest_time(self) -> GuestTime | None:
@@ -258,6 +269,7 @@ class SourceMigration:
         options = self.record.options
         plan = self.record.plan
         key = secrets.token_hex(32) if plan and plan.encrypted else ""
+        await self._boost()
         self._journal.write()
         self._ticket = await self._link.peer.prepare(
             Preparation(
@@ -278,8 +290,25 @@ class SourceMigration:
         if plan is not None and self._forecasting is not None:
             # As late as it can be: the measurements have had all the time that the preparation took.
             self._journal.note(forecast=self._forecasting.guess(self._facts, plan))
+        if boost := self._journal.report.boost:
+            self._journal.note(boost=replace(boost, target_strands=self._ticket.lent_strands))
         if plan is not None:
             await self._guest().set_migration(MigrationEnd.SEND, plan, key)
+
+    async def _boost(self) -> None:
+        """Have strands lent to the control domain, if that was asked for; a restart has ended what was lent before."""
+        asked, plan = self.record.options.boost, self.record.plan
+        if asked is None or plan is None:
+            return
+        lent, reason = await self._local.lend(self.record.id, BoostWish(asked, copying_threads(plan)))
+        boost = self._journal.report.boost or Boost(asked, lent, time.time(), reason=reason)
+        self._journal.note(boost=replace(boost, returned_at=0.0))
+
+    async def _give_back(self) -> None:
+        """The copy is over: what was lent is given back."""
+        taken, boost = await self._local.give_back(self.record.id), self._journal.report.boost
+        if boost is not None and not boost.returned_at:
+            self._journal.note(boost=replace(boost, returned_at=time.time(), taken=taken))
 
     # Phases 3 and 4
 
@@ -339,7 +368,10 @@ class SourceMigration:
         )
         force = asyncio.create_task(self._reclaimed.wait(), name="reclaimed")
         try:
-            await asyncio.wait({asking, force}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({asking, force}, timeout=ANSWER_SOON_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:  # it may take for ever, and there is nothing to copy any more
+                await self._give_back()
+                await asyncio.wait({asking, force}, return_when=asyncio.FIRST_COMPLETED)
             return asking.result() if asking.done() else None
         finally:
             for task in (asking, force):
@@ -402,7 +434,9 @@ class SourceMigration:
             self._journal.write()
             await gate("source-called-off")
             await self._bring_guest_back(error)
+            await self._give_back()
             is_told = await self._tell_target(error.message)
+        await self._give_back()
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
         self._end(outcome, error.message, settled=is_told and not self.record.suspended)
 

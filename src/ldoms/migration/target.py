@@ -20,6 +20,8 @@ from ldoms.hypervisor.states import MigrationStatus as CopyStatus
 from ldoms.migration.clock import correct_guest_clock
 from ldoms.migration.gates import gate
 from ldoms.migration.local import LocalHost
+from ldoms.migration.plan import copying_threads
+from ldoms.model.boost import BoostWish
 from ldoms.model.domain import Domain, MigrationStatus
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
 from ldoms.model.events import EventKind
@@ -196,9 +198,17 @@ class TargetSide:
         if preparation.plan is not None and preparation.active:
             guest = await self._local.start_incoming(domain)
             await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
-            ticket = Ticket(address, await self._local.listen(guest, address))
+            lent = await self._boost(record)
+            ticket = Ticket(address, await self._local.listen(guest, address), lent)
         self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
         return ticket
+
+    async def _boost(self, record: MigrationRecord) -> int:
+        """Have strands lent to the control domain, if the source was asked for a boost; how many there were to lend."""
+        if record.options.boost is None or record.plan is None:
+            return 0
+        lent, _ = await self._local.lend(record.id, BoostWish(record.options.boost, copying_threads(record.plan)))
+        return lent
 
     async def status(self, migration: str, phase: str, progress: int) -> TargetStatus:
         """How it stands here; also the sign of life of the source."""
@@ -246,7 +256,7 @@ class TargetSide:
                 guest = self._guest(record)
                 if guest is not None:
                     await guest.clear_migration()
-                self._settle(record, Outcome.DONE, "")
+                await self._settle(record, Outcome.DONE, "")
 
     def keep_report(self, report: MigrationReport) -> None:
         """Keep the source's report of a migration to this host."""
@@ -308,7 +318,7 @@ class TargetSide:
             if verdict is Verdict.REFUSED:
                 await self._carry_out(record, Action.DISCARD)
             elif verdict is Verdict.TAKEN and not self._may_run(record):
-                self._settle(record, Outcome.DONE, "")
+                await self._settle(record, Outcome.DONE, "")
             elif verdict is Verdict.TAKEN:
                 with suppress(LdomsError):
                     await self._run(record, arrival)
@@ -317,6 +327,7 @@ class TargetSide:
                 arrival.error = "the manager of the target was restarted while it prepared"
                 await self._give_up(record)
             else:
+                await self._boost(record)
                 self._watch(record)
 
     async def close(self) -> None:
@@ -366,7 +377,7 @@ class TargetSide:
         if arrival.watcher is not None and arrival.watcher is not asyncio.current_task():
             arrival.watcher.cancel()
         await self._local.remove(record.uuid)
-        self._settle(record, Outcome.FAILED, arrival.error)
+        await self._settle(record, Outcome.FAILED, arrival.error)
 
     async def _run(self, record: MigrationRecord, arrival: Arrival) -> bool:
         """Let the guest run; may be repeated.
@@ -407,6 +418,7 @@ class TargetSide:
         arrival.follow_up = asyncio.create_task(self._after_arrival(record, arrival), name=f"arrived-{record.name}")
 
     async def _after_arrival(self, record: MigrationRecord, arrival: Arrival) -> None:
+        await self._local.give_back(record.id)
         self._local.arrived(record.uuid)
         guest = self._guest(record)
         if guest is not None:
@@ -414,10 +426,11 @@ class TargetSide:
                 await guest.announce()
             await guest.clear_migration()
             arrival.guest_clock = await correct_guest_clock(guest, keeps_time=arrival.keeps_time)
-        self._settle(record, Outcome.DONE, "")
+        await self._settle(record, Outcome.DONE, "")
 
-    def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
+    async def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
         known = self._local.store.migration(record.id) or record
+        await self._local.give_back(record.id)
         report = replace(known.report, outcome=outcome, cause=cause, ended_at=time.time())
         if known.report.phases:
             report = known.report  # the source's own, which has been delivered

@@ -391,6 +391,7 @@ class DomainStatus:
         memory_progress: percent of a change of its memory that is under way; None if none is.
         disk_paths: for each disk with several paths, its name and the ``volume@service`` that the guest uses.
         policies: what each of its resource management policies has done.
+        lent_strands: free ones that the control domain may use meanwhile (``migrate-domain --boost``).
     """
 
     state: DomainState
@@ -405,6 +406,7 @@ class DomainStatus:
     memory_progress: int | None = None
     disk_paths: tuple[tuple[str, str], ...] = ()
     policies: tuple[PolicyStatus, ...] = ()
+    lent_strands: int = 0
 
 
 @dataclass(frozen=True, slots=True)

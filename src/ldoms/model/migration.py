@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ldoms.model.boost import Boost
 from ldoms.model.domain import Domain
 from ldoms.model.findings import Finding
 from ldoms.model.forecast import Forecast
@@ -65,6 +66,7 @@ class MigrationOptions:
         save_spconfig: both hosts save their configuration afterwards, whatever theirs say (``-s``).
         core_map: for each core that was named for the domain, which it is to have on the target (``cidmap=``).
         tuning: what was set by hand of how memory is copied (``--tune``).
+        boost: strands that are lent to the control domains meanwhile; 0 = as many as help; None = none.
     """
 
     host: str
@@ -81,6 +83,7 @@ class MigrationOptions:
     max_time_s: float = 0.0
     on_stall: OnStall = OnStall.THROTTLE
     tuning: Tuning = field(default_factory=Tuning)
+    boost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ class CheckFacts:
 
     Attributes:
         guest_time: the guest's clock; None = no guest, or one that does not tell.
+        source_free_strands: that can be lent to the control domain of the source.
     """
 
     options: MigrationOptions
@@ -178,6 +182,7 @@ class CheckFacts:
     clock: ClockReading
     source_data_mtu: int = 0
     guest_time: GuestTime | None = None
+    source_free_strands: int = 0
 
     @property
     def must_stand_still(self) -> bool:
@@ -352,6 +357,7 @@ class MigrationReport:
         held_back_s: CPU time that each of its virtual CPUs could not have for that.
         stall: what was done about a copy that did not end by itself; None = it did.
         cause: why it did not succeed, in a sentence.
+        boost: strands that were lent to the control domains meanwhile; None = none were asked for.
     """
 
     id: str
@@ -384,6 +390,7 @@ class MigrationReport:
     held_back_s: float = 0.0
     stall: Stall | None = None
     forecast: Forecast | None = None
+    boost: Boost | None = None
 
     @property
     def total_s(self) -> float:
@@ -493,10 +500,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Where the target waits for the data: host and port; empty for a domain that is not active."""
+    """Where the target waits for the data: host and port; empty for a domain that is not active.
+
+    Attributes:
+        lent_strands: that the target's control domain has been lent for it.
+    """
 
     host: str = ""
     port: int = 0
+    lent_strands: int = 0
 
 
 @dataclass(frozen=True, slots=True)

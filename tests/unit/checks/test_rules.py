@@ -330,6 +330,7 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("encryption", target_host(cpu_flags=()), WARNING, "processor of t4-2 has no AES", "longer copy"),
     ("volume-options", their_volume(options=("ro",)), ERROR, f"volume {VOLUME} has the options none on t4-1 and ro on t4-2", "ldm set-vdsdev"),
     ("volume-options", their_volume(mpgroup="g"), ERROR, "options none on t4-1 and mpgroup=g on t4-2", "ldm set-vdsdev"),
+    ("boost", options(boost=3), ERROR, "3 strands are to be lent to the control domain of t4-1, and 0 are free there", "--boost auto"),
     ("clocks", lambda facts: replace(facts, clock=ClockReading(0.5, 0.01)), WARNING, "the clock of t4-2 is 0.5 s ahead", "time servers"),
     ("guest-clock", guest_time(0.02, synchronised=False), WARNING, "not synchronised, as chrony in it says; it is 0.02 s ahead of that of t4-1", "chronyc sources"),
     ("guest-clock", guest_time(-0.5), WARNING, "the clock of LDom ldg1 is 0.5 s behind that of t4-1", "run chrony"),

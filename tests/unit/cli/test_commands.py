@@ -141,6 +141,8 @@ MISUSE: tuple[tuple[str, str], ...] = (
     ("list-history -o colour", "the only format is migration"),
     ("migrate ldg1 a@b@c", "'a@b@c' is not a target: write [USER@]HOST[:NEWNAME]"),
     ("migrate -c ldg1 tracy@t4-2", "with -c no user is authenticated"),
+    ("migrate --boost many ldg1 t4-2", "--boost many is no number of strands: write a number from 1 on, or auto"),
+    ("migrate --boost 0 ldg1 t4-2", "--boost 0 is no number of strands"),
     ("migrate --max-suspend soon ldg1 t4-2", "--max-suspend soon is not a length of time: write 300ms or 1.5s"),
     ("migrate --max-time 1h ldg1 t4-2", "--max-time 1h is not a length of time: write 90s or 10m"),
     ("migrate --on-stall=hope ldg1 t4-2", "--on-stall hope is not known: write abort, throttle, suspend"),
