@@ -18,7 +18,7 @@ are made durable *before* the action that the table names is carried out, and th
 A target that cannot take over records REFUSED before it says so, and never runs that copy afterwards; the source
 then resumes (peer-refused). A verdict that was told is never changed: asked again, even years and several moves
 later, the target gives the same answer. ``docs/explanation/hand-off.md`` tells why; this table is what runs, and
-``tests/unit/model/test_ownership.py`` walks through everything that can happen to it.
+`ldoms.model.exploration` walks through everything that can happen to it.
 """
 
 from __future__ import annotations
@@ -164,9 +164,10 @@ def announce(before: Ownership | None, uuid: str, epoch: int, migration: str) ->
         IllegalTransition: the domain is here already, or on its way.
     """
     state = before.state if before else None
-    if (state, OwnerEvent.ANNOUNCED) not in TRANSITIONS:
+    step = TRANSITIONS.get((state, OwnerEvent.ANNOUNCED))
+    if step is None:
         raise IllegalTransition(f"announced in state {state} (domain {uuid})")
-    return Ownership(uuid, epoch, OwnerState.INCOMING, migration)
+    return Ownership(uuid, epoch + step.epoch, step.state, migration)
 
 
 def verdict_of(event: OwnerEvent) -> Verdict:
