@@ -39,11 +39,16 @@ accelerator = "tcg"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The tiny guest image of the lab: it boots without a disk."""
+    """A guest image of the lab.
+
+    Attributes:
+        disk: on which those of its guests are based; None = it boots without one.
+    """
 
     kernel: Path
     initrd: Path
     boot_args: str
+    disk: Path | None = None
 
 
 def tiny_image() -> Image:
@@ -52,11 +57,21 @@ def tiny_image() -> Image:
     Raises:
         HostError: it was not built.
     """
+    return lab_image("tiny")
+
+
+def lab_image(name: str) -> Image:
+    """The image of that name that fits this checkout.
+
+    Raises:
+        HostError: it was not built.
+    """
     listed = run([program("ldoms-lab"), "image", "list", "--json"])
-    found = next((one for one in json.loads(listed) if one["name"] == "tiny" and one["is_current"]), None)
+    found = next((one for one in json.loads(listed) if one["name"] == name and one["is_current"]), None)
     if found is None:
-        raise HostError("there is no guest image 'tiny': 'ldoms-lab image build tiny' makes it", code="no-image")
-    return Image(Path(found["kernel"]), Path(found["initrd"]), found["boot_args"])
+        raise HostError(f"there is no guest image '{name}': 'ldoms-lab image build {name}' makes it", code="no-image")
+    disk = Path(found["disk"]) if found["disk"] else None
+    return Image(Path(found["kernel"]), Path(found["initrd"]), found["boot_args"], disk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ldoms.bench.log import Transaction
 from ldoms.bench.peers.hand import run_one, sent_bytes
 from ldoms.bench.peers.hands import Result
 from ldoms.bench.peers.libvirts import describe
@@ -25,7 +26,7 @@ from ldoms.bench.peers.record import (
     table,
     targets,
 )
-from ldoms.bench.peers.run import slower_percent
+from ldoms.bench.peers.run import fewer_percent, slower_percent
 from ldoms.bench.peers.scenario import SCENARIOS, SPARE_MIB, chosen, guests_of
 from ldoms.bench.peers.tools import Ldm, Plain, Virsh, all_tools, qemu_words, worst
 from ldoms.bench.probe import Ending, Exchange, ProbeRecord
@@ -47,8 +48,8 @@ DEVICES = """Inter-|   Receive   |  Transmit
 def test_every_tool_moves_the_same_guests() -> None:
     """Name, identity, address and memory do not depend on the tool, and no two guests of a scenario share one."""
     (ten,) = chosen(["ten"])
-    guests = guests_of(ten, "quiet")
-    assert guests == guests_of(ten, "quiet")
+    guests = guests_of(ten, IMAGE)
+    assert guests == guests_of(ten, IMAGE)
     for values in zip(*((one.name, one.uuid, one.mac, one.address) for one in guests), strict=True):
         assert len(set(values)) == ten.guests == 10
 
@@ -56,8 +57,8 @@ def test_every_tool_moves_the_same_guests() -> None:
 def test_a_guest_is_told_what_to_fill_and_rewrite() -> None:
     """And has room for it."""
     (far,) = chosen(["1gbit-far"])
-    (guest,) = guests_of(far, "quiet")
-    assert guest.boot_args == (
+    (guest,) = guests_of(far, IMAGE)
+    assert guest.image.boot_args == (
         "quiet pulse.ip=10.77.0.10/24 pulse.fill=384 pulse.size=32 pulse.rate=16 pulse.period=100"
     )
     assert guest.memory_mib == 384 + 32 + SPARE_MIB
@@ -75,9 +76,9 @@ def test_less_can_be_filled() -> None:
 
 def test_libvirt_and_qemu_start_the_guest_alike() -> None:
     """As much memory, the same processor, network address and identity; memory that is free is reported."""
-    (guest,) = guests_of(chosen(["idle"], 64)[0], 'note="<1>"')
-    described = ElementTree.fromstring(describe(guest, IMAGE))
-    words = qemu_words(guest, IMAGE, "peer0", Path("/home/qmp"))
+    (guest,) = guests_of(chosen(["idle"], 64)[0], replace(IMAGE, boot_args='note="<1>"'))
+    described = ElementTree.fromstring(describe(guest))
+    words = qemu_words(guest, "peer0", Path("/home/qmp"))
     after = dict(pairwise(words))
     assert described.findtext("memory") == after["-m"].removesuffix("M") == "320"
     assert described.findtext("uuid") == after["-uuid"]
@@ -89,6 +90,31 @@ def test_libvirt_and_qemu_start_the_guest_alike() -> None:
     assert any(f"mac={mac.get('address')}" in word for word in words)
     assert balloon.get("freePageReporting") == "on"
     assert any("free-page-reporting=on" in word for word in words)
+
+
+def test_a_database_has_the_same_disk_and_processors_everywhere() -> None:
+    """And boots from it; other guests have none."""
+    disk = Path("/home/a&b.qcow2")
+    (guest,) = guests_of(chosen(["database"])[0], IMAGE, disk)
+    described = ElementTree.fromstring(describe(guest))
+    words = qemu_words(guest, "peer0", Path("/home/qmp"))
+    source = described.find("devices/disk/source")
+    assert source is not None
+    assert source.get("file") == str(disk)
+    assert any(word.startswith(f"file={disk},format=qcow2") for word in words)
+    assert described.findtext("vcpu") == dict(pairwise(words))["-smp"] == "2"
+    assert guest.image.boot_args == "quiet root=/dev/vda ldoms.ip=10.77.0.10/24 ldoms.hostname=peer0"
+    (idle,) = guests_of(chosen(["idle"])[0], IMAGE)
+    assert ElementTree.fromstring(describe(idle)).find("devices/disk") is None
+    assert "-drive" not in qemu_words(idle, "peer0", Path("/home/qmp"))
+
+
+def test_fewer_transactions_show() -> None:
+    """A second before the move against one during it."""
+    at = [100.0 - 0.1 * number for number in range(1, 31)] + [100.05, 100.15, 100.25, 100.35, 101.5]
+    done = [Transaction(0, seq, "NO", when) for seq, when in enumerate(sorted(at))]
+    assert fewer_percent(done, 100.0, 1.0) == pytest.approx(60.0)
+    assert fewer_percent(done, 90.0, 1.0) is None
 
 
 def test_virsh_is_run_in_all_its_variants() -> None:

@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from ldoms.bench.libvirt import BEGIN, SPACE, connection, furnish
 from ldoms.bench.peers.hands import RemoteHand
 from ldoms.bench.peers.scenario import Guest
-from ldoms.bench.solo import Image, run
+from ldoms.bench.solo import run
 from ldoms.model.errors import HostError
 
 PORT = 16509
@@ -41,31 +41,36 @@ migration_address = "{address}"
 """
 # As `ldmd` starts them: the same processor, memory that is free is reported, a network interface without a boot ROM.
 _DOMAIN = """<domain type="qemu">
-<name>{name}</name><uuid>{uuid}</uuid><memory unit="MiB">{memory_mib}</memory><vcpu>1</vcpu>
+<name>{name}</name><uuid>{uuid}</uuid><memory unit="MiB">{memory_mib}</memory><vcpu>{vcpus}</vcpu>
 <os><type machine="q35">hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{boot_args}</cmdline></os>
 <features><acpi/></features>
 <cpu mode="custom" match="exact" check="none"><model fallback="allow">qemu64</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><serial type="null"/>
 <interface type="bridge"><mac address="{mac}"/><source bridge="{switch}"/><model type="virtio"/><rom enabled="no"/>
-</interface>
+</interface>{disk}
 <memballoon model="virtio" freePageReporting="on"/>
 <rng model="virtio"><backend model="random">/dev/urandom</backend></rng>
 </devices>
 </domain>
 """
+_DISK = """
+<disk type="file" device="disk"><driver name="qemu" type="qcow2" cache="none"/><source file="{path}"/>
+<target dev="vda" bus="virtio"/></disk>"""
 
 
-def describe(guest: Guest, image: Image) -> str:
+def describe(guest: Guest) -> str:
     """A guest as libvirt wants it described."""
     return _DOMAIN.format(
         name=escape(guest.name),
         uuid=guest.uuid,
         memory_mib=guest.memory_mib,
-        kernel=escape(str(image.kernel)),
-        initrd=escape(str(image.initrd)),
-        boot_args=escape(guest.boot_args),
+        kernel=escape(str(guest.image.kernel)),
+        initrd=escape(str(guest.image.initrd)),
+        boot_args=escape(guest.image.boot_args),
         mac=guest.mac,
         switch=SWITCH,
+        vcpus=guest.vcpus,
+        disk=_DISK.format(path=escape(str(guest.disk))) if guest.disk else "",
     )
 
 

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ldoms.bench.conditions import conditions
-from ldoms.bench.figures import Window
+from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.libvirt import copied, why_not
+from ldoms.bench.log import Transaction
 from ldoms.bench.peers.hands import COMMAND_S, hand_on
 from ldoms.bench.peers.libvirts import make_certificates, start_libvirts
 from ldoms.bench.peers.record import (
@@ -35,27 +36,37 @@ from ldoms.bench.peers.record import (
     table,
     targets,
 )
-from ldoms.bench.peers.scenario import Guest, Scenario, chosen, guests_of
+from ldoms.bench.peers.scenario import CLIENTS, Guest, Scenario, chosen, guests_of
 from ldoms.bench.peers.tools import Moved, Tool, World, all_tools
+from ldoms.bench.pgbench import LoadOptions, LoadRun, ensure_pgbench, programs_cache
 from ldoms.bench.probe import ProbeRecord, ProbeRun, line_counters, probe_figures, start_probe
 from ldoms.bench.series import turns
-from ldoms.bench.solo import tiny_image
+from ldoms.bench.server import Server, query
+from ldoms.bench.solo import Image, lab_image, run
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
+from ldoms.bench.workloads import find_workload
 from ldoms.model.codec import to_wire
-from ldoms.model.errors import LdomsError, NotFound
+from ldoms.model.errors import HostError, LdomsError, NotFound
 
 LAB = "benchpeers"
 CLIENT = "client"
 ADDRESSES = {SOURCE: "10.78.0.1", TARGET: "10.78.0.2"}
 """Of a lab's hosts on the link between them."""
 ROUNDS = 6
+STRANDS, MEMORY = "16", "8G"
+"""Of each CPU, and of each host; both are only counted. Ten guests find room in half of it."""
+ATTEMPTS = 2
+"""Of a run whose guests do not get ready, or cannot be asked."""
 LIMIT_MS = 30.0
 """The suspension that `ldm` tries first, which half of the variants of virsh are told as well."""
 ASK_S, ASK_MANY_S = 0.005, 0.02
 """How often one guest is pinged, and each of many."""
 COUNT_S = 0.1
-BEFORE_S, AFTER_S = 2.0, 1.0
+BEFORE_S, AFTER_S = 3.0, 1.0
 """Looked at before and after the move."""
+WARM_UP_S = 10.0
+"""In which the emulator translates the database's code."""
+SCALE = {"customers": 500, "warehouses": 20}
 READY_S = 120.0
 WARM_SPARE_MIB = 512
 
@@ -88,9 +99,10 @@ def run_peers(build: Path, options: PeersOptions) -> list[PeerRun]:
     with _world(needs_libvirt=any(tool.name.startswith("virsh") for tool in tools)) as (made, world):
         for scenario in scenarios:
             heading(f"{scenario.name}: {scenario.title}; {options.rounds} rounds of {len(tools)} tools, shuffled")
+            image = _image(world, scenario)
             made.type(made.lab("shape", *scenario.shape))
             began = time.monotonic()
-            for one in _rounds(made, world, scenario, tools, options.rounds):
+            for one in _rounds(_Place(made, world, scenario, image), tools, options.rounds):
                 runs.append(one)
                 say(_line(one))
                 (build / "peers.json").write_text(json.dumps(to_wire(runs), indent=2) + "\n")
@@ -120,7 +132,7 @@ def _tools(options: PeersOptions) -> tuple[Tool, ...]:
 def _world(*, needs_libvirt: bool) -> Iterator[tuple[Stage, World]]:
     with (
         tempfile.TemporaryDirectory(prefix="ldoms-peers-") as directory,
-        stage(LAB) as made,
+        stage(LAB, "--strands-per-cpu", STRANDS, "--memory", MEMORY) as made,
         contextlib.ExitStack() as stack,
     ):
         home = Path(directory)
@@ -133,105 +145,190 @@ def _world(*, needs_libvirt: bool) -> Iterator[tuple[Stage, World]]:
             make_certificates(home / "certificates", tuple(ADDRESSES.values()))
         floor = [sys.executable, "-m", "ldoms.bench.peers.floor", "receive", ADDRESSES[TARGET]]
         hands[TARGET].start([*floor, str(home / "certificates")], str(home / "floor.log"))
-        image = copied(tiny_image(), home)
-        yield made, World(hands, ADDRESSES, home, image, made.password_file, libvirts)
+        yield made, World(hands, ADDRESSES, home, made.password_file, libvirts)
 
 
 # One scenario
 
 
-def _rounds(made: Stage, world: World, scenario: Scenario, tools: Sequence[Tool], rounds: int) -> Iterator[PeerRun]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a scenario is played, and with what image."""
+
+    made: Stage
+    world: World
+    scenario: Scenario
+    image: Image
+
+
+def _image(world: World, scenario: Scenario) -> Image:
+    """The image of a scenario's guests, with files where libvirt sees them, too."""
+    home = world.home / scenario.name
+    home.mkdir()
+    image = lab_image("postgres" if scenario.database else "tiny")
+    return replace(copied(image, home), disk=image.disk)
+
+
+def _rounds(place: _Place, tools: Sequence[Tool], rounds: int) -> Iterator[PeerRun]:
     known = {tool.name: tool for tool in tools}
     order = list(turns(list(known), rounds))
     done: list[PeerRun] = []
     for number in range(rounds):
         for name in order[number * len(known) : (number + 1) * len(known)]:
-            done.append(_run(made, world, scenario, known[name], number + 1))
+            done.append(_run_surely(place, known[name], number + 1))
             yield done[-1]
         for encrypted in (False, True):
-            if least := least_bytes(done, scenario.name):
-                yield _floor(world, scenario, least, encrypted=encrypted, number=number + 1)
+            if least := least_bytes(done, place.scenario.name):
+                yield _floor(place.world, place.scenario, least, encrypted=encrypted, number=number + 1)
 
 
-def _run(made: Stage, world: World, scenario: Scenario, tool: Tool, number: int) -> PeerRun:
+def _run_surely(place: _Place, tool: Tool, number: int) -> PeerRun:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _run(place, tool, number)
+        except HostError as error:
+            if attempt == ATTEMPTS:
+                raise
+            say(f"{number:2} {tool.name}: {error.message}; once more")
+    raise AssertionError("the last attempt has returned or raised")
+
+
+def _run(place: _Place, tool: Tool, number: int) -> PeerRun:
     """One run; whatever happens, its guests are gone afterwards."""
-    guests = guests_of(scenario, world.image.boot_args)
+    world, scenario = place.world, place.scenario
+    guests = guests_of(scenario, place.image, _disk(place))
     load = os.getloadavg()[0]
     try:
         tool.start(world, guests)
-        world.hands[CLIENT].await_guests([guest.address for guest in guests], READY_S)
+        _await_guests(place, guests)
         _touch_free_memory(sum(guest.memory_mib for guest in guests) + WARM_SPARE_MIB)
-        with _probes(made, world, scenario, guests) as (pings, counter):
+        with _probes(place, guests) as pings, _work(place, guests[0]) as slower:
             time.sleep(BEFORE_S)
             world.source.watch()
             world.target.watch()
             moved = tool.move(world, guests, scenario)
             source, target = world.source.watched(), world.target.watched()
             time.sleep(AFTER_S)
-        return _sum_up(
-            PeerRun(
-                scenario=scenario.name,
-                tool=tool.name,
-                encrypted=tool.encrypted,
-                run=number,
-                total_s=moved.seconds,
-                suspension_ms=None,
-                bytes=source.sent_bytes,
-                cpu_s=source.cpu_s + target.cpu_s,
-                tps_loss_pct=None,
-                outcome=moved.outcome,
-                target_cpu_s=target.cpu_s,
-                copy_s=moved.copy_s,
-                own_ms=moved.own_ms,
-                limit_ms=tool.limit_ms,
-                load=load,
-                reason=moved.reason,
-            ),
-            moved,
-            [ping.result() for ping in pings],
-            counter.result() if counter else None,
+        run = PeerRun(
+            scenario=scenario.name,
+            tool=tool.name,
+            encrypted=tool.encrypted,
+            run=number,
+            total_s=moved.seconds,
+            suspension_ms=None,
+            bytes=source.sent_bytes,
+            cpu_s=source.cpu_s + target.cpu_s,
+            tps_loss_pct=slower(moved.began_at, moved.seconds),
+            outcome=moved.outcome,
+            target_cpu_s=target.cpu_s,
+            copy_s=moved.copy_s,
+            own_ms=moved.own_ms,
+            limit_ms=tool.limit_ms,
+            load=load,
+            reason=moved.reason,
         )
+        return _seen(run, moved, [ping.result() for ping in pings])
     finally:
         tool.end(world, guests)
 
 
+def _disk(place: _Place) -> Path | None:
+    """A fresh disk for the guest of a database."""
+    if place.image.disk is None:
+        return None
+    disk = place.world.home / "root.qcow2"
+    disk.unlink(missing_ok=True)
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(place.image.disk), str(disk)])
+    return disk
+
+
+def _await_guests(place: _Place, guests: Sequence[Guest]) -> None:
+    if not place.scenario.database:
+        place.world.hands[CLIENT].await_guests([guest.address for guest in guests], READY_S)
+        return
+    server, prefix = Server(guests[0].address), place.made.client
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            query(server, "select 1", prefix=prefix, timeout_s=5)
+            break
+        except HostError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+    find_workload("orderentry").install(server, SCALE, prefix=prefix)
+
+
 @contextlib.contextmanager
-def _probes(
-    made: Stage, world: World, scenario: Scenario, guests: Sequence[Guest]
-) -> Iterator[tuple[list[ProbeRun], ProbeRun | None]]:
-    """A ping for each guest, and a reader of what the first one rewrites, if it does."""
+def _probes(place: _Place, guests: Sequence[Guest]) -> Iterator[list[ProbeRun]]:
+    """A ping for each guest."""
     every_s = ASK_S if len(guests) == 1 else ASK_MANY_S
     pings: list[ProbeRun] = []
-    counter = None
     try:
         for guest in guests:
-            path = world.home / f"{guest.name}.jsonl"
-            pings.append(start_probe("icmp", guest.address, path, interval_s=every_s, prefix=made.client))
-        if scenario.rate_mib_s and len(guests) == 1:
-            path = world.home / "counter.jsonl"
-            counter = start_probe("tcp", guests[0].address, path, interval_s=COUNT_S, prefix=made.client)
-            counter.wait_until_begun()
+            path = place.world.home / f"{guest.name}.jsonl"
+            pings.append(start_probe("icmp", guest.address, path, interval_s=every_s, prefix=place.made.client))
         for ping in pings:
             ping.wait_until_begun()
-        yield pings, counter
+        yield pings
     finally:
-        for probe in [*pings, *([counter] if counter else [])]:
-            probe.stop()
+        for ping in pings:
+            ping.stop()
 
 
-def _sum_up(run: PeerRun, moved: Moved, pings: Sequence[ProbeRecord], counter: ProbeRecord | None) -> PeerRun:
+Slower = Callable[[float, float], float | None]
+"""By how many per cent a guest was slower than before, in so many seconds from a moment on; None = it does nothing."""
+
+
+@contextlib.contextmanager
+def _work(place: _Place, guest: Guest) -> Iterator[Slower]:
+    """What a guest does meanwhile is counted; the answer can be had when that is over."""
+    scenario, prefix = place.scenario, place.made.client
+    if scenario.database:
+        with _orders(place, Server(guest.address)) as load:
+            yield lambda began_at, seconds: fewer_percent(load.result().transactions, began_at, seconds)
+    elif scenario.rate_mib_s and scenario.guests == 1:
+        path = place.world.home / "counter.jsonl"
+        counter = start_probe("tcp", guest.address, path, interval_s=COUNT_S, prefix=prefix)
+        try:
+            counter.wait_until_begun()
+            yield lambda began_at, seconds: slower_percent(counter.result(), began_at, seconds)
+        finally:
+            counter.stop()
+    else:
+        yield lambda began_at, seconds: None
+
+
+@contextlib.contextmanager
+def _orders(place: _Place, server: Server) -> Iterator[LoadRun]:
+    workload, prefix = find_workload("orderentry"), place.made.client
+    number = workload.next_run(server, prefix=prefix)
+    seconds = round(WARM_UP_S + BEFORE_S + place.scenario.limit_s + COMMAND_S)
+    options = LoadOptions(clients=CLIENTS, seconds=seconds)
+    log = Path(tempfile.mkdtemp(dir=place.world.home)) / "load"  # read when the load is over
+    load = workload.start(ensure_pgbench(programs_cache()), server, options, log, run=number, prefix=prefix)
+    try:
+        time.sleep(WARM_UP_S)
+        yield load
+    finally:
+        load.stop()
+
+
+def _seen(run: PeerRun, moved: Moved, pings: Sequence[ProbeRecord]) -> PeerRun:
     """Add what was seen from outside."""
     window = Window(moved.began_at, moved.began_at + moved.seconds + AFTER_S)
     longest = [probe_figures(ping, window).longest_gap for ping in pings]
     lost = run.outcome == MOVED and any(
         not ping.answer_times or ping.answer_times[-1] < moved.began_at + moved.seconds for ping in pings
     )
-    return replace(
-        run,
-        suspension_ms=max(gap.seconds for gap in longest) * 1000,
-        tps_loss_pct=slower_percent(counter, moved.began_at, moved.seconds) if counter else None,
-        outcome=LOST if lost else run.outcome,
-    )
+    return replace(run, suspension_ms=max(gap.seconds for gap in longest) * 1000, outcome=LOST if lost else run.outcome)
+
+
+def fewer_percent(transactions: Sequence[Transaction], began_at: float, seconds: float) -> float | None:
+    """By how many fewer transactions a second were acknowledged than before; None if there were none before."""
+    before = window_figures(transactions, Window(began_at - BEFORE_S, began_at)).tps
+    during = window_figures(transactions, Window(began_at, began_at + seconds)).tps
+    return (1 - during / before) * 100 if before else None
 
 
 def slower_percent(counter: ProbeRecord, began_at: float, seconds: float) -> float | None:

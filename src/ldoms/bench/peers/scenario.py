@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
+from ldoms.bench.solo import Image
 from ldoms.model.errors import NotFound
 
 SPARE_MIB = 256
 """Of a guest's memory, for its kernel; also the least that one has."""
 FIRST_ADDRESS = 10
 BEAT_MS = 100
+DATABASE_MIB, DATABASE_VCPUS, CLIENTS = 1024, 2, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Scenario:
         rate: of the link, as ``ldoms-lab shape`` takes it; empty = as fast as the machine can.
         delay: one way.
         limit_s: a migration that takes longer is called off.
+        database: a PostgreSQL guest instead, whose clients order as fast as it can; it has a disk.
     """
 
     name: str
@@ -35,10 +39,13 @@ class Scenario:
     rate: str = ""
     delay: str = ""
     limit_s: float = 180.0
+    database: bool = False
 
     @property
     def title(self) -> str:
         """All of it, for people."""
+        if self.database:
+            return f"PostgreSQL, {DATABASE_MIB} MiB, two virtual CPUs, {CLIENTS} clients, link not limited"
         parts = [f"{self.guests} guests, {self.at_once} at once"] if self.guests > 1 else []
         parts += [f"{self.fill_mib} MiB filled"] if self.fill_mib else []
         parts += [f"{self.change_mib} MiB rewritten at {self.rate_mib_s} MiB/s"] if self.change_mib else ["idle"]
@@ -48,6 +55,8 @@ class Scenario:
     @property
     def memory_mib(self) -> int:
         """Of each guest."""
+        if self.database:
+            return DATABASE_MIB
         return self.fill_mib + self.change_mib + SPARE_MIB
 
     @property
@@ -70,28 +79,41 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("200mbit-far", 128, 16, 4, rate="200mbit", delay="2.5ms"),
     Scenario("hot", 0, 128, 400, rate="1gbit", limit_s=100.0),
     Scenario("ten", 64, guests=10),
+    Scenario("database", 0, database=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest to be started and moved; the same for every tool."""
+    """A guest to be started and moved; the same for every tool.
+
+    Attributes:
+        image: what it boots, with its own kernel arguments.
+        disk: a qcow2 file; None = it has none.
+    """
 
     name: str
     uuid: str
     mac: str
     address: str
     memory_mib: int
-    boot_args: str
+    image: Image
+    vcpus: int = 1
+    disk: Path | None = None
 
 
-def guests_of(scenario: Scenario, boot_args: str, network: str = "10.77.0") -> tuple[Guest, ...]:
-    """The guests of a scenario, from the tiny image with these kernel arguments."""
+def guests_of(
+    scenario: Scenario, image: Image, disk: Path | None = None, network: str = "10.77.0"
+) -> tuple[Guest, ...]:
+    """The guests of a scenario, from the tiny image or that with a database; that one has the disk."""
     values = {"fill": scenario.fill_mib, "size": scenario.change_mib, "rate": scenario.rate_mib_s, "period": BEAT_MS}
     words = " ".join(f"pulse.{name}={value}" for name, value in values.items())
     made = []
     for number in range(scenario.guests):
         name, address = f"peer{number}", f"{network}.{FIRST_ADDRESS + number}"
+        own = f"pulse.ip={address}/24 {words}"
+        if scenario.database:
+            own = f"root=/dev/vda ldoms.ip={address}/24 ldoms.hostname={name}"
         made.append(
             Guest(
                 name=name,
@@ -99,7 +121,9 @@ def guests_of(scenario: Scenario, boot_args: str, network: str = "10.77.0") -> t
                 mac=f"52:54:00:70:65:{number:02x}",
                 address=address,
                 memory_mib=scenario.memory_mib,
-                boot_args=f"{boot_args} pulse.ip={address}/24 {words}",
+                image=replace(image, boot_args=f"{image.boot_args} {own}"),
+                vcpus=DATABASE_VCPUS if scenario.database else 1,
+                disk=disk,
             )
         )
     return tuple(made)

@@ -17,7 +17,6 @@ from ldoms.bench.peers.hands import RemoteHand, Result
 from ldoms.bench.peers.libvirts import PORT, SWITCH, Libvirts, describe
 from ldoms.bench.peers.record import ENDLESS, FAILED, MOVED, REFUSED
 from ldoms.bench.peers.scenario import Guest, Scenario
-from ldoms.bench.solo import Image
 from ldoms.bench.stage import ADMINISTRATOR, SOURCE, TARGET
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import HostError
@@ -39,14 +38,12 @@ class World:
         hands: on the source, the target and where clients are.
         addresses: of the two hosts.
         home: a directory for files.
-        image: its files are there, in directories that all tools see.
         password_file: as `ldm migrate-domain` wants it.
     """
 
     hands: Mapping[str, RemoteHand]
     addresses: Mapping[str, str]
     home: Path
-    image: Image
     password_file: str
     libvirts: Libvirts | None
 
@@ -138,13 +135,19 @@ class Ldm:
     def start(self, world: World, guests: Sequence[Guest]) -> None:
         """See `Tool`."""
         for guest in guests:
-            boot = [f"boot-file={world.image.kernel}", f"boot-initrd={world.image.initrd}"]
+            boot = [f"boot-file={guest.image.kernel}", f"boot-initrd={guest.image.initrd}"]
             world.source.do(
                 ["ldm", "add-domain", guest.name],
-                ["ldm", "set-vcpu", "1", guest.name],
+                ["ldm", "set-vcpu", f"{guest.vcpus}", guest.name],
                 ["ldm", "set-memory", f"{guest.memory_mib}M", guest.name],
                 ["ldm", "add-vnet", "vnet0", "primary-vsw0", guest.name],
-                ["ldm", "set-variable", *boot, f"boot-args={guest.boot_args}", guest.name],
+                ["ldm", "set-variable", *boot, f"boot-args={guest.image.boot_args}", guest.name],
+            )
+            if guest.disk:
+                for hand in (world.source, world.target):
+                    hand.do(["ldm", "add-vdsdev", str(guest.disk), _volume(guest)])
+                world.source.do(["ldm", "add-vdisk", "vdisk0", _volume(guest), guest.name])
+            world.source.do(
                 ["ldm", "bind-domain", guest.name],
                 ["ldm", "start-domain", guest.name],
             )
@@ -174,8 +177,13 @@ class Ldm:
         for hand in (world.source, world.target):
             commands = [["ldm", "stop-domain", "-f", *names]]
             commands += [["ldm", verb, name] for name in names for verb in ("unbind-domain", "remove-domain")]
+            commands += [["ldm", "remove-vdsdev", "-f", _volume(guest)] for guest in guests if guest.disk]
             with suppress(HostError):
                 hand.run(commands)
+
+
+def _volume(guest: Guest) -> str:
+    return f"{guest.name}-root@primary-vds0"
 
 
 def _copy_s(reports: Sequence[MigrationReport]) -> float | None:
@@ -211,7 +219,7 @@ class Virsh:
         """See `Tool`."""
         for guest in guests:
             described = world.home / f"{guest.name}.xml"
-            described.write_text(describe(guest, world.image))
+            described.write_text(describe(guest))
             world.source.do([*self._virsh(world, SOURCE), "create", str(described)])
             if self.limit_ms is not None:
                 limit = f"{round(self.limit_ms)}"
@@ -223,7 +231,11 @@ class Virsh:
         options = [*self.options, *(["--tls"] if self.encrypted else [])]
         to = [f"qemu+tcp://{address}:{PORT}/system", "--migrateuri", f"tcp://{address}"]
         ran = world.source.run(
-            [[*virsh, "migrate", "--live", *options, guest.name, *to] for guest in guests],
+            # It takes a directory of this machine for storage that is not shared.
+            [
+                [*virsh, "migrate", "--live", *options, *(["--unsafe"] if guest.disk else []), guest.name, *to]
+                for guest in guests
+            ],
             limit_s=scenario.limit_s,
             at_once=scenario.at_once,
             off=[[*virsh, "domjobabort", guest.name] for guest in guests],
@@ -279,7 +291,7 @@ class Plain:
             ["ip", "tuntap", "add", "dev", tap, "mode", "tap"],
             ["ip", "link", "set", tap, "master", SWITCH, "up"],
         )
-        words = qemu_words(guest, world.image, tap, sock)
+        words = qemu_words(guest, tap, sock)
         if host == TARGET:
             words += ["-incoming", f"tcp:{world.addresses[TARGET]}:{_FIRST_DATA_PORT + number}"]
         self._pids.append((host, hand.start(words, str(world.home / "qemu.log"))))
@@ -320,18 +332,24 @@ class Plain:
                 await source.disconnect()
 
 
-def qemu_words(guest: Guest, image: Image, tap: str, sock: Path) -> list[str]:
+def qemu_words(guest: Guest, tap: str, sock: Path) -> list[str]:
     """The command line of a guest like those of the other tools, without what nobody needs here."""
     return [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"),
-        *("-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "1", "-m", f"{guest.memory_mib}M"),
+        *("-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", f"{guest.vcpus}", "-m", f"{guest.memory_mib}M"),
         *("-name", guest.name, "-uuid", guest.uuid, "-serial", "null"),
         *("-qmp", f"unix:{sock},server=on,wait=off"),
         *("-netdev", f"tap,id=net0,ifname={tap},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=net0,mac={guest.mac},romfile="),
         *("-device", "virtio-balloon-pci,free-page-reporting=on", "-device", "virtio-rng-pci"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", guest.boot_args),
+        *("-kernel", str(guest.image.kernel), "-initrd", str(guest.image.initrd), "-append", guest.image.boot_args),
+        *(_disk_words(guest.disk) if guest.disk else ()),
     ]
+
+
+def _disk_words(disk: Path) -> tuple[str, ...]:
+    drive = f"file={disk},format=qcow2,if=none,id=disk0,cache=none"
+    return "-drive", drive, "-device", "virtio-blk-pci,drive=disk0"
 
 
 def _tap(number: int) -> str:
