@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldoms.bench.conditions import conditions
-from ldoms.bench.figures import Window, longest_gap
+from ldoms.bench.figures import Gap, Window, longest_gap
 from ldoms.bench.probe import start_probe
 from ldoms.bench.series import Unit, spread
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
@@ -44,7 +44,8 @@ class PromiseRun:
     Attributes:
         outcome: of the report; `failed` with a `cause` is a guest that has stayed.
         outside_s: longest gap between two answers, from the request to after the end.
-        usual_s: the same before the request.
+        gap_after_stop_s: when that gap began, after the guest had been stopped; None = it has stayed.
+        usual_s: the longest gap before the request.
         suspended_s: from stop to resumption by the hosts' clocks; None = it has stayed.
         total_s: of the migration.
         throttle_percent, throttled_s, held_back_s: as in the report.
@@ -55,6 +56,7 @@ class PromiseRun:
     outcome: str
     cause: str
     outside_s: float
+    gap_after_stop_s: float | None
     usual_s: float
     suspended_s: float | None
     total_s: float
@@ -129,18 +131,19 @@ def _run(made: Stage, number: int, source: str, record: Path) -> PromiseRun:
     report = made.last_report(source)
     if status == UNKEPT and report.stop_resume_s is not None:
         raise HostError(f"the guest has moved although the status was {UNKEPT}", code="guest-gone")
-    outside = longest_gap(answers, Window(asked, ended)).seconds
+    outside = longest_gap(answers, Window(asked, ended))
     return seen_as(report, number, outside, longest_gap(answers, Window(began, asked)).seconds)
 
 
-def seen_as(report: MigrationReport, number: int, outside_s: float, usual_s: float) -> PromiseRun:
+def seen_as(report: MigrationReport, number: int, outside: Gap, usual_s: float) -> PromiseRun:
     """A report beside what was seen from outside."""
     return PromiseRun(
         run=number,
         source=report.source,
         outcome=report.outcome.value,
         cause=report.cause,
-        outside_s=outside_s,
+        outside_s=outside.seconds,
+        gap_after_stop_s=outside.at - report.stopped_at if report.stop_resume_s is not None else None,
         usual_s=usual_s,
         suspended_s=report.stop_resume_s,
         total_s=report.total_s,

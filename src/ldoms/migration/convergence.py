@@ -29,6 +29,8 @@ RAISE = 1.25
 """By less than this the limit is not raised; it is lowered at once."""
 LAST_PASSES = 3
 """So many passes say how much waits in the kernel."""
+THROTTLE_SLICE_S = 0.01
+"""QEMU lets a guest that is held back run for so long at a time, and then holds it for as long as the share takes."""
 THROTTLE_TAKES_S = 20.0
 """QEMU may take so long to hold the guest back by as much as it was told."""
 SILENT_S = 3.0
@@ -189,7 +191,16 @@ def decide(situation: Situation, promise: Promise) -> Decision:
 
 def _room_s(situation: Situation, promise: Promise) -> float:
     """What QEMU may be told now: what waits in the kernel has to be sent first."""
-    return max(0.0, promise.most_limit_s - max((one.waiting_s for one in situation.passes[-LAST_PASSES:]), default=0.0))
+    waiting_s = max((one.waiting_s for one in situation.passes[-LAST_PASSES:]), default=0.0)
+    return max(0.0, promise.most_limit_s - waiting_s - held_s(situation.throttled_percent))
+
+
+def held_s(throttle_percent: int) -> float:
+    """For how long a guest that is held back stands still at a time.
+
+    It does so just before it is suspended, too: to look at what it has changed, QEMU waits for its virtual CPUs.
+    """
+    return THROTTLE_SLICE_S * throttle_percent / (100 - throttle_percent)
 
 
 def _next_measure(situation: Situation, promise: Promise) -> Decision:
@@ -285,7 +296,7 @@ def _unkept(situation: Situation, promise: Promise, *, is_late: bool = False) ->
     last = passes[-1] if passes else None
     return Unkept(
         max_suspend_s=promise.max_suspend_s,
-        most_limit_s=promise.most_limit_s,
+        most_limit_s=max(0.0, promise.most_limit_s - held_s(situation.throttled_percent)),
         max_time_s=promise.max_time_s,
         is_late=is_late,
         on_stall=promise.on_stall,

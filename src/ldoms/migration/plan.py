@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ldoms.migration.convergence import THROTTLE_SLICE_S
 from ldoms.model.migration import CheckFacts, MigrationPlan, OnStall
 from ldoms.model.tuning import Compression, Tuning
 
@@ -13,8 +14,8 @@ UNCOUNTED_S, UNCOUNTED_SHARE = 0.1, 0.1
 UNCOUNTED_MOST_SHARE = 1 / 3
 THROTTLE = "auto-converge"
 THROTTLE_PERCENTS = (50, 70, 85, 99)
-THROTTLE_SLICE_S = 0.01
-"""QEMU lets a guest that is held back run for so long at a time, and then holds it for as long as the share takes."""
+THROTTLE_HELD_SHARE = 1 / 3
+"""Of the suspension that was promised, a guest that is held back stands still for no more at a time."""
 
 _BY_HAND = "set by hand"
 # GnuTLS would negotiate ChaCha20-Poly1305 for PSK, which is ten times slower where the processor has AES.
@@ -88,11 +89,11 @@ def downtime_most_s(max_suspend_s: float) -> float:
 def throttle_percents(max_suspend_s: float) -> tuple[int, ...]:
     """By how much of its CPU time a guest may be held back, step by step.
 
-    A guest that is held back stands still again and again. The last step is the one at which it does so for half of
-    what is promised.
+    A guest that is held back stands still again and again, and once more just before it is suspended. The last step is
+    the one at which it does so for a third of what is promised.
     """
-    held_s = max_suspend_s / 2
-    most = min(THROTTLE_PERCENTS[-1], int(100 * held_s / (held_s + THROTTLE_SLICE_S)))
+    stands_s = THROTTLE_HELD_SHARE * max_suspend_s
+    most = min(THROTTLE_PERCENTS[-1], int(100 * stands_s / (stands_s + THROTTLE_SLICE_S)))
     return (*(step for step in THROTTLE_PERCENTS if step < most), most)
 
 

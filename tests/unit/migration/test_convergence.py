@@ -31,7 +31,7 @@ from ldoms.model.migration import OnStall
 FIRST_S, MOST_S, PROMISE_S = 0.03, 0.2, 0.3
 MIB = 1 << 20
 PROMISE = Promise(PROMISE_S, FIRST_S, MOST_S)
-THROTTLING = replace(PROMISE, on_stall=OnStall.THROTTLE, throttle_percents=(50, 70, 85, 93))
+THROTTLING = replace(PROMISE, on_stall=OnStall.THROTTLE, throttle_percents=(50, 70, 85, 90))
 
 
 def situation(
@@ -93,6 +93,12 @@ def test_what_waits_in_the_kernel_is_part_of_the_promise() -> None:
     assert isinstance(decide(waiting(0.0, *[0.3] * 8), PROMISE), GiveUp)
 
 
+def test_a_guest_that_is_held_back_stands_still_before_it_is_suspended() -> None:
+    """For 90 ms at 90 %: QEMU may use so much less."""
+    seen = replace(situation([0.15] * 2, MOST_S), throttle_percent=90, throttled_percent=90, since_s=3.0)
+    assert decide(seen, THROTTLING) == SetLimit(pytest.approx(0.11))
+
+
 def test_an_improvement_starts_the_patience_anew() -> None:
     """A busy moment of the guest is no reason to suspend it for longer."""
     assert decide(situation([0.19, 0.19, 0.19, 0.1]), PROMISE) == Wait()
@@ -136,10 +142,10 @@ def test_a_guest_that_may_be_held_back_is_before_the_copy_is_given_up() -> None:
         assert decide(told, THROTTLING) == Wait(), "it has not had its time"
         not_yet = _later(told, passes=STALL_PASSES, held_back=0)
         assert decide(not_yet, THROTTLING) == Wait(), "QEMU does not do it yet"
-        now = _later(told, passes=STALL_PASSES, held_back=decision.percent)
-    assert taken == [93]  # 40 MiB/s against 10: half of that is an eighth
+        now = _later(replace(told, limit_s=0.11), passes=STALL_PASSES, held_back=decision.percent)
+    assert taken == [90]  # 40 MiB/s against 10: half of that is an eighth
     assert isinstance(decision, GiveUp)
-    assert "200ms for QEMU's last part and 93 % of the guest's CPU time held back" in decision.reason
+    assert "110ms for QEMU's last part and 90 % of the guest's CPU time held back" in decision.reason
     assert "--on-stall=throttle" not in decision.reason
 
 
@@ -150,7 +156,7 @@ def _later(now: Situation, *, passes: int, held_back: int, left_s: float = 0.8) 
     return replace(now, passes=[*now.passes, *more], now_s=now.now_s + 2 * passes, throttled_percent=held_back)
 
 
-@pytest.mark.parametrize(("dirty_mib_s", "step"), [(0.0, 50), (11.0, 70), (19.0, 85), (400.0, 93)])
+@pytest.mark.parametrize(("dirty_mib_s", "step"), [(0.0, 50), (11.0, 70), (19.0, 85), (400.0, 90)])
 def test_the_first_step_follows_from_what_the_guest_changes(dirty_mib_s: float, step: int) -> None:
     """Held back, it should change half of what is sent; where that is not known the first step is tried."""
     stalled = situation([0.8] * 6, MOST_S, dirty_mib_s=dirty_mib_s)
@@ -159,9 +165,9 @@ def test_the_first_step_follows_from_what_the_guest_changes(dirty_mib_s: float, 
 
 def test_a_throttle_that_helps_is_let_alone() -> None:
     """Passes get shorter again."""
-    told = replace(STALLED, throttle_percent=93, since_s=STALLED.now_s)
-    assert decide(_later(told, passes=2, held_back=93, left_s=0.5), THROTTLING) == Wait()
-    assert isinstance(decide(_later(told, passes=3, held_back=93, left_s=0.5), THROTTLING), GiveUp)
+    told = replace(STALLED, limit_s=0.11, throttle_percent=90, since_s=STALLED.now_s)
+    assert decide(_later(told, passes=2, held_back=90, left_s=0.5), THROTTLING) == Wait()
+    assert isinstance(decide(_later(told, passes=3, held_back=90, left_s=0.5), THROTTLING), GiveUp)
 
 
 def test_a_guest_may_be_suspended_for_the_rest_if_that_is_allowed() -> None:
@@ -300,13 +306,13 @@ def test_a_copy_that_gets_no_better_ends_without_a_time_limit(promise: Promise, 
 
 @given(st.floats(0.001, 2000.0))
 def test_what_qemu_may_be_told_leaves_room_for_what_it_does_not_count(promise_s: float) -> None:
-    """At most 200 ms and a tenth of it, and at most a third; a guest that is held back stands still for half of it."""
+    """At most a third of it; and a guest that is held back stands still for no more than a third of it."""
     most_s = downtime_most_s(promise_s)
     assert promise_s * 0.66 <= most_s < promise_s
     steps = throttle_percents(promise_s)
     assert list(steps) == sorted(set(steps))
     assert 0 <= steps[-1] <= 99
-    assert 0.01 * steps[-1] / (100 - steps[-1]) <= promise_s / 2
+    assert 0.01 * steps[-1] / (100 - steps[-1]) <= promise_s / 3
 
 
 @pytest.mark.parametrize(("promise_s", "most_s"), [(0.03, 0.02), (0.3, 0.2), (1.0, 0.8), (30.0, 26.9)])

@@ -61,9 +61,9 @@ def test_a_guest_that_is_held_back_moves(tmp_path: Path) -> None:
         assert operation.status is OperationStatus.SUCCESS, operation.error
         assert pair.runs_on() == ["t4-2"]
         report = from_wire(MigrationReport, operation.result["report"])
-        assert report.throttle_percent in (70, 93)  # the last step may not have been seen any more
+        assert report.throttle_percent in (70, 90)  # the last step may not have been seen any more
         assert report.stall is not None
-        assert report.stall.measures == ("held back by 70 %", "held back by 93 %")
+        assert report.stall.measures == ("held back by 70 %", "held back by 90 %")
         assert report.stall.left_s == pytest.approx(0.8)
         assert report.throttled_s > 0
         assert 0.7 * report.throttled_s < report.held_back_s < report.throttled_s
@@ -77,10 +77,10 @@ def test_a_guest_that_no_throttle_calms_stays(tmp_path: Path) -> None:
     async def work(pair: Pair) -> None:
         make_hot(pair)
         details = await stayed(pair, await pair.wait(pair.migrate()))
-        assert details["throttle_percent"] == 93
+        assert details["throttle_percent"] == 90
         report = report_of(pair)
         assert report.stall is not None
-        assert report.stall.measures[-1] == "held back by 93 %"
+        assert report.stall.measures[-1] == "held back by 90 %"
 
     migrating(tmp_path, work)
 

@@ -25,7 +25,7 @@ from ldoms.migration.convergence import (
     decide,
 )
 from ldoms.migration.copying import POLL_S
-from ldoms.migration.plan import FIRST_DOWNTIME_LIMIT_S, downtime_most_s, throttle_percents
+from ldoms.migration.plan import FIRST_DOWNTIME_LIMIT_S, downtime_most_s
 from ldoms.model.codec import from_wire
 from ldoms.model.migration import OnStall
 
@@ -38,6 +38,7 @@ class Trace:
     """A copy that was recorded.
 
     Attributes:
+        throttle_percents: the steps of a throttle, where one was allowed.
         end: `moved` or `stayed`.
         measures: what was done at a stall: percents of a throttle; 0 = the guest was suspended.
     """
@@ -45,6 +46,7 @@ class Trace:
     about: str
     max_suspend_s: float
     on_stall: OnStall
+    throttle_percents: tuple[int, ...]
     end: str
     measures: tuple[int, ...]
     passes: tuple[PassSample, ...]
@@ -53,7 +55,7 @@ class Trace:
         """As it was, or with something else."""
         max_suspend_s, on_stall = max_suspend_s or self.max_suspend_s, on_stall or self.on_stall
         most_s = downtime_most_s(max_suspend_s)
-        steps = throttle_percents(max_suspend_s) if on_stall is OnStall.THROTTLE else ()
+        steps = self.throttle_percents if on_stall is OnStall.THROTTLE else ()
         return Promise(max_suspend_s, min(FIRST_DOWNTIME_LIMIT_S, most_s), most_s, 0.0, on_stall, steps)
 
 
