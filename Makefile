@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system system-tests bench-peer python images demo test check format test-unit test-integration test-fault bench bench-peers docs \
+.PHONY: help setup system system-tests bench-peer python images demo test check format test-unit test-integration test-fault bench bench-peers bench-forecast docs \
         lock lab-up lab-down clean
 
 help:  ## show this
@@ -39,6 +39,9 @@ bench: bench-peer setup images  ## measure
 
 bench-peers: bench-peer setup images  ## migrations beside virsh and QEMU alone; ARGS="--rounds 6 --scenario idle"
 	$(BIN)/ldoms-bench peers $(ARGS)
+
+bench-forecast: setup images  ## forecasts beside the moves that follow
+	$(BIN)/ldoms-bench forecast
 
 docs: python  ## write the table of commands, the manual pages and what shells read for completion below build
 	$(BIN)/python -m ldoms.manual build/man

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +187,29 @@ def test_a_dry_run_reports_every_planted_failure(hosts: Hosts, guest: str) -> No
         hosts.ldm(TARGET, "remove-vcpu", "8", "primary")
         hosts.ldm(TARGET, "add-vsw", "net-dev=net0", "primary-vsw0", "primary")
         hosts.ldm(TARGET, "add-vcc", "port-range=5000-5100", "primary-vcc0", "primary")
+
+
+def test_a_dry_run_says_what_the_move_takes(hosts: Hosts, guest: str) -> None:
+    """Its range, made twice as wide for a machine that does other things too, has what the move takes."""
+    done = hosts.migrate(guest, SOURCE, "-n", "--json")
+    assert done.returncode == 0, done.stderr
+    forecast = json.loads(done.stdout)["forecast"]
+    assert forecast["converges"]
+    assert forecast["basis"]["link"]["source"] == "probe"
+    assert len(forecast["basis"]["dirty_rates"]) == 3
+    assert 0 < forecast["basis"]["memory"]["nonzero_bytes"] < forecast["basis"]["memory"]["total_bytes"]
+    for host in hosts.lab.hosts:
+        assert not list((hosts.lab.root(host) / "run/ldoms/domains").glob("trial-*")), "a trial has left something"
+    assert hosts.migrate(guest).returncode == 0
+    report = hosts.reports()[-1]
+    assert report["forecast"]["basis"]["link"]["source"] == "earlier-probe"
+    for name, fact in (
+        ("total_s", report["ended_at"] - report["started_at"]),
+        ("suspension_s", report["stop_resume_s"]),
+        ("bytes", report["transferred_bytes"]),
+    ):
+        expected = forecast[name]
+        assert expected["low"] / 2 <= fact <= expected["high"] * 2, f"{name}: {fact}, and {expected} was forecast"
 
 
 def test_another_image_under_the_same_name_is_noticed(hosts: Hosts) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from ldoms.bench.commands import main_commands
 from ldoms.bench.database.command import add_command as add_database_report
 from ldoms.bench.demo import main_demo
+from ldoms.bench.forecasts import main_forecasts
 from ldoms.bench.idle import main_idle
 from ldoms.bench.migrations import main_migrations
 from ldoms.bench.observation_cost import main_cost
@@ -37,6 +38,9 @@ def main() -> None:
     migrations.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     migrations.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     migrations.set_defaults(run=lambda arguments: main_migrations(arguments.build, arguments.rounds))
+    forecast = verbs.add_parser("forecast", help="compare forecasts with the moves that follow")
+    forecast.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
+    forecast.set_defaults(run=lambda arguments: main_forecasts(arguments.build))
     add_report(verbs)
     reconfigure = verbs.add_parser("reconfigure", help="measure changes of a guest that runs")
     reconfigure.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")

@@ -80,7 +80,7 @@ def run_migrations(build: Path, rounds: int) -> None:
                 for figure, value in _figures(report).items():
                     values[f"{kind.name}, {encryption}"][figure].append(value)
             say(f"round {number + 1} of {rounds}")
-        facts = _facts(made)
+        facts = host_facts(made)
     summary = {case: {name: _summary(series) for name, series in of.items()} for case, of in values.items()}
     build.mkdir(parents=True, exist_ok=True)
     result = {"host": facts, "units": dict(FIGURES), "rounds": rounds, "cases": summary}
@@ -114,7 +114,8 @@ def _summary(series: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _facts(made: Stage) -> dict[str, Any]:
+def host_facts(made: Stage) -> dict[str, Any]:
+    """The machine that the figures hold for."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return {
         "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown"),

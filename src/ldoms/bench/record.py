@@ -158,7 +158,7 @@ class RunRecord:
 
     Attributes:
         id: of the run; the directory it lies in has this name.
-        forecast: name and value with unit, as it was shown before the move; empty = there was none.
+        forecast: name and value with unit, as it was shown before the move; empty = look at that of the migration.
         suspension_ms: by ``qemu``, ``stop_resume`` and ``client``; None = it could not be measured.
         probes: longest gaps and counts of each outside probe, by its name, in each stretch.
         runs_on: hosts on which the domain ran afterwards.

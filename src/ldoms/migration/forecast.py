@@ -34,6 +34,11 @@ FIXED_S = 0.45
 FIXED_ROUND_TRIPS, SUSPENSION_ROUND_TRIPS = 12, 3
 SUSPENSION_S = 0.045
 """From the guest's stop to its resumption, besides what is sent meanwhile: devices, records on disks."""
+BUFFERED_BYTES, BUFFERED_S = 1 << 20, 0.02
+"""What waits in the source's kernel when the guest stops is no more than either (see `ldoms.migration.copying`)."""
+TAIL = 3.0
+"""Where a guest shows no sign that it comes back to the same pages: it is expected to within so many windows, as it
+mostly does."""
 TRACKED_PAGE_S = 3e-6
 """What the guest waits for each page that it changes first after a pass has begun."""
 COPY_CPUS = 1.0
@@ -50,7 +55,10 @@ PRIOR = 2.0
 """What the defaults count, in migrations."""
 SPREAD_TOTAL, SPREAD_SUSPENSION = 0.12, 0.45
 """How far the model itself is off, where no earlier migration tells: standard deviation of the logarithm."""
-RATE_SPREAD, MEMORY_SPREAD = 0.25, 0.02
+RATE_SPREAD, LONG_TAIL, MEMORY_SPREAD = 0.25, 5.0, 0.02
+"""Of the measured rates, of what is expected beyond the longest window, and of all memory."""
+MOST_BUSIER = 4.0
+"""A guest that is busier, or quieter, by more than this than it was then, is another one."""
 NINE_IN_TEN = 1.64
 """Standard deviations to either side."""
 
@@ -92,9 +100,10 @@ class DirtyCurve:
     before: a guest that writes to the same pages again and again has changed all of them some time.
     """
 
-    def __init__(self, rates: Sequence[DirtyRate], ceiling_bytes: float) -> None:
-        """Make one that never goes above `ceiling_bytes`."""
+    def __init__(self, rates: Sequence[DirtyRate], ceiling_bytes: float, tail: float = TAIL) -> None:
+        """Make one that never goes above `ceiling_bytes`, and slackens within `tail` windows without a sign of it."""
         self._ceiling = ceiling_bytes
+        self._tail_windows = tail
         self._points = [(0.0, 0.0)]
         rate = math.inf
         for one in sorted(rates, key=lambda one: one.window_s):
@@ -105,9 +114,9 @@ class DirtyCurve:
 
     @property
     def end_bytes(self) -> float:
-        """What it comes to in the end; infinite if it shows no end."""
+        """What it comes to in the end."""
         last = self._points[-1][1]
-        return last + self._slope / self._slackening if self._slackening > 0 else (math.inf if self._slope else last)
+        return min(self._ceiling, last + (self._slope / self._slackening if self._slackening > 0 else 0.0))
 
     def changed(self, seconds: float) -> float:
         """Bytes that are changed within so long, at least once."""
@@ -129,10 +138,13 @@ class DirtyCurve:
         if not slopes:
             return 0.0, 0.0
         last, at = slopes[-1]
-        if len(slopes) == 1 or last <= 0:
-            return last, 0.0
+        if last <= 0:
+            return 0.0, 0.0
+        slackening = 1 / (self._tail_windows * self._points[-1][0])
+        if len(slopes) == 1:
+            return last, slackening
         before, at_before = slopes[-2]
-        return last, max(0.0, math.log(before / last) / (at - at_before)) if before > last * 1.1 else 0.0
+        return last, max(slackening, math.log(before / last) / (at - at_before))
 
 
 def follow_copy(
@@ -225,8 +237,8 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
     fast, slow = speed * (1 + link.spread), speed / (1 + link.spread)
     few, many = max(0.0, nonzero - slack), min(float(total), nonzero + slack)
     calm, wild = (
-        DirtyCurve([replace(one, bytes_s=one.bytes_s * factor) for one in basis.dirty_rates], total)
-        for factor in (1 / (1 + RATE_SPREAD), 1 + RATE_SPREAD)
+        DirtyCurve([replace(one, bytes_s=one.bytes_s * factor) for one in basis.dirty_rates], total, tail)
+        for factor, tail in ((1 / (1 + RATE_SPREAD), TAIL / LONG_TAIL), (1 + RATE_SPREAD, TAIL * LONG_TAIL))
     )
     before_s = basis.check_s + lessons.fixed_s + FIXED_ROUND_TRIPS * basis.round_trip_s
     courses = [
@@ -291,6 +303,32 @@ def link_of_history(reports: Sequence[MigrationReport], plan: MigrationPlan) -> 
     return bounded(LinkSpeed(sorted(speeds)[len(speeds) // 2], HISTORY_SPREAD, LinkSource.HISTORY), plan)
 
 
+def rates_of_history(reports: Sequence[MigrationReport], rates: Sequence[DirtyRate]) -> tuple[DirtyRate, ...]:
+    """How fast the guest changed memory over windows longer than could be measured now: the passes of earlier copies.
+
+    They count as far as the guest is as busy as it was then.
+
+    Args:
+        reports: of earlier migrations, the latest last.
+        rates: as measured now.
+    """
+    if not rates:
+        return ()
+    longest = max(rates, key=lambda one: one.window_s)
+    found: dict[float, DirtyRate] = {}
+    for report in reports[-LEARNT_FROM:]:
+        then = report.forecast.basis.dirty_rates if report.forecast is not None else ()
+        if not then or report.throttle_percent or report.outcome is not Outcome.DONE:
+            continue
+        known = min(then, key=lambda one: abs(one.window_s - longest.window_s)).bytes_s
+        busier = min(MOST_BUSIER, max(1 / MOST_BUSIER, longest.bytes_s / known)) if known > 0 else 1.0
+        for one in report.passes:
+            if one.seconds > 1.5 * longest.window_s:
+                window_s = float(round(one.seconds))
+                found[window_s] = DirtyRate(window_s, one.dirty_bytes / one.seconds * busier)
+    return tuple(found[window_s] for window_s in sorted(found))
+
+
 def bounded(link: LinkSpeed, plan: MigrationPlan) -> LinkSpeed:
     """The speed of a link under the plan's limit."""
     most = plan.max_bandwidth_bytes_s
@@ -302,7 +340,8 @@ def bounded(link: LinkSpeed, plan: MigrationPlan) -> LinkSpeed:
 
 def _suspension_s(course: Course, bytes_s: float, basis: ForecastBasis) -> float:
     own = SUSPENSION_S + SUSPENSION_ROUND_TRIPS * basis.round_trip_s
-    return (course.left_bytes / bytes_s + own) * basis.suspension_correction
+    buffered_s = min(BUFFERED_BYTES / bytes_s, BUFFERED_S)
+    return (course.left_bytes / bytes_s + buffered_s + own) * basis.suspension_correction
 
 
 def _slowdown(course: Course, suspension_s: float, basis: ForecastBasis) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import structlog
 
 from ldoms.hypervisor.engine import Guest
-from ldoms.migration.forecast import Lessons, bounded, forecast, learn, link_of_history
+from ldoms.migration.forecast import Lessons, bounded, forecast, learn, link_of_history, rates_of_history
 from ldoms.migration.local import ControlUse, LocalHost
 from ldoms.migration.peer import Peer
 from ldoms.migration.trial import try_link
@@ -50,8 +50,7 @@ class Forecasting:
     async def close(self) -> None:
         """Look no further."""
         self._looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._looking
+        await asyncio.gather(self._looking, return_exceptions=True)
 
     def checked(self) -> None:
         """The checks are over: how long they took is known."""
@@ -102,7 +101,7 @@ class Forecasting:
         control: ControlUse = self._local.control_use()
         basis = ForecastBasis(
             memory=self._memory,
-            dirty_rates=tuple(self._rates),
+            dirty_rates=(*self._rates, *rates_of_history(self._reports, self._rates)),
             link=link,
             round_trip_s=2 * facts.clock.uncertainty_s,
             control_cpus=control.cpus,

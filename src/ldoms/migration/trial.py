@@ -23,7 +23,7 @@ from ldoms.model.forecast import LinkSource, LinkSpeed
 from ldoms.model.migration import MigrationPlan, Trial
 from ldoms.model.sizes import MIB
 
-TRIAL_S = 1.5
+TRIAL_S = 1.7
 """Sends for so long at most."""
 LEAST_MIB, MOST_MIB = 32, 256
 POLL_S = 0.01

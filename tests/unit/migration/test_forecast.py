@@ -21,6 +21,7 @@ from ldoms.migration.forecast import (
     forecast,
     learn,
     link_of_history,
+    rates_of_history,
 )
 from ldoms.migration.trial import speed_of
 from ldoms.model.codec import from_wire, to_wire
@@ -105,12 +106,13 @@ def test_a_guest_that_goes_round_has_changed_all_of_it_some_time() -> None:
     assert curve.end_bytes == pytest.approx(60 * MIB)
 
 
-def test_a_guest_that_never_comes_back_changes_all_it_has() -> None:
-    """No end of it is seen, but there is one."""
-    curve = DirtyCurve(steady(100 * MIB), 512 * MIB)
-    assert curve.end_bytes == math.inf
-    assert curve.changed(3) == pytest.approx(300 * MIB)
-    assert curve.changed(1000) == 512 * MIB
+def test_a_guest_that_does_not_come_back_is_expected_to_some_time() -> None:
+    """No end of it is seen within 1.6 s; it is never more than there is."""
+    curve = DirtyCurve(steady(20 * MIB), 512 * MIB)
+    assert curve.changed(1.6) == pytest.approx(32 * MIB)
+    assert 32 * MIB < curve.changed(5) < 100 * MIB
+    assert curve.changed(1000) == pytest.approx(curve.end_bytes) == pytest.approx(128 * MIB)
+    assert DirtyCurve(steady(200 * MIB), 512 * MIB).changed(1000) == 512 * MIB
 
 
 def test_nothing_measured_is_no_change() -> None:
@@ -261,6 +263,15 @@ def test_a_forecast_that_was_off_by_much_is_wider() -> None:
         for factors in ((1.0,) * 8, (0.3, 3.0) * 4)
     )
     assert good.suspension_spread < 0.5 * bad.suspension_spread
+
+
+def test_longer_windows_come_from_earlier_passes() -> None:
+    """As busy as the guest is now, against what it was then; not from a copy that held it back."""
+    then = report(made(basis(rates=steady(10 * MIB))), copy_s=10.0)
+    assert rates_of_history((then,), steady(10 * MIB)) == (DirtyRate(10.0, MIB),)
+    assert rates_of_history((then,), steady(20 * MIB)) == (DirtyRate(10.0, 2 * MIB),)
+    assert rates_of_history((replace(then, throttle_percent=50),), steady(10 * MIB)) == ()
+    assert rates_of_history((report(),), steady(10 * MIB)) == ()
 
 
 def test_the_link_of_history_is_that_of_the_longest_passes() -> None:
