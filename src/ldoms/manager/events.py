@@ -9,7 +9,7 @@ import structlog
 
 from ldoms.model.events import Event, EventKind
 from ldoms.model.logs import LogKind
-from ldoms.store import Store
+from ldoms.store import Store, StoreFailed
 
 _log = structlog.get_logger(__name__)
 
@@ -22,7 +22,11 @@ class EventHub:
         self._store = store
 
     def publish(self, kind: EventKind, domain: str = "", **data: Any) -> Event:
-        """Write an event down. Keys of `data` carry their units."""
-        event = self._store.add_event(time.time(), kind, domain, data)
+        """Write an event down, if that can be done. Keys of `data` carry their units."""
+        try:
+            event = self._store.add_event(time.time(), kind, domain, data)
+        except StoreFailed as error:  # what has happened has happened, whether there is room to write it down or not
+            _log.error("event-not-written", reason=error.message)
+            event = Event(0, time.time(), kind, domain, data)
         _log.info(kind.value, log_kind=LogKind.NOTICE, domain=domain, **data)
         return event

@@ -15,7 +15,7 @@ import structlog
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import Busy, Cancelled, CheckFailed, LdomsError, NotFound, RequestError
 from ldoms.model.operation import Operation, OperationStatus
-from ldoms.store import Store
+from ldoms.store import Store, StoreFailed
 
 REST_S = 15.0
 """So long a command waits at most for work that nobody has asked for; it is told that the domain is busy then."""
@@ -196,8 +196,8 @@ class Operations:
             asked=asked or {},
         )
         handle = Handle(self, operation)
-        self._running[operation.id] = handle
         self._store.put_operation(operation)
+        self._running[operation.id] = handle
         self._tasks[operation.id] = asyncio.create_task(self._run(handle, work), name=f"{kind}-{domain}")
         return operation
 
@@ -314,7 +314,10 @@ class Operations:
             result=result,
         )
         del self._running[identity], self._tasks[identity]
-        self._store.put_operation(handle.operation)
+        try:
+            self._store.put_operation(handle.operation)
+        except StoreFailed as failure:  # it has ended all the same; whoever waits for it must hear of that
+            _log.error("operation-not-written", reason=failure.message)
         self.tell(handle.operation)
 
 

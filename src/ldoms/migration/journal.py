@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
+
+import structlog
 
 from ldoms.migration.convergence import PassSample
 from ldoms.migration.phases import PHASES
@@ -21,7 +25,28 @@ from ldoms.model.migration import (
     TargetStatus,
 )
 from ldoms.model.phases import Phase
-from ldoms.store import Store
+from ldoms.store import Store, StoreFailed
+
+DISK_RETRY_S = 1.0
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+async def durably(change: Callable[[], Awaitable[T]]) -> T:
+    """Do what changes the state on disk, again and again while the disk does not take it: nothing goes on before that.
+
+    For what cannot be given up: what is done meanwhile would rest on a record that is not there.
+    """
+    is_told = False
+    while True:
+        try:
+            return await change()
+        except StoreFailed as error:
+            if not is_told:
+                _log.error("state-not-written", reason=error.message, consequence="it waits, and tries again")
+            is_told = True
+        await asyncio.sleep(DISK_RETRY_S)
 
 
 class Journal:
@@ -60,6 +85,14 @@ class Journal:
         """Put the record on disk. A dry run leaves nothing there."""
         if not self.record.options.dry_run:
             self._store.put_migration(self.record)
+
+    async def write_durably(self) -> None:
+        """The same, as soon as the disk takes it."""
+
+        async def write() -> None:
+            self.write()
+
+        await durably(write)
 
     def note_pass(self, progress: Progress) -> PassRecord:
         """A pass over memory has ended."""
@@ -128,12 +161,11 @@ class Journal:
             self.note(stop_resume_s=max(0.0, resumed_at - self.report.stopped_at))
 
     def end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
-        """The migration is over, or as good as: write the report."""
+        """The migration is over, or as good as: the report is complete, and wants to be written."""
         now = time.time()
         self._end_phase(now)
         self.note(outcome=outcome, cause=cause, ended_at=now)
         self.amend(settled=settled)
-        self.write()
         return self.report
 
     def _end_phase(self, at: float) -> None:

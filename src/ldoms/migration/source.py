@@ -23,7 +23,7 @@ from ldoms.migration.clock import measure_clock, read_guest_time
 from ldoms.migration.copying import MemoryCopy, make_run, make_run_later, stop_copy
 from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
-from ldoms.migration.journal import Journal
+from ldoms.migration.journal import Journal, durably
 from ldoms.migration.link import LAST_RETRY_S, TargetLink, abort_target, persist
 from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
@@ -48,6 +48,7 @@ from ldoms.model.migration import (
 from ldoms.model.named_cores import with_core_map
 from ldoms.model.ownership import Action, OwnerEvent, Ownership, OwnerState, Verdict, advance
 from ldoms.model.phases import Phase
+from ldoms.store import StoreFailed
 
 ASK_LOST_S = 15.0
 """How long a target is asked whether it has a complete copy, when this host's has died."""
@@ -169,7 +170,7 @@ class SourceMigration:
             step = self._steps[phase]
             await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
         await self._give_back()
-        return self._end(Outcome.DONE)
+        return await self._end(Outcome.DONE)
 
     @property
     def _steps(self) -> Mapping[Phase, Callable[[], Coroutine[Any, Any, None]]]:
@@ -340,7 +341,7 @@ class SourceMigration:
             await self._decide(OwnerEvent.SENT_ALL)
         await gate("source-handing-off")
         if self._ownership().state is OwnerState.GONE:
-            await self._carry_out(Action.REMOVE)
+            await durably(lambda: self._carry_out(Action.REMOVE))
             return
         status = await self._ask_for_verdict()
         if status is None:
@@ -380,7 +381,8 @@ class SourceMigration:
     def _undecided(self, error: LdomsError) -> None:
         if self._journal.report.outcome is not Outcome.UNDECIDED:
             self._journal.note(outcome=Outcome.UNDECIDED, cause=error.message)
-            self._journal.write()
+            with suppress(StoreFailed):  # only for those who read reports; it is known here
+                self._journal.write()
             _log.error(
                 "hand-off-undecided", reason=error.message, consequence="the guest stays suspended; asking again"
             )
@@ -389,11 +391,16 @@ class SourceMigration:
         """Take one step of the ownership table: durable first, then the action."""
         after, action = advance(self._ownership(), event)
         self._journal.amend(called_off=called_off)
-        with self._local.store.transaction():
-            self._local.store.put_ownership(after)
-            self._journal.write()
+
+        async def write() -> None:
+            with self._local.store.transaction():
+                self._local.store.put_ownership(after)
+                self._journal.write()
+
+        # Before the hand-off a failure is one of the migration; after it there is no way but on.
+        await (write() if event is OwnerEvent.SENT_ALL else durably(write))
         await gate(f"source-{event.value}")
-        await self._carry_out(action)
+        await durably(lambda: self._carry_out(action))
 
     async def _carry_out(self, action: Action) -> None:
         match action:
@@ -431,14 +438,14 @@ class SourceMigration:
         if PHASES[self.record.phase].undo is not Undo.NOTHING:
             # On disk first: after a restart, a guest that runs here again must not look as if it had been sent.
             self._journal.amend(called_off=error.message)
-            self._journal.write()
+            await self._journal.write_durably()
             await gate("source-called-off")
             await self._bring_guest_back(error)
             await self._give_back()
             is_told = await self._tell_target(error.message)
         await self._give_back()
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
-        self._end(outcome, error.message, settled=is_told and not self.record.suspended)
+        await self._end(outcome, error.message, settled=is_told and not self.record.suspended)
 
     async def _bring_guest_back(self, error: LdomsError) -> None:
         guest = self._guest_or_none()
@@ -463,7 +470,7 @@ class SourceMigration:
             both.create_task(self._resume_later())
             both.create_task(self._tell_later())
         self._journal.amend(settled=True)
-        self._journal.write()
+        await self._journal.write_durably()
 
     async def _resume_later(self) -> None:
         guest = self._guest_or_none()
@@ -471,7 +478,7 @@ class SourceMigration:
             return
         await make_run_later(guest, lambda: self._ownership().state is OwnerState.OWNER)
         self._journal.amend(suspended=False)
-        self._journal.write()
+        await self._journal.write_durably()
         _log.info("guest-resumed-late", domain=self.record.name, has_ended=guest.is_gone)
 
     async def _tell_later(self) -> None:
@@ -506,8 +513,9 @@ class SourceMigration:
         if guest is not None and self.record.active:
             await make_run(guest)
 
-    def _end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
+    async def _end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
         report = self._journal.end(outcome, cause, settled=settled)
+        await self._journal.write_durably()
         self._tell_now()
         self._publish(EventKind.MIGRATION_ENDED, outcome=outcome.value, cause=cause)
         return report

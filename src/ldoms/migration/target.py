@@ -19,6 +19,7 @@ from ldoms.hypervisor.states import MigrationEnd, RunState
 from ldoms.hypervisor.states import MigrationStatus as CopyStatus
 from ldoms.migration.clock import correct_guest_clock
 from ldoms.migration.gates import gate
+from ldoms.migration.journal import durably
 from ldoms.migration.local import LocalHost
 from ldoms.migration.plan import copying_threads
 from ldoms.model.boost import BoostWish
@@ -49,6 +50,7 @@ from ldoms.model.ownership import (
     verdict_of,
 )
 from ldoms.model.phases import Phase
+from ldoms.store import StoreFailed
 
 SILENCE_S = 45.0
 """A source that was not heard for so long, before the copy was complete, is taken for lost: the copy is discarded."""
@@ -365,11 +367,16 @@ class TargetSide:
         assert ownership is not None
         assert ownership.migration == record.id, "a domain is in one migration at a time"
         after, action = advance(ownership, event)
-        with self._local.store.transaction():
-            self._local.store.put_ownership(after)
-            self._local.store.put_verdict(record.id, verdict_of(event))
+
+        async def write() -> None:
+            with self._local.store.transaction():
+                self._local.store.put_ownership(after)
+                self._local.store.put_verdict(record.id, verdict_of(event))
+
+        # Whoever asked for a verdict asks again. But a guest that does not run must not look like one that does.
+        await (durably(write) if event is OwnerEvent.CANNOT_RUN else write())
         if action is Action.DISCARD:
-            await self._carry_out(record, action)
+            await durably(lambda: self._carry_out(record, action))
 
     async def _carry_out(self, record: MigrationRecord, action: Action) -> None:
         assert action is Action.DISCARD
@@ -426,7 +433,7 @@ class TargetSide:
                 await guest.announce()
             await guest.clear_migration()
             arrival.guest_clock = await correct_guest_clock(guest, keeps_time=arrival.keeps_time)
-        await self._settle(record, Outcome.DONE, "")
+        await durably(lambda: self._settle(record, Outcome.DONE, ""))
 
     async def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
         known = self._local.store.migration(record.id) or record
@@ -453,7 +460,8 @@ class TargetSide:
                     if self._verdict(record) is None:
                         arrival.error = reason
                         _log.warning("arrival-given-up", migration=record.id, reason=reason)
-                        await self._give_up(record)
+                        with suppress(StoreFailed):  # it is looked at again in a moment
+                            await self._give_up(record)
 
     async def _reason_to_give_up(self, record: MigrationRecord, arrival: Arrival) -> str:
         guest = self._guest(record)

@@ -54,6 +54,22 @@ _UPGRADES: Mapping[int, str] = {1: _CONFIGURATIONS, 2: _OPERATIONS_OF_COMMANDS}
 """What makes the next version out of each earlier one; a new store goes through all of them as well."""
 
 
+class StoreFailed(HostError):
+    """The file cannot be read or written just now: its disk is full, say, or broken. Nothing of the change is there."""
+
+    default_code = "store-failed"
+
+
+class _Connection(sqlite3.Connection):
+    """Translates the errors of the disk."""
+
+    def execute(self, *words: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*words)
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(f"ldmd cannot read or write its state: {error}") from error
+
+
 class Store:
     """The durable memory of one host.
 
@@ -73,11 +89,11 @@ class Store:
         self._known_domains: dict[str, Domain] | None = None
         self._known_services: Services | None = None
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=_Connection)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreFailed) as error:
             raise HostError(f"the store {path} cannot be opened: {error}", code="store-broken") from error
 
     def close(self) -> None:
@@ -93,11 +109,13 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # A transaction that could not be written may be there still, and would take in all that comes later.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             self._known_domains, self._known_services = None, None
             raise
-        self._db.execute("COMMIT")
 
     # Domains
 

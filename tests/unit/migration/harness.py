@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -180,6 +180,7 @@ class Pair:
         )
 
         self._later: set[asyncio.Task[None]] = set()
+        self.step_clock: Callable[[float], None] = lambda seconds: None
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something while a migration goes on, which is not taken for settled before that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -103,6 +104,28 @@ async def hang_source_qemu_over_a_restart(pair: Pair) -> None:
     pair.later(restart_later())
 
 
+async def fill_source_disk(pair: Pair) -> None:
+    fill_disk(pair.source)
+
+
+async def fill_target_disk(pair: Pair) -> None:
+    fill_disk(pair.target)
+
+
+def fill_disk(host: FakeHost) -> None:
+    """For half a minute nothing can be written."""
+    host.store._db.execute("PRAGMA query_only = ON")
+    asyncio.get_running_loop().call_later(30, host.store._db.execute, "PRAGMA query_only = OFF")
+
+
+async def step_clock(pair: Pair) -> None:
+    pair.step_clock(3600)
+
+
+async def step_clock_back(pair: Pair) -> None:
+    pair.step_clock(-3600)
+
+
 def hang(host: FakeHost, seconds: float) -> None:
     guest = host.guest
     if guest is not None:
@@ -114,6 +137,7 @@ BREAKS: tuple[Break, ...] = (
     *(restart_source, restart_target, restart_both, source_away_for_a_minute, target_away_for_a_minute),
     *(cut_for_5_s, cut_for_60_s, lose_answers_for_a_while, kill_target_qemu, kill_target_qemu_unnoticed),
     *(kill_source_qemu, hang_source_qemu, hang_source_qemu_over_a_restart, hang_target_qemu),
+    *(fill_source_disk, fill_target_disk, step_clock, step_clock_back),
 )
 # Whose manager it is that does not come back from the gate: "" and a common beginning mean both.
 CRASHES = {restart_target: "target", target_away_for_a_minute: "target", restart_both: "target"}
@@ -129,6 +153,8 @@ def test_whatever_breaks_one_host_owns_the_guest(
     async def main() -> None:
         pair = Pair(tmp_path)
         await pair.set_up()
+        clock = time.time
+        pair.step_clock = lambda seconds: monkeypatch.setattr("time.time", lambda: clock() + seconds)
         gates = Gates(monkeypatch)
         gates.closed = gate
         try:

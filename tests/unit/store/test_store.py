@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.ownership import Ownership, OwnerState, Verdict
 from ldoms.model.phases import Phase
 from ldoms.model.services import Services, VirtualSwitch
-from ldoms.store import Store, sqlite
+from ldoms.store import Store, StoreFailed, sqlite
 
 
 def domain(name: str, order: int = 0) -> Domain:
@@ -232,3 +234,40 @@ def test_what_is_read_is_what_a_restart_reads(path: Path) -> None:
     after = Store(path).domain("ldg1")
     assert before == after
     assert type(before.started_at) is type(after.started_at) is float
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """The kernel lets no file of this process grow beyond what the store's log has now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name(f"{path.name}-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def put_together(store: Store, one: Domain) -> None:
+    with store.transaction():
+        store.put_domain(one)
+        store.put_ownership(Ownership(one.uuid, 1, OwnerState.OWNER, "m"))
+
+
+def test_a_full_disk_takes_nothing_and_spoils_nothing(tmp_path: Path) -> None:
+    """What could not be written is an error and is not there; what is written later is, in the file, too."""
+    path = tmp_path / "ldoms.db"
+    store = Store(path)
+    store.put_domain(domain("ldg1"))
+    with full_disk(path):
+        for _ in range(2):
+            with pytest.raises(StoreFailed) as caught:
+                put_together(store, domain("ldg2", 1))
+            assert caught.value.code == "store-failed"
+        with pytest.raises(StoreFailed):
+            store.put_verdict("m", Verdict.TAKEN)
+        assert [known.name for known in store.domains()] == ["ldg1"]
+    with store.transaction():
+        store.put_domain(domain("ldg3", 2))
+    other = Store(path)
+    assert [known.name for known in other.domains()] == ["ldg1", "ldg3"]
+    assert (other.ownership("uuid-ldg2"), other.verdict("m")) == (None, None)
