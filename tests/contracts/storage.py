@@ -112,6 +112,55 @@ async def check_beacons_are_for_each_image(bench: StorageBench) -> None:
     await bench.ours.remove_beacons((f"{bench.missing}/nowhere/x.raw", bench.raw), ".beacon")
 
 
+async def check_an_image_is_made_and_discarded(bench: StorageBench) -> None:
+    """In the format that is wanted, and only where nothing is; discarding may be repeated."""
+    for image_format in ("raw", "qcow2"):
+        new = volume(bench.missing, image_format)
+        before = await bench.ours.survey("root@vds", new)
+        assert (before.error, before.exists, before.path) == ("", False, bench.missing)
+        assert before.free_bytes > 0
+        await bench.ours.make_image(new, 1 << 30, "mark")
+        facts = await bench.ours.inspect("root@vds", new, ".beacon")
+        assert (facts.error, facts.format, facts.virtual_size) == ("", image_format, 1 << 30)
+        assert await bench.ours.detect_format(bench.missing) == image_format
+        assert facts.allocated_bytes < 1 << 20
+        assert (await bench.ours.survey("root@vds", new)).exists
+        for _ in range(2):
+            await bench.ours.discard_image(new, "mark")
+            assert not (await bench.ours.survey("root@vds", new)).exists
+
+
+async def check_what_was_there_is_never_touched(bench: StorageBench) -> None:
+    """Neither by making, nor by discarding: with whatever mark."""
+    there = volume(bench.raw, "raw")
+    with pytest.raises(HostError) as caught:
+        await bench.ours.make_image(there, 1 << 20, "mark")
+    assert caught.value.code == "image-exists"
+    await bench.ours.discard_image(there, "mark")
+    facts = await bench.ours.inspect("root@vds", there, ".beacon")
+    assert (facts.error, facts.virtual_size) == ("", 1 << 30)
+
+
+async def check_an_image_that_is_kept_stays(bench: StorageBench) -> None:
+    """Whoever made it cannot discard it any more, and another mark never could."""
+    new = volume(bench.missing, "qcow2")
+    await bench.ours.make_image(new, 1 << 30, "mark")
+    await bench.ours.discard_image(new, "another")
+    for _ in range(2):
+        await bench.ours.keep_image(new, "mark")
+    await bench.ours.discard_image(new, "mark")
+    assert (await bench.ours.inspect("root@vds", new, ".beacon")).error == ""
+
+
+async def check_a_place_that_is_not_there_is_told(bench: StorageBench) -> None:
+    """Beforehand, and when an image is to be made there all the same."""
+    nowhere = volume("/nowhere/at/all.raw", "raw")
+    assert "/nowhere/at" in (await bench.ours.survey("root@vds", nowhere)).error
+    with pytest.raises(HostError) as caught:
+        await bench.ours.make_image(nowhere, 1 << 20, "mark")
+    assert caught.value.code == "no-image-made"
+
+
 async def check_digests_tell_files_apart(bench: StorageBench) -> None:
     """Equal files on two hosts have the same; one that is not there has none."""
     one, same, other = bench.write("a", "kernel 1"), bench.write("b", "kernel 1"), bench.write("c", "kernel 2")

@@ -184,6 +184,7 @@ def test_every_event() -> None:
         ("`stall`", migration.Stall),
         ("`forecast`", forecast.Forecast),
         ("`basis`", forecast.ForecastBasis),
+        ("`storage`", migration.CopiedDisk),
         ("`boost`", boost.Boost),
         ("`clock`", migration.ClockReading),
         ("`guest_time`", guest.GuestTime),

@@ -214,6 +214,7 @@ async def migrate(request: Request, known: Known, who: Changer, name: str, body:
         encrypted=body.encrypted,
         save_spconfig=body.save_spconfig,
         core_map=body.core_map,
+        copy_storage=body.copy_storage,
         max_time_s=body.max_time_s,
         on_stall=body.on_stall,
         tuning=parse_tuning(body.tuning),

@@ -176,6 +176,7 @@ class Migration(_Body):
     encrypted: bool = True
     save_spconfig: bool = False
     core_map: tuple[tuple[CoreId, CoreId], ...] = ()
+    copy_storage: bool = False
     max_suspend_s: float = Field(default=DEFAULT_MAX_SUSPEND_S, gt=0, le=2000)
     max_bandwidth_bytes_s: int = Field(default=0, ge=0)
     max_time_s: float = Field(default=0.0, ge=0)

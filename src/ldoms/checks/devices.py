@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldoms.checks.rule import Findings
+from ldoms.checks.storage import is_copied
 from ldoms.model.domain import VirtualDisk
 from ldoms.model.errors import NotFound
 from ldoms.model.findings import Finding, Severity
@@ -14,8 +15,8 @@ from ldoms.model.services import Volume
 def volumes(facts: CheckFacts) -> Findings:
     """Every disk needs a volume of the same name, on a service of the same name."""
     for disk in facts.domain.domain.disks:
-        if _volume(facts, disk) is None:
-            name = f"{disk.volume}@{disk.service}"
+        name = f"{disk.volume}@{disk.service}"
+        if _volume(facts, disk) is None and not is_copied(facts, name):
             yield Finding(
                 "volumes",
                 Severity.ERROR,
@@ -31,7 +32,11 @@ def volume_options(facts: CheckFacts) -> Findings:
         ours, theirs = facts.domain.volumes.get(name), _volume(facts, disk)
         if ours is None or theirs is None:
             continue
-        if name in facts.domain.shared_volumes and name not in facts.target.shared_volumes:
+        if (
+            name in facts.domain.shared_volumes
+            and not is_copied(facts, name)
+            and name not in facts.target.shared_volumes
+        ):
             yield Finding(
                 "volume-options",
                 Severity.ERROR,
@@ -55,8 +60,8 @@ def images(facts: CheckFacts) -> Findings:
     theirs = {image.volume: image for image in facts.target.images}
     for ours in facts.domain.images:
         image = theirs.get(ours.volume)
-        if image is None:
-            continue  # `volumes` has said so
+        if image is None or is_copied(facts, ours.volume):
+            continue  # `volumes` has said so, or `copy_storage` does
         yield from _image(facts, ours, image)
 
 
@@ -104,7 +109,7 @@ def image_locks(facts: CheckFacts) -> Findings:
     theirs = {image.volume: image for image in facts.target.images}
     for ours in facts.domain.images:
         image = theirs.get(ours.volume)
-        if image is None or image.error or ours.error or not ours.writable:
+        if image is None or image.error or ours.error or not ours.writable or is_copied(facts, ours.volume):
             continue
         if facts.domain.active and ours.locked and not image.locked:
             yield Finding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldoms.checks import devices, hosts, machine, named_cores, networks, tuning
+from ldoms.checks import devices, hosts, machine, named_cores, networks, storage, tuning
 from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
 from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
@@ -24,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     Rule("memory-amount", BOUND, machine.memory_amount),
     Rule("volumes", BOUND, devices.volumes),
     Rule("images", BOUND, devices.images),
+    Rule("copy-storage", ANY, storage.copy_storage),
     Rule("image-locks", BOUND, devices.image_locks),
     Rule("boot-files", BOUND, devices.boot_files),
     Rule("switches", BOUND, devices.switches),

@@ -104,6 +104,10 @@ def _progress(operation: Operation) -> Iterator[Any]:
 
 
 def _description(operation: Operation) -> str:
-    """Where it is; with how much a guest is held back, if it is."""
+    """Where it is; with how much a guest is held back, if it is, or how much of its disks has been copied."""
     held_back = operation.figures.get("throttle_percent")
-    return (operation.phase or operation.kind) + (f", guest held back {held_back} %" if held_back else "")
+    where = (operation.phase or operation.kind) + (f", guest held back {held_back} %" if held_back else "")
+    if operation.figures.get("status") == "disks" and (disks := operation.figures["disks"]):
+        done, total = (sum(disk[key] for disk in disks) / (1 << 30) for key in ("copied_bytes", "total_bytes"))
+        where += f", disks {done:.1f}/{total:.1f} GiB"
+    return where

@@ -92,6 +92,7 @@ def _migrate(client: Client, words: Words) -> int:
         "save_spconfig": words.has("-s"),
         "encrypted": not words.has("--no-encryption"),
         **({"core_map": core_map} if core_map else {}),
+        **({"copy_storage": True} if words.has("--copy-storage") else {}),
         "max_suspend_s": _length_s(words, "--max-suspend", DEFAULT_MAX_SUSPEND_S),
         "max_bandwidth_bytes_s": _max_bandwidth(words),
         "max_time_s": _length_s(words, "--max-time", 0.0),
@@ -321,6 +322,7 @@ COMMANDS = (
             Option("--max-time", "longest time from the request to the end allowed, such as 90s or 10m (ours)", "TIME"),
             Option("--on-stall", "what to do at a stall, throttle if not given (ours)", "MEASURE", tuple(OnStall)),
             Option("--max-bandwidth", "limit of the copy, such as 100M, per second (ours)", "SIZE"),
+            Option("--copy-storage", "copy the disks that the hosts do not share (ours)"),
             Option("--boost", "lend the control domains N free strands meanwhile, or as many as help (ours)", "N|auto"),
             Option("--no-encryption", "send the guest's memory in the clear (ours)"),
             Option(
@@ -338,7 +340,10 @@ COMMANDS = (
         " goes on. The password is that of USER, or of the user who runs the command, on the target; the user must"
         " be root or in the group ldoms there. MAP is cidmap=CORE:CORE[,CORE:CORE...]: for each core that was named for"
         " the domain (set-core cid=), the one that it is to have on the target. mblockmap= is not supported: memory has"
-        " no named blocks here. --max-suspend and --max-time are promises. A guest that changes memory as fast as it is"
+        " no named blocks here. With --copy-storage each disk of an active domain whose image is not the same one on"
+        " both hosts is copied while the guest runs, before its memory, to a volume of the same name, which is made if"
+        " it is missing; nothing that is there is overwritten. --max-suspend and --max-time are promises. A guest that"
+        " changes memory as fast as it is"
         " sent is, by MEASURE, held back in steps (throttle), suspended for as long as the rest takes (suspend), or"
         " left where it is (abort); throttle ends so, too, if it does not help. Where a promise cannot be kept, the"
         " guest stays and runs, the exit status is 3, and the message says what would do."

@@ -67,6 +67,12 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         for entry in report.passes:
             sent, dirty = mebibytes(entry.sent_bytes), mebibytes(entry.dirty_bytes)
             yield f"    {entry.number:<6} {entry.seconds:>9.3f} {sent:>12} {dirty:>12}"
+    if report.storage:
+        yield ""
+        yield f"    {'DISK':<12} {'SECONDS':>9} {'SIZE':>12} {'COPIED':>12}  TO"
+        for disk in report.storage:
+            size, copied = mebibytes(disk.size_bytes), mebibytes(disk.copied_bytes)
+            yield f"    {disk.disk:<12} {disk.seconds:>9.3f} {size:>12} {copied:>12}  {disk.path}"
     if report.active:
         yield ""
         yield f"    suspended    {milliseconds(report.stop_resume_s)} from stop to resumption by the hosts' clocks"

@@ -29,7 +29,7 @@ class MirrorState:
     """How the copy of a disk to another host does.
 
     Attributes:
-        sent_bytes: dealt with so far, what is empty included.
+        sent_bytes: dealt with so far, empty parts of a raw image included.
         total_bytes: that are known to be needed: it grows when the guest writes.
         is_ready: both sides were the same at some moment, and the copy follows the guest's writes.
         is_tied: no write of the guest is over before both sides have it, and all earlier ones have arrived.

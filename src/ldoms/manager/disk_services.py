@@ -126,6 +126,29 @@ class DiskServiceVerbs:
         self._book.save(_with_disk_service(services, replace(owner, volumes=volumes)))
         return volume
 
+    def add_made_volume(self, service: str, volume: Volume) -> None:
+        """Offer a back end that is about to be made for a domain that comes with its disks.
+
+        Raises:
+            NotFound: the service is not there.
+            AlreadyExists: there is a volume of that name.
+            RequestError: the back end is offered already.
+        """
+        services = self._book.known
+        owner = services.disk_service(service)
+        if any(known.name == volume.name for known in owner.volumes):
+            raise AlreadyExists(f"volume {volume.name}@{service} already exists")
+        _check_back_end(services, volume, DiskPath(service, volume), force=False)
+        self._book.save(_with_disk_service(services, replace(owner, volumes=(*owner.volumes, volume))))
+
+    def remove_made_volume(self, service: str, volume: Volume) -> None:
+        """Offer it no more; nothing happens if it is gone."""
+        services = self._book.known
+        for owner in services.disk_services:
+            if owner.name == service and volume in owner.volumes:
+                left = tuple(known for known in owner.volumes if known != volume)
+                self._book.save(_with_disk_service(services, replace(owner, volumes=left)))
+
     # Inside
 
     def _check_unused_volume(self, volume: str, service: str, *, force: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid as uuids
-from collections.abc import Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from ldoms.hypervisor.states import RunState
 from ldoms.manager.configurations import ConfigurationVerbs
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.disk_paths import DiskPath, is_shared, twins_of
+from ldoms.manager.disk_services import DiskServiceVerbs
 from ldoms.manager.guests import RunningGuest
 from ldoms.manager.host import Host
 from ldoms.manager.life import LifeVerbs
@@ -31,8 +32,8 @@ from ldoms.model.events import EventKind
 from ldoms.model.forecast import LinkSpeed
 from ldoms.model.host import HostFacts
 from ldoms.model.identity import CONTROL_DOMAIN
-from ldoms.model.images import BootFileFacts, ImageFacts
-from ldoms.model.migration import Description, DomainFacts, MigrationReport, Preparation, Role, TargetFacts
+from ldoms.model.images import BootFileFacts, Destination, ImageFacts
+from ldoms.model.migration import Description, DiskCopy, DomainFacts, MigrationReport, Preparation, Role, TargetFacts
 from ldoms.model.services import VirtualSwitch, Volume
 from ldoms.model.sizes import MIB
 from ldoms.store import Store
@@ -58,12 +59,21 @@ _SOFT_STATES = {
 class LocalMigrationHost:
     """The manager, as far as a migration needs it."""
 
-    def __init__(self, host: Host, life: LifeVerbs, consoles: Consoles, configurations: ConfigurationVerbs) -> None:
+    def __init__(
+        self,
+        host: Host,
+        life: LifeVerbs,
+        consoles: Consoles,
+        configurations: ConfigurationVerbs,
+        disk_services: DiskServiceVerbs,
+    ) -> None:
         self._host = host
+        self._disk_services = disk_services
         self._configurations = configurations
         self._life = life
         self._consoles = consoles
-        self._ports: dict[str, int] = {}
+        self._ports: dict[tuple[str, str], int] = {}
+        """For each domain that comes, by its UUID, and what comes: where it is waited for."""
         self._trials: set[Path] = set()
         self._known_links: dict[tuple[str, bool], tuple[float, LinkSpeed]] = {}
 
@@ -143,7 +153,7 @@ class LocalMigrationHost:
 
     async def remove(self, uuid: str) -> None:
         """End the guest of a domain, give everything back and forget the domain; may be repeated."""
-        self._ports.pop(uuid, None)
+        self._forget_ports(uuid)
         directory = self._host.places.domain(uuid)
         domain = self._host.store.domain_by_uuid(uuid)
         await self._life.end_guest(uuid)
@@ -204,7 +214,7 @@ class LocalMigrationHost:
 
     async def end_trial(self, guest: Guest) -> None:
         """End it, and give everything back."""
-        self._ports.pop(guest.uuid, None)
+        self._forget_ports(guest.uuid)
         with suppress(HostError):
             await guest.quit()
         self._forget_trial(self._host.places.domain(guest.uuid))
@@ -244,7 +254,8 @@ class LocalMigrationHost:
             console_groups=tuple(known.console_group for known in domains if known.is_bound),
             images=await self._inspect(volumes, description.beacon),
             boot_files=await self._boot_files(domain),
-            free_data_port=self._free_data_port() is not None,
+            free_data_port=len(self._free_data_ports()) >= (2 if description.copy_storage else 1),
+            destinations=await self._destinations(description) if description.copy_storage else (),
             data_mtu=await host.network.mtu_towards(caller),
             network_abilities=await host.network.abilities(_switches(domain, store)),
             busy=(f"operation {operation.kind} on LDom {name}",) if operation else (),
@@ -306,22 +317,60 @@ class LocalMigrationHost:
 
     async def listen(self, guest: Guest, address: str) -> int:
         """Have a guest wait for its memory at a free port of the range, which is returned."""
+        return await self._listen((guest.uuid, "memory"), lambda port: guest.listen(address, port))
+
+    async def listen_for_disks(self, guest: Guest, address: str, disks: Sequence[DiskCopy]) -> int:
+        """Have a guest take copies of disks at a free port of the range, which is returned."""
+        devices = [disk.device for disk in disks]
+        return await self._listen((guest.uuid, "disks"), lambda port: guest.offer_disks(devices, address, port))
+
+    async def _listen(self, what: tuple[str, str], listen: Callable[[int], Awaitable[None]]) -> int:
         tried: set[int] = set()
-        while (port := self._free_data_port(tried)) is not None:
-            self._ports[guest.uuid] = port  # before the first wait, so that no other arrival picks it
+        while ports := self._free_data_ports(tried):
+            port = self._ports[what] = ports[0]  # before the first wait, so that no other arrival picks it
             try:
-                await guest.listen(address, port)
+                await listen(port)
                 return port
             except HostError as error:
-                del self._ports[guest.uuid]
+                del self._ports[what]
                 if error.code != "port-taken":
                     raise
                 tried.add(port)
         raise NoResources(f"no port for migration data is free on {self.facts.name}", code="no-data-port")
 
+    # As the target of disks that the hosts do not share
+
+    def make_volumes(self, disks: Sequence[DiskCopy]) -> None:
+        """Offer the volumes that are missing for copies of disks."""
+        for disk in disks:
+            if disk.makes_volume:
+                self._disk_services.add_made_volume(disk.service, disk.volume)
+
+    async def make_images(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Make the images that copies of disks need."""
+        for disk in disks:
+            if disk.makes_image:
+                await self._host.storage.make_image(disk.volume, disk.size_bytes, migration)
+            self._disk_services.set_volume_format(disk.service, disk.volume.name, disk.volume.format)
+
+    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """The domain is ours: its images are like any other."""
+        for disk in disks:
+            await self._host.storage.keep_image(disk.volume, migration)
+
+    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Remove the images and volumes that were made for a migration."""
+        for disk in disks:
+            await self._host.storage.discard_image(disk.volume, migration)
+            if disk.makes_volume:
+                self._disk_services.remove_made_volume(disk.service, disk.volume)
+            elif disk.finds_format:
+                with suppress(NotFound):
+                    self._disk_services.set_volume_format(disk.service, disk.volume.name, "")
+
     def arrived(self, uuid: str) -> None:
         """The domain is ours now: tell everybody."""
-        self._ports.pop(uuid, None)
+        self._forget_ports(uuid)
         domain = self._host.store.domain_by_uuid(uuid)
         if domain is None:
             return
@@ -389,10 +438,19 @@ class LocalMigrationHost:
             ]
         )
 
-    def _free_data_port(self, tried: Set[int] = frozenset()) -> int | None:
+    async def _destinations(self, description: Description) -> tuple[Destination, ...]:
+        """Where copies of the disks of a domain would be: by our own volumes, or by those that would be made."""
+        volumes = {**description.domain.volumes, **self._volumes(description.domain.domain)}
+        names = [f"{disk.volume}@{disk.service}" for disk in description.domain.domain.disks]
+        return tuple([await self._host.storage.survey(name, volumes[name]) for name in names if name in volumes])
+
+    def _forget_ports(self, uuid: str) -> None:
+        self._ports = {what: port for what, port in self._ports.items() if what[0] != uuid}
+
+    def _free_data_ports(self, tried: Set[int] = frozenset()) -> list[int]:
         first, last = self._host.config.network.data_ports
         taken = {*self._ports.values(), *tried}
-        return next((port for port in range(first, last + 1) if port not in taken), None)
+        return [port for port in range(first, last + 1) if port not in taken]
 
 
 def _soft_state(running: RunningGuest) -> str:

@@ -97,7 +97,7 @@ class Manager:
         self.power_on = PowerOn(
             host, self.configurations, self.reconfiguration, self.life, self.switches, self.consoles
         )
-        local = LocalMigrationHost(host, self.life, self.consoles, self.configurations)
+        local = LocalMigrationHost(host, self.life, self.consoles, self.configurations, self.disk_services)
         self.target = TargetSide(local)
         self.migrations = MigrationVerbs(host, local, connector, self.target, self.configurations)
         self.listing = Listing(host, self.migrations, back_ends, self.policies)

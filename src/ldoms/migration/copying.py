@@ -19,6 +19,7 @@ from ldoms.migration.convergence import (
     decide,
     promise_of,
 )
+from ldoms.migration.disks import end_copies
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink
 from ldoms.migration.local import Observer
@@ -98,6 +99,7 @@ class MemoryCopy:
             if waits or (await self._guest.progress()).status == MigrationStatus.PRE_SWITCHOVER:
                 if not await self._link.is_alive():
                     raise self._journal.error("the target's manager does not answer: it gets nothing", "peer-silent")
+                await end_copies(self._guest, self._plan, self._journal)
                 await self._guest.continue_switchover()
             async with asyncio.timeout(max(MIN_SWITCHOVER_S, 3 * self._plan.max_suspend_s)):
                 status = await self._wait_ended()

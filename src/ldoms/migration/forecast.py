@@ -241,10 +241,11 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
         for factor, tail in ((1 / (1 + RATE_SPREAD), TAIL / LONG_TAIL), (1 + RATE_SPREAD, TAIL * LONG_TAIL))
     )
     before_s = basis.check_s + lessons.fixed_s + FIXED_ROUND_TRIPS * basis.round_trip_s
+    befores = [before_s + sum(disk.content_bytes for disk in plan.disks) / bytes_s for bytes_s in (fast, speed, slow)]
     courses = [
-        (follow_copy(few, total, calm, fast, plan, before_s), fast),
-        (follow_copy(nonzero, total, curve, speed, plan, before_s), speed),
-        (follow_copy(many, total, wild, slow, plan, before_s), slow),
+        (follow_copy(few, total, calm, fast, plan, befores[0]), fast),
+        (follow_copy(nonzero, total, curve, speed, plan, befores[1]), speed),
+        (follow_copy(many, total, wild, slow, plan, befores[2]), slow),
     ]
     off_total, off_suspension = (
         math.exp(NINE_IN_TEN * spread) for spread in (lessons.copy_spread, lessons.suspension_spread)
@@ -254,7 +255,8 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
         for course, bytes_s in courses
     ]
     totals = [
-        before_s + course.seconds + suspension for (course, _), suspension in zip(courses, suspensions, strict=True)
+        before + course.seconds + suspension
+        for before, (course, _), suspension in zip(befores, courses, suspensions, strict=True)
     ]
     expected = courses[1][0]
     slowdown = _slowdown(expected, suspensions[1], basis)
@@ -278,7 +280,8 @@ def learn(reports: Sequence[MigrationReport]) -> Lessons:
     fixed = [
         sum(one.seconds for one in report.phases if one.name in (Phase.PREPARE, Phase.HAND_OFF)) for report in done
     ]
-    forecast_ones = [one for one in done if one.forecast is not None and one.forecast.converges]
+    # Where disks were copied, too, the phase says little about the memory.
+    forecast_ones = [one for one in done if one.forecast is not None and one.forecast.converges and not one.storage]
     copies, suspensions = _ratios(forecast_ones)
     return Lessons(
         migrations=len(done),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from ldoms.model.domain import Domain
 from ldoms.model.events import EventKind
 from ldoms.model.forecast import LinkSpeed
 from ldoms.model.host import HostFacts
-from ldoms.model.migration import Description, DomainFacts, MigrationReport, Preparation, TargetFacts
+from ldoms.model.migration import Description, DiskCopy, DomainFacts, MigrationReport, Preparation, TargetFacts
 from ldoms.store import Store
 
 
@@ -139,6 +139,34 @@ class LocalHost(Protocol):
             RequestError: its name or MAC is taken, or a service is missing.
             NoResources: there is not enough of something.
         """
+
+    def make_volumes(self, disks: Sequence[DiskCopy]) -> None:
+        """Offer the volumes that are missing for copies of disks; inside a transaction of the caller's.
+
+        Raises:
+            AlreadyExists: there is one of that name by now.
+            NotFound: its service is not there.
+        """
+
+    async def make_images(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Make the images that copies of disks need, each where nothing is yet.
+
+        Raises:
+            HostError: something is there, or it cannot be made.
+        """
+
+    async def listen_for_disks(self, guest: Guest, address: str, disks: Sequence[DiskCopy]) -> int:
+        """Have a guest take copies of disks at a free port of the range, which is returned.
+
+        Raises:
+            NoResources: none is free.
+        """
+
+    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """The domain is ours: its images are like any other. May be repeated."""
+
+    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Remove the images and volumes that were made for a migration, and nothing else. May be repeated."""
 
     async def start_incoming(self, domain: Domain) -> Guest:
         """Start the guest of a domain that waits for its memory.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ldoms.checks.storage import copies
 from ldoms.migration.convergence import THROTTLE_SLICE_S
 from ldoms.model.migration import CheckFacts, MigrationPlan, OnStall
 from ldoms.model.tuning import Compression, Tuning
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
+LATE_DISKS = "late-block-activate"
 FIRST_DOWNTIME_LIMIT_S = 0.03
 """QEMU makes use of the whole allowance, so it starts small and is raised only as needed."""
 UNCOUNTED_S, UNCOUNTED_SHARE = 0.1, 0.1
@@ -53,11 +55,16 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         if options.max_bandwidth_bytes_s
         else "not limited"
     )
+    disks = copies(facts)
+    if disks:
+        reasons["disks"] = f"{', '.join(copy.disk for copy in disks)}: copied first, as the hosts do not share them"
     extra = {
         "multifd": channels > 1 or compression is not Compression.NONE,
         "xbzrle": xbzrle > 0,
         THROTTLE: bool(throttles),
         "dirty-limit": dirty_limit > 0,
+        # The target's QEMU must not take the disks for its own before the last write of the source's has come.
+        LATE_DISKS: bool(disks),
     }
     return MigrationPlan(
         capabilities=tuple(sorted((*REQUIRED, *(name for name, is_on in extra.items() if is_on)))),
@@ -77,6 +84,7 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         xbzrle_cache_bytes=xbzrle,
         switchover_bandwidth_bytes_s=switchover,
         dirty_limit_bytes_s=dirty_limit,
+        disks=disks,
     )
 
 

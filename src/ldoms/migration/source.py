@@ -18,9 +18,10 @@ import structlog
 
 from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest
-from ldoms.hypervisor.states import GuestEvent, MigrationEnd, MigrationStatus, RunState
+from ldoms.hypervisor.states import ENDED, GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock, read_guest_time
 from ldoms.migration.copying import MemoryCopy, make_run, make_run_later, stop_copy
+from ldoms.migration.disks import DiskCopies, WithDisks
 from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
 from ldoms.migration.journal import Journal, durably
@@ -240,6 +241,7 @@ class SourceMigration:
                 new_name=options.new_name,
                 encrypted=options.encrypted,
                 beacon=beacon,
+                copy_storage=options.copy_storage,
             )
             answer = await self._link.peer.describe(description)
         finally:
@@ -314,7 +316,19 @@ class SourceMigration:
     # Phases 3 and 4
 
     async def _send(self) -> None:
-        self._waits_for_word = await self._memory_copy().send(self._ticket, self._observer)
+        plan = self.record.plan
+        assert plan is not None
+        if not plan.disks:
+            self._waits_for_word = await self._memory_copy().send(self._ticket, self._observer)
+            return
+        disks = DiskCopies(self._guest(), plan, self._journal, self._link)
+        if (await self._guest().progress()).status in (MigrationStatus.NONE, *ENDED):
+            # Else this is after a restart of the manager: the disks have been copied, and the memory is on its way.
+            await self._guest().drop_mirrors()  # of an earlier attempt whose end this QEMU has not heard of
+            await disks.send(self._ticket, self._observer, self._memory_mib())
+            await gate("source-disks-copied")
+        observer = WithDisks(self._observer, self._journal.report.storage)
+        self._waits_for_word = await disks.beside(self._memory_copy().send(self._ticket, observer))
 
     async def _suspend(self) -> None:
         if self._guest_or_none() is None or not await self._memory_copy().switch_over(waits=self._waits_for_word):
@@ -511,6 +525,8 @@ class SourceMigration:
         assert self._ownership().state is OwnerState.OWNER, "only an owner lets a guest run"
         guest = self._guest_or_none()
         if guest is not None and self.record.active:
+            if self.record.plan is not None and self.record.plan.disks:
+                await guest.drop_mirrors()
             await make_run(guest)
 
     async def _end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
@@ -566,6 +582,10 @@ class SourceMigration:
     def _guest_or_none(self) -> Guest | None:
         guest = self._local.guest(self.record.uuid)
         return None if guest is None or guest.is_gone else guest
+
+    def _memory_mib(self) -> int:
+        bindings = self._domain().bindings
+        return bindings.memory_mib if bindings is not None else 0
 
     def _memory_copy(self) -> MemoryCopy:
         assert self.record.plan is not None

@@ -29,6 +29,7 @@ from ldoms.model.events import EventKind
 from ldoms.model.migration import (
     Description,
     DescriptionAnswer,
+    DiskCopy,
     GuestClock,
     MigrationRecord,
     MigrationReport,
@@ -174,6 +175,7 @@ class TargetSide:
         except IllegalTransition as error:
             raise AlreadyExists(f"LDom {domain.name} is on {self._local.facts.name} already") from error
         with self._local.store.transaction():
+            self._local.make_volumes(_disks(record))
             self._local.store.put_domain(domain)
             self._local.store.put_ownership(ownership)
             self._local.store.put_migration(record)
@@ -198,10 +200,15 @@ class TargetSide:
             await self._local.open_console(domain)
         ticket = Ticket()
         if preparation.plan is not None and preparation.active:
+            disks = preparation.plan.disks
+            await self._local.make_images(record.id, disks)
+            await gate("target-images-made")
             guest = await self._local.start_incoming(domain)
             await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
             lent = await self._boost(record)
-            ticket = Ticket(address, await self._local.listen(guest, address), lent)
+            ticket = Ticket(address, await self._local.listen(guest, address), lent_strands=lent)
+            if disks:
+                ticket = replace(ticket, disk_port=await self._local.listen_for_disks(guest, address, disks))
         self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
         return ticket
 
@@ -384,6 +391,7 @@ class TargetSide:
         if arrival.watcher is not None and arrival.watcher is not asyncio.current_task():
             arrival.watcher.cancel()
         await self._local.remove(record.uuid)
+        await self._local.discard_copies(record.id, _disks(record))
         await self._settle(record, Outcome.FAILED, arrival.error)
 
     async def _run(self, record: MigrationRecord, arrival: Arrival) -> bool:
@@ -406,6 +414,8 @@ class TargetSide:
             try:
                 if await guest.state() is RunState.RUNNING:
                     return True
+                if _disks(record):
+                    await guest.withdraw_disks()  # two would write to them otherwise
                 is_told = True
                 arrival.resumed_at = await guest.resume()
                 return True
@@ -436,6 +446,8 @@ class TargetSide:
         await durably(lambda: self._settle(record, Outcome.DONE, ""))
 
     async def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
+        if outcome is Outcome.DONE:
+            await self._local.keep_copies(record.id, _disks(record))
         known = self._local.store.migration(record.id) or record
         await self._local.give_back(record.id)
         report = replace(known.report, outcome=outcome, cause=cause, ended_at=time.time())
@@ -577,3 +589,8 @@ class TargetSide:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _disks(record: MigrationRecord) -> tuple[DiskCopy, ...]:
+    """What is copied beside the memory."""
+    return record.plan.disks if record.plan is not None else ()

@@ -20,6 +20,7 @@ class ImageFacts:
         beacon: content of the beacon file beside the image, left there by the source; empty = none seen.
         locked: whether another process has QEMU's write lock on it.
         writable: whether this host can write to it.
+        allocated_bytes: what it takes of the host's storage at most, if it was copied without its empty parts.
     """
 
     volume: str
@@ -31,6 +32,32 @@ class ImageFacts:
     beacon: str = ""
     locked: bool = False
     writable: bool = True
+    allocated_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the copy of a disk would be on a host.
+
+    Attributes:
+        volume: ``volume@service``.
+        path: on that host.
+        error: why nothing can be made there; empty = it can.
+        exists: something is there already.
+        device_bytes: size of the block device that is there; 0 = none is.
+        locked: somebody has QEMU's write lock on what is there.
+        file_system: the same for paths that share their room.
+        free_bytes: of that file system.
+    """
+
+    volume: str
+    path: str
+    error: str = ""
+    exists: bool = False
+    device_bytes: int = 0
+    locked: bool = False
+    file_system: str = ""
+    free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

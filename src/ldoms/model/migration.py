@@ -12,7 +12,7 @@ from ldoms.model.findings import Finding
 from ldoms.model.forecast import Forecast
 from ldoms.model.guest import GuestTime
 from ldoms.model.host import HostFacts
-from ldoms.model.images import BootFileFacts, ImageFacts
+from ldoms.model.images import BootFileFacts, Destination, ImageFacts
 from ldoms.model.ownership import OwnerState, Verdict
 from ldoms.model.phases import Phase
 from ldoms.model.services import Services, Volume
@@ -66,6 +66,7 @@ class MigrationOptions:
         save_spconfig: both hosts save their configuration afterwards, whatever theirs say (``-s``).
         core_map: for each core that was named for the domain, which it is to have on the target (``cidmap=``).
         tuning: what was set by hand of how memory is copied (``--tune``).
+        copy_storage: disks that the hosts do not share are copied.
         boost: strands that are lent to the control domains meanwhile; 0 = as many as help; None = none.
     """
 
@@ -83,6 +84,7 @@ class MigrationOptions:
     max_time_s: float = 0.0
     on_stall: OnStall = OnStall.THROTTLE
     tuning: Tuning = field(default_factory=Tuning)
+    copy_storage: bool = False
     boost: int | None = None
 
 
@@ -130,6 +132,7 @@ class TargetFacts:
         free_cores: how many are free as a whole; None: the manager there is too old to say.
         whole_cores: which are.
         shared_volumes: of the domain's, those that several guests may have here.
+        destinations: where the copies of the domain's disks would be, if they are to be copied.
     """
 
     host: HostFacts
@@ -151,6 +154,7 @@ class TargetFacts:
     free_cores: int | None = None
     whole_cores: tuple[int, ...] = ()
     shared_volumes: tuple[str, ...] = ()
+    destinations: tuple[Destination, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,33 @@ class CheckFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """A disk that is copied, as the hosts do not share what is behind it.
+
+    Attributes:
+        device: ``disk@ID``.
+        disk: its name.
+        service: of its volume.
+        volume: as the target has it, or will have it.
+        size_bytes: that the guest sees.
+        makes_volume: the target does not have the volume yet.
+        makes_image: the target has nothing at its path yet; else a block device is there.
+        finds_format: the target has the volume, and has never looked at what is behind it.
+        content_bytes: that the image takes on the source: what there is to send.
+    """
+
+    device: str
+    disk: str
+    service: str
+    volume: Volume
+    size_bytes: int
+    makes_volume: bool = False
+    makes_image: bool = True
+    finds_format: bool = False
+    content_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationPlan:
     """How the memory is copied: one plan, made by the source, set and read back on both ends.
 
@@ -222,6 +253,7 @@ class MigrationPlan:
         xbzrle_cache_bytes: of the cache for sending differences; 0 = none are sent.
         switchover_bandwidth_bytes_s: what QEMU takes for the speed of the last part; 0 = what it measures itself.
         dirty_limit_bytes_s: how fast each virtual CPU may change memory; 0 = no limit.
+        disks: that are copied before the memory.
     """
 
     capabilities: tuple[str, ...]
@@ -241,11 +273,27 @@ class MigrationPlan:
     xbzrle_cache_bytes: int = 0
     switchover_bandwidth_bytes_s: int = 0
     dirty_limit_bytes_s: int = 0
+    disks: tuple[DiskCopy, ...] = ()
 
     @property
     def encrypted(self) -> bool:
         """Whether guest memory is encrypted on its way."""
         return bool(self.cipher)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskProgress:
+    """How far the copy of a disk is.
+
+    Attributes:
+        disk: its name.
+        copied_bytes: dealt with so far, empty parts of a raw image included.
+        total_bytes: that are known to be needed: it grows when the guest writes.
+    """
+
+    disk: str
+    copied_bytes: int
+    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +310,7 @@ class Progress:
         bandwidth_bytes_s: how fast it is sent.
         expected_downtime_s: QEMU's estimate, were the guest stopped now.
         throttle_percent: of the guest's CPU time that is held back.
+        disks: that are copied. While they are, ``status`` is ``disks``, and nothing of the memory has been sent.
     """
 
     status: str
@@ -276,12 +325,14 @@ class Progress:
     downtime_s: float = 0.0
     throttle_percent: int = 0
     error: str = ""
+    disks: tuple[DiskProgress, ...] = ()
 
     @property
     def percent(self) -> int:
         """Share of the bytes known to be needed that are sent, 0 to 99; it can fall when the guest is busy."""
-        needed = self.transferred_bytes + self.remaining_bytes
-        return min(99, self.transferred_bytes * 100 // needed) if needed else 0
+        done = self.transferred_bytes + sum(disk.copied_bytes for disk in self.disks)
+        needed = self.transferred_bytes + self.remaining_bytes + sum(disk.total_bytes for disk in self.disks)
+        return min(99, done * 100 // needed) if needed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +381,25 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class CopiedDisk:
+    """A disk that was copied.
+
+    Attributes:
+        disk: its name.
+        path: of the copy, on the target.
+        size_bytes: that the guest sees.
+        copied_bytes: dealt with, empty parts of a raw image included; what the guest wrote meanwhile comes on top.
+        seconds: until both sides were the same for the first time; 0 = they never were.
+    """
+
+    disk: str
+    path: str
+    size_bytes: int
+    copied_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class GuestClock:
     """The guest's clock against its host's, before and after the target corrected it (guest agent)."""
 
@@ -357,6 +427,7 @@ class MigrationReport:
         held_back_s: CPU time that each of its virtual CPUs could not have for that.
         stall: what was done about a copy that did not end by itself; None = it did.
         cause: why it did not succeed, in a sentence.
+        storage: the disks that were copied.
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
     """
 
@@ -390,6 +461,7 @@ class MigrationReport:
     held_back_s: float = 0.0
     stall: Stall | None = None
     forecast: Forecast | None = None
+    storage: tuple[CopiedDisk, ...] = ()
     boost: Boost | None = None
 
     @property
@@ -435,7 +507,11 @@ class MigrationRecord:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The source's first words: who it is, and what it wants to send."""
+    """The source's first words: who it is, and what it wants to send.
+
+    Attributes:
+        copy_storage: disks that the hosts do not share are to be copied.
+    """
 
     migration: str
     source: HostFacts
@@ -443,6 +519,7 @@ class Description:
     new_name: str
     encrypted: bool
     beacon: str
+    copy_storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,11 +580,13 @@ class Ticket:
     """Where the target waits for the data: host and port; empty for a domain that is not active.
 
     Attributes:
+        disk_port: where it waits for disks; 0 = none are copied.
         lent_strands: that the target's control domain has been lent for it.
     """
 
     host: str = ""
     port: int = 0
+    disk_port: int = 0
     lent_strands: int = 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ldoms.model.errors import HostError, RequestError
-from ldoms.model.images import ImageFacts
+from ldoms.model.images import Destination, ImageFacts
 from ldoms.model.services import Volume
 from ldoms.storage.storage import BackEnd
 
@@ -20,12 +21,20 @@ class FakeDisks:
         files: content of other files, by path; beacons among them.
         locked: paths that a guest has open.
         broken: paths that can be opened, and not read.
+        marks: of images that were made and not kept yet, by path.
+        sizes: of block devices, by path.
+        free_bytes: room for images.
+        is_full: no image can be made, whatever was said of the room.
     """
 
     images: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
+    marks: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    free_bytes: int = 1 << 40
+    is_full: bool = False
 
 
 class FakeStorage:
@@ -66,6 +75,36 @@ class FakeStorage:
             locked=volume.backend in self.disks.locked,
             writable=not volume.is_read_only,
         )
+
+    async def survey(self, name: str, volume: Volume) -> Destination:
+        """What is there."""
+        path = volume.backend
+        if path in self.disks.images:
+            size, locked = self.disks.sizes.get(path, 0), path in self.disks.locked
+            return Destination(name, path, exists=True, device_bytes=size, locked=locked)
+        if Path(path).parts[:2] == ("/", "nowhere"):
+            return Destination(name, path, f"{Path(path).parent}: there is no such directory")
+        return Destination(name, path, file_system="1", free_bytes=self.disks.free_bytes)
+
+    async def make_image(self, volume: Volume, size_bytes: int, mark: str) -> None:
+        """Remember it, with its mark."""
+        await asyncio.sleep(0)
+        if volume.backend in self.disks.images:
+            raise HostError(f"{volume.backend} is there already: it is not overwritten", code="image-exists")
+        if self.disks.is_full or Path(volume.backend).parts[:2] == ("/", "nowhere"):
+            raise HostError(f"the image {volume.backend} cannot be made: no room", code="no-image-made")
+        self.disks.images[volume.backend] = volume.format
+        self.disks.marks[volume.backend] = mark
+
+    async def keep_image(self, volume: Volume, mark: str) -> None:
+        """Forget the mark."""
+        if self.disks.marks.get(volume.backend) == mark:
+            del self.disks.marks[volume.backend]
+
+    async def discard_image(self, volume: Volume, mark: str) -> None:
+        """Forget the image, if it has that mark."""
+        if self.disks.marks.get(volume.backend) == mark:
+            del self.disks.marks[volume.backend], self.disks.images[volume.backend]
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ldoms.model.errors import HostError, LdomsError, RequestError
-from ldoms.model.images import ImageFacts
+from ldoms.model.images import Destination, ImageFacts
 from ldoms.model.services import Volume
 from ldoms.storage.storage import BackEnd
 
@@ -85,7 +85,59 @@ class FileStorage:
             beacon=content,
             locked=_is_locked(back_end.path),
             writable=not volume.is_read_only,
+            allocated_bytes=_allocated(info),
         )
+
+    async def survey(self, name: str, volume: Volume) -> Destination:
+        """What stands where the image of a volume would be made."""
+        path = Path(volume.backend)
+        try:
+            if os.path.lexists(path):
+                real = Path(os.path.realpath(path))
+                size = _device_size(real) if real.is_block_device() else 0
+                locked = real.exists() and _is_locked(real)
+                return Destination(name, volume.backend, exists=True, device_bytes=size, locked=locked)
+            status, room = path.parent.stat(), os.statvfs(path.parent)
+            writable = os.access(path.parent, os.W_OK | os.X_OK)
+        except OSError as error:
+            reason = f"{error.filename or path}: {error.strerror}"
+            return Destination(name, volume.backend, error=reason)
+        reason = "" if writable else f"{path.parent}: it cannot be written to"
+        free = room.f_bavail * room.f_frsize
+        return Destination(name, volume.backend, reason, file_system=str(status.st_dev), free_bytes=free)
+
+    async def make_image(self, volume: Volume, size_bytes: int, mark: str) -> None:
+        """Make an empty image at the path of a volume."""
+        path, marked = Path(volume.backend), _marked(volume, mark)
+        try:
+            os.close(os.open(marked, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            await _create(marked, volume.format, size_bytes)
+            # A second name, and not another file: the first one shows what is ours until it is kept.
+            os.link(marked, path)
+            _sync(path.parent)
+        except FileExistsError as error:
+            await self.discard_image(volume, mark)
+            raise HostError(f"{path} is there already: it is not overwritten", code="image-exists") from error
+        except OSError as error:
+            await self.discard_image(volume, mark)
+            raise HostError(f"the image {path} cannot be made: {error.strerror}", code="no-image-made") from error
+        except BaseException:
+            await self.discard_image(volume, mark)
+            raise
+
+    async def keep_image(self, volume: Volume, mark: str) -> None:
+        """Forget that an image was made by us."""
+        with suppress(OSError):
+            _marked(volume, mark).unlink()
+
+    async def discard_image(self, volume: Volume, mark: str) -> None:
+        """Remove the image that was made with that mark."""
+        path, marked = Path(volume.backend), _marked(volume, mark)
+        with suppress(OSError):
+            if marked.samefile(path) and not path.is_symlink():
+                path.unlink()
+        with suppress(OSError):
+            marked.unlink()
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""
@@ -132,6 +184,50 @@ async def _image_info(path: str, image_format: str | None) -> dict[str, object]:
         raise RequestError(f"{path} cannot be used as a disk: {reason}", code="bad-image")
     info: dict[str, object] = json.loads(output)
     return info
+
+
+def _allocated(info: dict[str, object]) -> int:
+    """What a copy without empty parts takes at most: of an image that stands on another one, only its size is known."""
+    if "backing-filename" in info:
+        return int(str(info["virtual-size"]))
+    return int(str(info.get("actual-size", 0)))
+
+
+def _marked(volume: Volume, mark: str) -> Path:
+    path = Path(volume.backend)
+    return path.parent / f".ldoms-{mark}-{path.name}"
+
+
+async def _create(path: Path, image_format: str, size_bytes: int) -> None:
+    words = ["qemu-img", "create", "-q", "-f", image_format, str(path), str(size_bytes)]
+    process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(QEMU_IMG_S):
+            _, errors = await process.communicate()
+    except BaseException as error:
+        process.kill()
+        if isinstance(error, TimeoutError):
+            raise HostError(f"the image {path} cannot be made in time", code="no-image-made") from error
+        raise
+    if process.returncode != 0:
+        reason = errors.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        raise HostError(f"the image {path} cannot be made: {reason}", code="no-image-made")
+
+
+def _sync(directory: Path) -> None:
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _device_size(path: Path) -> int:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        return os.lseek(number, 0, os.SEEK_END)
+    finally:
+        os.close(number)
 
 
 def _can_do_direct(path: Path, mode: int) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ldoms.model.images import ImageFacts
+from ldoms.model.images import Destination, ImageFacts
 from ldoms.model.services import Volume
 
 
@@ -59,6 +59,31 @@ class Storage(Protocol):
             volume: to look at.
             beacon: name of the beacon file to look for beside it.
         """
+
+    async def survey(self, name: str, volume: Volume) -> Destination:
+        """What stands where the image of a volume, called ``volume@service`` in `name`, would be made; never raises."""
+
+    # Images that are made for a copy. Each has a mark of its own beside it until it is kept, so that what was made can
+    # be told from what was there, also after a crash.
+
+    async def make_image(self, volume: Volume, size_bytes: int, mark: str) -> None:
+        """Make an empty image at the path of a volume, and in its format.
+
+        Args:
+            volume: where, and in which format.
+            size_bytes: that a guest will see.
+            mark: that nobody else uses.
+
+        Raises:
+            HostError: code ``image-exists``: something is there, which stays as it is; code ``no-image-made``: it
+                cannot be made.
+        """
+
+    async def keep_image(self, volume: Volume, mark: str) -> None:
+        """Forget that an image was made by us; never raises, and may be repeated."""
+
+    async def discard_image(self, volume: Volume, mark: str) -> None:
+        """Remove the image that was made with that mark, and nothing else; never raises, and may be repeated."""
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image, by which another host can tell that it sees the same storage.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ldoms.checks import RULES, evaluate
+from ldoms.checks.storage import copies
 from ldoms.hypervisor.fake import FACTS as HYPERVISOR
 from ldoms.model.domain import (
     Bindings,
@@ -26,7 +27,7 @@ from ldoms.model.domain import (
 from ldoms.model.findings import Severity, blocking
 from ldoms.model.guest import GuestTime, TimeService
 from ldoms.model.host import PROTOCOL_VERSION, HostFacts
-from ldoms.model.images import BootFileFacts, ImageFacts
+from ldoms.model.images import BootFileFacts, Destination, ImageFacts
 from ldoms.model.migration import CheckFacts, ClockReading, DomainFacts, MigrationOptions, OnStall, TargetFacts
 from ldoms.model.partition import HostSize
 from ldoms.model.services import ConsoleConcentrator, Services, VirtualDiskService, VirtualSwitch, Volume
@@ -246,6 +247,17 @@ def ring(facts: CheckFacts) -> CheckFacts:
 WITHOUT = ("events", "pause-before-switchover", "return-path")
 """All that a migration cannot do without."""
 
+
+def our_volume(**changes: Any) -> Facts:
+    return domain(volumes={VOLUME: replace(Volume("root", "/a/ldg1.qcow2"), **changes)})
+
+
+def copying(**changes: Any) -> Facts:
+    """With ``--copy-storage``, of a disk that the target does not have."""
+    place = replace(Destination(VOLUME, "/b/ldg1.qcow2", file_system="1", free_bytes=1 << 40), **changes)
+    return together(options(copy_storage=True), their_image(error="it is not there"), target(destinations=(place,)))
+
+
 ERROR, OVERRIDABLE, WARNING = Severity.ERROR, Severity.OVERRIDABLE, Severity.WARNING
 
 CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
@@ -283,6 +295,24 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("images", their_image(identity="42:8"), ERROR, "differ in identity 42:7 and 42:8", "the same shared storage"),
     ("images", their_image(beacon=""), ERROR, "what lies beside it", "the same shared storage"),
     ("images", together(our_image(identity="", beacon=""), their_image(identity="", beacon="")), OVERRIDABLE, "no serial number", "-f"),
+    ("copy-storage", together(copying(), inactive), ERROR, "LDom ldg1 is not active, and only the disks of a running guest are copied", "start it first"),
+    ("copy-storage", together(copying(), bound), ERROR, "LDom ldg1 is not active", "qemu-img convert"),
+    ("copy-storage", together(copying(), our_image(error="it is not there")), ERROR, f"volume {VOLUME} cannot be used on t4-1: it is not there", "reachable"),
+    ("copy-storage", together(copying(), services(disk_services=())), ERROR, "virtual disk service primary-vds0 of disk vdisk0 does not exist on t4-2", "ldm add-vds primary-vds0 primary"),
+    ("copy-storage", together(copying(), our_volume(options=("ro",)), their_volume(options=("ro",))), ERROR, f"volume {VOLUME} is read-only", "remove disk vdisk0"),
+    ("copy-storage", together(copying(), domain(shared_volumes=(VOLUME,))), ERROR, "is shared by guests on t4-1", "same shared storage"),
+    ("copy-storage", together(copying(), our_volume(mpgroup="g"), their_volume(mpgroup="g")), ERROR, "is of a multipath group", f"mpgroup= {VOLUME}"),
+    ("copy-storage", together(copying(), their_volume(format="raw")), ERROR, "has the format qcow2 on t4-1 and raw on t4-2", f"ldm remove-vdsdev {VOLUME}"),
+    ("copy-storage", copying(error="/b: No such file or directory"), ERROR, f"the image of volume {VOLUME} cannot be made on t4-2: /b: No such", "make that directory"),
+    ("copy-storage", copying(exists=True), ERROR, "/b/ldg1.qcow2 is there already on t4-2, and nothing is overwritten", "move it away"),
+    ("copy-storage", copying(exists=True, device_bytes=8 << 30), ERROR, "takes no image in the format qcow2", "another back end"),
+    ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw")), OVERRIDABLE, "whatever is on the device /b/ldg1.qcow2", "then use -f"),
+    ("copy-storage", together(copying(exists=True, device_bytes=8 << 30, locked=True), our_image(format="raw")), ERROR, "is in use by another guest", "another back end"),
+    ("copy-storage", together(copying(exists=True, device_bytes=9 << 30), our_image(format="raw")), ERROR, "has 9663676416 bytes, and the disk has 8589934592", "another back end"),
+    ("copy-storage", together(copying(), target(destinations=())), ERROR, "the manager of t4-2 is too old", "upgrade ldmd on t4-2"),
+    ("copy-storage", together(copying(), our_qemu(version="8.1.0")), ERROR, "QEMU 8.1.0 on t4-1 is too old to copy disks", "QEMU 8.2"),
+    ("storage-room", together(copying(free_bytes=1 << 20), our_image(allocated_bytes=2 << 20)), ERROR, f"the disk {VOLUME} take 2 MiB, and 1 MiB are free where /b/ldg1.qcow2 would be on t4-2", "free some there"),
+    ("storage-room", copying(free_bytes=1 << 30), WARNING, "can grow to 8192 MiB, and 1024 MiB are free", "keep an eye"),
     ("image-locks", their_image(locked=False), WARNING, "does not see the lock", "file system with locks"),
     ("image-locks", together(bound, their_image(locked=True)), ERROR, "is in use by another guest", "end that guest"),
     ("boot-files", target(boot_files=(BootFileFacts("boot-file", "/boot/vmlinuz", ""),)), ERROR, "cannot be read on t4-2", "scp /boot/vmlinuz t4-2:/boot/vmlinuz"),
@@ -353,6 +383,22 @@ def test_what_is_wrong_is_found_and_nothing_else(
     assert remedy in findings[0].remedy
 
 
+def test_disks_that_are_not_shared_are_copied() -> None:
+    """Only those, and to where the target has or gets a volume for them; nothing is found about it."""
+    assert evaluate(copying()(good())) == ()
+    (copy,) = copies(copying()(good()))
+    assert (copy.device, copy.disk, copy.volume.backend, copy.volume.format, copy.size_bytes) == (
+        *("disk@0", "vdisk0", "/b/ldg1.qcow2", "qcow2"),
+        8 << 30,
+    )
+    assert (copy.makes_volume, copy.makes_image) == (False, True)
+    (made,) = copies(together(copying(), services(disk_services=(VirtualDiskService("primary-vds0"),)))(good()))
+    assert (made.makes_volume, made.volume.backend) == (True, "/a/ldg1.qcow2")
+    shared = options(copy_storage=True)(good())
+    assert (evaluate(shared), copies(shared)) == ((), ())
+    assert copies(good()) == ()
+
+
 @pytest.mark.parametrize("kept", [grown(512, "kvm"), together(grown(512), options(max_suspend_s=10.0))])
 def test_added_memory_moves_where_the_promise_can_be_kept(kept: Facts) -> None:
     """With KVM always; else if the guest may stand still for as long as its memory takes."""
@@ -389,6 +435,7 @@ def test_nothing_is_found_where_nothing_is_wrong(state: Facts) -> None:
 
 ALSO = {
     "max-cores": "cpu-count",
+    "storage-room": "copy-storage",
     "uuid-free": "name-free",
     "memory-available": "memory-amount",
     "too-many-connections": "several-connections",

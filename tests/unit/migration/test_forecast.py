@@ -27,9 +27,19 @@ from ldoms.migration.trial import speed_of
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.errors import HostError
 from ldoms.model.forecast import DirtyRate, Forecast, ForecastBasis, LinkSource, LinkSpeed, MemoryUse, Range
-from ldoms.model.migration import MigrationPlan, MigrationReport, OnStall, Outcome, PassRecord, PhaseRecord
+from ldoms.model.migration import (
+    CopiedDisk,
+    DiskCopy,
+    MigrationPlan,
+    MigrationReport,
+    OnStall,
+    Outcome,
+    PassRecord,
+    PhaseRecord,
+)
 from ldoms.model.operation import OperationStatus
 from ldoms.model.phases import Phase
+from ldoms.model.services import Volume
 from unit.migration.harness import Pair, migrating
 
 MIB = 1 << 20
@@ -431,3 +441,19 @@ def test_ranges_are_what_they_say() -> None:
     assert isinstance(narrow, Range)
     assert wide.low < narrow.low
     assert wide.high > narrow.high
+
+
+def test_disks_are_sent_before_the_memory() -> None:
+    """As fast, so that it takes longer by that; a move with disks teaches nothing of the memory's copy."""
+    copies = tuple(
+        DiskCopy(f"disk@{number}", f"vdisk{number}", "vds", Volume("v", "/v"), 9 << 30, content_bytes=1 << 30)
+        for number in range(2)
+    )
+    known = basis()
+    plain, longer = made(known), made(known, replace(PLAN, disks=copies))
+    sent_s = (2 << 30) / known.link.bytes_s
+    assert longer.total_s.expected - plain.total_s.expected == pytest.approx(sent_s, rel=0.2)
+    assert longer.total_s.high - plain.total_s.high > sent_s
+    assert longer.suspension_s == plain.suspension_s
+    slow = replace(report(plain, copy_s=500.0), storage=(CopiedDisk("vdisk0", "/v", 9 << 30, 1 << 30, 499.0),))
+    assert learn([slow]).copy_factor == learn([]).copy_factor

@@ -1,0 +1,175 @@
+"""Disks that the hosts do not share, copied by real QEMUs while their guest writes; and left alone when that fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support import SOURCE, TARGET, Hosts, interrupt, wait_until
+
+MIB = 1 << 20
+SIZE, DATA = 64 * MIB, 6 * MIB
+VDS = "primary-vds0"
+RECORDS, RECORD_BYTES = 1024, 512
+"""Those of guest/pulse.c."""
+
+
+@dataclass
+class Moved:
+    """A guest that writes to its first disk before every heartbeat, and whose second one has a content of its own."""
+
+    hosts: Hosts
+    name: str
+    here: Path
+    there: Path
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Begin to move it."""
+        return self.hosts.start(SOURCE, *self.hosts.migrate_words(self.name, SOURCE, "--copy-storage", *options))
+
+    def start_slowly(self) -> subprocess.Popen[str]:
+        """Begin to move it, and wait until its disks are being copied, which will take a while."""
+        program = self.start("--max-bandwidth", "1M")
+        wait_until(lambda: self.copied_bytes() > 0, 60, "the disks are not copied")
+        return program
+
+    def copied_bytes(self) -> int:
+        """Of the disks that are being copied."""
+        operations = self.hosts.lab.client(SOURCE).get("/operations")
+        figures = [one["figures"] for one in operations if one["domain"] == self.name and one["status"] == "running"]
+        return sum(disk["copied_bytes"] for one in figures if one.get("status") == "disks" for disk in one["disks"])
+
+    def records(self, directory: Path) -> list[int]:
+        """The numbers of what the guest has written to its first disk, as the host of that directory has it, sorted."""
+        head = (directory / "one.raw").read_bytes()[: RECORDS * RECORD_BYTES]
+        found = [head[at : at + RECORD_BYTES] for at in range(0, len(head), RECORD_BYTES)]
+        return sorted(int.from_bytes(one[8:16], "little") for one in found if one.startswith(b"LDPULSE"))
+
+    def check_records(self, directory: Path) -> None:
+        """Of what the guest has written and not overwritten itself, nothing is missing."""
+
+        def is_whole() -> bool:
+            found = self.records(directory)
+            return found == list(range(max(1, found[-1] - RECORDS + 1), found[-1] + 1))
+
+        # Looked at while it writes, the file can have the next record and not yet the last one: not for long.
+        wait_until(is_whole, 3, f"records are missing in {directory}")
+
+    def check_stayed(self) -> None:
+        """The guest runs where it ran and writes there, and nothing is left on the target."""
+        self.hosts.settle(self.name)
+        assert self.hosts.place(self.name) == [SOURCE]
+        assert self.hosts.answers(self.name)
+        before = self.records(self.here)[-1]
+        wait_until(lambda: self.records(self.here)[-1] > before, 20, "the guest does not write any more")
+        self.check_records(self.here)
+        assert list(self.there.iterdir()) == []
+        self.hosts.check_clean(TARGET)
+
+
+@pytest.fixture(scope="module")
+def moved(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
+    """It is on t4-1, and t4-2 has volumes without anything behind them."""
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    with (here / "one.raw").open("wb") as file:
+        file.write(b"\x5a" * DATA)
+        file.truncate(SIZE)
+    with (here / "data").open("wb") as file:
+        file.seek(8 * MIB)
+        file.write(os.urandom(DATA))
+        file.truncate(SIZE)
+    words = ["qemu-img", "convert", "-O", "qcow2", str(here / "data"), str(here / "two.qcow2")]
+    subprocess.run(words, check=True)
+    (here / "data").unlink()
+    name = hosts.add_guest(pulse_disk=1, pulse_period=10)
+    try:
+        for number, file_name in enumerate(("one.raw", "two.qcow2")):
+            volume = f"{name}-{number}@{VDS}"
+            hosts.ldm(SOURCE, "add-vdsdev", str(here / file_name), volume)
+            hosts.ldm(TARGET, "add-vdsdev", "-q", str(there / file_name), volume)
+            hosts.ldm(SOURCE, "add-vdisk", f"vdisk{number}", volume.split("@")[0] + "@" + VDS, name)
+        hosts.boot(name)
+        yield Moved(hosts, name, here, there)
+    finally:
+        hosts.remove_guest(name)
+        for host in (SOURCE, TARGET):
+            for number in range(2):
+                hosts.run(host, "ldm", "remove-vdsdev", "-f", f"{name}-{number}@{VDS}")
+
+
+def test_without_the_option_it_is_refused(moved: Moved) -> None:
+    """And the other way round: what is there already is not overwritten, whatever it is."""
+    done = moved.hosts.migrate(moved.name)
+    assert done.returncode == 1
+    assert "cannot be used on t4-2" in done.stderr
+    (moved.there / "one.raw").write_text("precious")
+    done = moved.hosts.migrate(moved.name, SOURCE, "--copy-storage", "-f")
+    assert done.returncode == 1
+    assert "one.raw is there already on t4-2, and nothing is overwritten" in done.stderr
+    assert (moved.there / "one.raw").read_text() == "precious"
+    (moved.there / "one.raw").unlink()
+    assert moved.hosts.migrate(moved.name, SOURCE, "--copy-storage", "-n").returncode == 0
+    moved.check_stayed()
+
+
+def test_a_copy_is_cancelled(moved: Moved) -> None:
+    """By Ctrl-C, while the disks are copied."""
+    program = moved.start_slowly()
+    assert len(list(moved.there.iterdir())) == 4  # each image has a second name for as long as it is not kept
+    interrupt(program)
+    assert program.wait(60) == 1
+    moved.check_stayed()
+
+
+def test_the_targets_qemu_dies(moved: Moved) -> None:
+    """While the disks are copied."""
+    program = moved.start_slowly()
+    view = moved.hosts.view(SOURCE, moved.name)
+    assert view is not None
+    qemu: psutil.Process = moved.hosts.qemus(str(view["domain"]["uuid"]))[TARGET]
+    qemu.kill()
+    assert program.wait(60) == 1
+    moved.check_stayed()
+
+
+def test_the_manager_of_the_source_dies(moved: Moved) -> None:
+    """And finds on its return what it has left in the guest's QEMU."""
+    program = moved.start_slowly()
+    moved.hosts.kill_manager(SOURCE)
+    moved.hosts.start_manager(SOURCE)
+    assert program.wait(120) == 1
+    moved.check_stayed()
+
+
+def test_the_disks_move_with_the_guest(moved: Moved) -> None:
+    """What it has never written takes no room there; what it writes afterwards is not on the source's images."""
+    hosts = moved.hosts
+    program = moved.start()
+    assert program.wait(120) == 0, program.communicate()
+    assert hosts.place(moved.name) == [TARGET]
+    assert hosts.answers(moved.name)
+    left = moved.records(moved.here)
+    wait_until(lambda: moved.records(moved.there)[-1] > left[-1], 20, "the guest does not write on the target")
+    assert moved.records(moved.here) == left
+    report = hosts.reports()[-1]
+    assert [(disk["disk"], disk["path"]) for disk in report["storage"]] == [
+        ("vdisk0", str(moved.there / "one.raw")),
+        ("vdisk1", str(moved.there / "two.qcow2")),
+    ]
+    assert all(disk["copied_bytes"] >= DATA and disk["seconds"] > 0 for disk in report["storage"]), report
+    hosts.ldm(TARGET, "stop-domain", "-f", moved.name)
+    assert sorted(path.name for path in moved.there.iterdir()) == ["one.raw", "two.qcow2"]
+    moved.check_records(moved.here)
+    moved.check_records(moved.there)
+    ours, theirs = ((directory / "one.raw").read_bytes() for directory in (moved.here, moved.there))
+    assert ours[RECORDS * RECORD_BYTES :] == theirs[RECORDS * RECORD_BYTES :]
+    same = ["qemu-img", "compare", "-f", "qcow2", str(moved.here / "two.qcow2"), str(moved.there / "two.qcow2")]
+    assert subprocess.run(same, check=False, capture_output=True).returncode == 0
+    for name in ("one.raw", "two.qcow2"):
+        assert (moved.there / name).stat().st_blocks * 512 < DATA + 2 * MIB
