@@ -107,6 +107,8 @@ class DirtyCurve:
         self._points = [(0.0, 0.0)]
         rate = math.inf
         for one in sorted(rates, key=lambda one: one.window_s):
+            if one.window_s < self._points[-1][0] * 1.01 or one.window_s <= 0:
+                continue  # as good as the same one
             rate = min(rate, one.bytes_s)  # a longer window cannot have a higher one: what is more is chance
             changed = max(self._points[-1][1], rate * one.window_s)
             self._points.append((one.window_s, changed))
@@ -144,7 +146,8 @@ class DirtyCurve:
         if len(slopes) == 1:
             return last, slackening
         before, at_before = slopes[-2]
-        return last, max(slackening, math.log(before / last) / (at - at_before))
+        # Measured at different moments, the curve may also bend the other way: that is no sign of an end.
+        return last, max(slackening, math.log(max(1.0, before / last)) / (at - at_before))
 
 
 def follow_copy(

@@ -39,6 +39,7 @@ from ldoms.model.guest import GuestTime
 from ldoms.model.migration import (
     CheckFacts,
     Description,
+    MigrationPlan,
     MigrationRecord,
     MigrationReport,
     Outcome,
@@ -292,7 +293,7 @@ class SourceMigration:
         self._link.heard()
         if plan is not None and self._forecasting is not None:
             # As late as it can be: the measurements have had all the time that the preparation took.
-            self._journal.note(forecast=self._forecasting.guess(self._facts, plan))
+            self._note_guess(self._forecasting, self._facts, plan)
         if boost := self._journal.report.boost:
             self._journal.note(boost=replace(boost, target_strands=self._ticket.lent_strands))
         if plan is not None:
@@ -312,6 +313,12 @@ class SourceMigration:
         taken, boost = await self._local.give_back(self.record.id), self._journal.report.boost
         if boost is not None and not boost.returned_at:
             self._journal.note(boost=replace(boost, returned_at=time.time(), taken=taken))
+
+    def _note_guess(self, forecasting: Forecasting, facts: CheckFacts, plan: MigrationPlan) -> None:
+        try:
+            self._journal.note(forecast=forecasting.guess(facts, plan))
+        except Exception:
+            _log.exception("not-forecast", domain=self.record.name)
 
     # Phases 3 and 4
 

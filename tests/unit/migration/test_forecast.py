@@ -197,6 +197,22 @@ def test_low_expected_high(nonzero: float, rate: float, working_set: float, spee
     assert from_wire(Forecast, to_wire(known)) == known
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    rates=st.lists(st.tuples(st.floats(0.05, 60), st.one_of(st.just(0.0), st.floats(0, 4e9))), max_size=6),
+    speed=SPEED,
+    times=st.lists(st.floats(0, 1000), min_size=2, max_size=2).map(sorted),
+)
+def test_rates_that_fit_together_badly(rates: list[tuple[float, float]], speed: float, times: list[float]) -> None:
+    """They are measured at different moments: whatever they are, there is a forecast, and more time is more change."""
+    measured = [DirtyRate(window, rate) for window, rate in rates]
+    curve = DirtyCurve(measured, 512 * MIB)
+    assert 0 <= curve.changed(times[0]) <= curve.changed(times[1]) + 1 <= 512 * MIB + 1
+    known = made(basis(rates=measured, bytes_s=speed))
+    for one in (known.total_s, known.suspension_s, known.bytes, known.slowdown_percent):
+        assert 0 <= one.low <= one.expected <= one.high < math.inf
+
+
 @settings(deadline=None, max_examples=50)
 @given(nonzero=MEMORY, more=st.floats(1.0, 4.0), speed=SPEED)
 def test_more_memory_takes_longer(nonzero: float, more: float, speed: float) -> None:
@@ -289,6 +305,22 @@ def test_the_link_of_history_is_that_of_the_longest_passes() -> None:
     assert link_of_history((report(),), PLAN) == LinkSpeed(200 * MIB, 0.3, LinkSource.HISTORY)
     assert link_of_history((report(),), replace(PLAN, cipher="")).source is LinkSource.ASSUMED
     assert link_of_history((report(),), replace(PLAN, max_bandwidth_bytes_s=5 * MIB)).bytes_s == 5 * MIB
+
+
+def test_a_forecast_that_cannot_be_made_does_not_stop_a_migration(tmp_path: Path) -> None:
+    """The report is without one then."""
+
+    def broken(*arguments: object) -> Forecast:
+        raise ZeroDivisionError
+
+    async def work(pair: Pair) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ldoms.migration.forecasting.forecast", broken)
+            operation = await pair.wait(pair.migrate())
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert from_wire(MigrationReport, operation.result["report"]).forecast is None
+
+    migrating(tmp_path, work)
 
 
 # The trial
