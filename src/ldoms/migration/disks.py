@@ -38,13 +38,12 @@ MIN_END_S = 0.05
 class DiskCopies:
     """The copies of one guest's disks, as their sending end sees them."""
 
-    def __init__(self, guest: Guest, plan: MigrationPlan, journal: Journal, link: TargetLink) -> None:
-        """Copy the disks of the plan."""
+    def __init__(self, guest: Guest, journal: Journal, link: TargetLink) -> None:
+        """Copy the disks of the journal's plan, whose limits may change on the way."""
         self._guest = guest
-        self._plan = plan
         self._journal = journal
         self._link = link
-        self._names = {disk.device: disk.disk for disk in plan.disks}
+        self._names = {disk.device: disk.disk for disk in self._plan.disks}
         self._speed = 0
         self._began = 0.0
 
@@ -91,6 +90,12 @@ class DiskCopies:
             await asyncio.gather(working, watching, return_exceptions=True)
 
     # Inside
+
+    @property
+    def _plan(self) -> MigrationPlan:
+        plan = self._journal.record.plan
+        assert plan is not None, "only where a guest runs"
+        return plan
 
     def _share(self, disks: int) -> int:
         """Of the bandwidth that the migration may have, for each of so many disks; 0 = no limit."""

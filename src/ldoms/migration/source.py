@@ -328,7 +328,7 @@ class SourceMigration:
         if not plan.disks:
             self._waits_for_word = await self._memory_copy().send(self._ticket, self._observer)
             return
-        disks = DiskCopies(self._guest(), plan, self._journal, self._link)
+        disks = DiskCopies(self._guest(), self._journal, self._link)
         if (await self._guest().progress()).status in (MigrationStatus.NONE, *ENDED):
             # Else this is after a restart of the manager: the disks have been copied, and the memory is on its way.
             await self._guest().drop_mirrors()  # of an earlier attempt whose end this QEMU has not heard of

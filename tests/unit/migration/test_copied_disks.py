@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_the_bandwidth_is_shared(tmp_path: Path) -> None:
         await until_copying(pair)
         assert pair.source.guest is not None
         assert pair.source.guest.limits == {"disk@0": 50, "disk@1": 50}
+        assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
+
+    moving(tmp_path, work)
+
+
+def test_the_bandwidth_may_change_on_the_way(tmp_path: Path) -> None:
+    """The plan of the journal counts, as it is now."""
+
+    async def work(pair: Pair) -> None:
+        operation = migrate(pair, max_bandwidth_bytes_s=100)
+        await until_copying(pair)
+        journal = pair.manager.migrations._sources[DOMAIN]._journal
+        journal.amend(plan=replace(journal.record.plan, max_bandwidth_bytes_s=60))  # type: ignore[type-var]
+        await asyncio.sleep(0.3)
+        assert pair.source.guest is not None
+        assert pair.source.guest.limits == {"disk@0": 30, "disk@1": 30}
         assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
 
     moving(tmp_path, work)
