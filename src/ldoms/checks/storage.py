@@ -158,6 +158,14 @@ def _place(facts: CheckFacts, ours: ImageFacts, place: Destination) -> Findings:
             f"the device {place.path} of volume {name} on {target} {reason}",
             f"offer another back end there: ldm remove-vdsdev {name}; ldm add-vdsdev -q PATH {name}",
         )
+    elif place.exists and not _is_another(ours, next((one for one in facts.target.images if one.volume == name), None)):
+        yield Finding(
+            "copy-storage",
+            Severity.ERROR,
+            f"it cannot be told whether the device {place.path} of volume {name} on {target} is another one than"
+            f" {ours.path} on {facts.source.name}: the copy would begin by emptying it",
+            f"offer another back end there: ldm remove-vdsdev {name}; ldm add-vdsdev -q PATH {name}",
+        )
     elif place.exists:
         yield Finding(
             "copy-storage",
@@ -165,6 +173,11 @@ def _place(facts: CheckFacts, ours: ImageFacts, place: Destination) -> Findings:
             f"whatever is on the device {place.path} of volume {name} on {target} would be overwritten",
             "make sure that it is not needed, then use -f",
         )
+
+
+def _is_another(ours: ImageFacts, theirs: ImageFacts | None) -> bool:
+    """Whether what both hosts see is certainly not the same."""
+    return theirs is not None and bool(ours.identity and theirs.identity) and ours.identity != theirs.identity
 
 
 def _old_qemu(facts: CheckFacts) -> Findings:
