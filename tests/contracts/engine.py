@@ -536,6 +536,18 @@ async def check_a_setting_that_qemu_does_not_take_is_refused(bench: EngineBench)
     await guest.set_migration(MigrationEnd.SEND, DIFFERENCES, KEY)
 
 
+async def check_a_copy_that_is_held_slow_is_released(bench: EngineBench) -> None:
+    """By another limit, while it runs."""
+    ends = await make_ends(bench, plan=replace(PLAN, max_bandwidth_bytes_s=1 << 20))
+    await ends.source.send(ends.host, ends.port)
+    await until(ends.source, MigrationStatus.ACTIVE.__eq__)
+    await asyncio.sleep(0.3)
+    assert (await ends.source.progress()).status == MigrationStatus.ACTIVE
+    await ends.source.set_bandwidth(0)
+    assert await until(ends.source, lambda status: status != MigrationStatus.ACTIVE) == MigrationStatus.PRE_SWITCHOVER
+    await ends.source.cancel_migration()
+
+
 async def check_a_guest_that_was_sent_can_come_back(bench: EngineBench) -> None:
     """The target has refused: the source, and it alone, runs again, and can be sent once more."""
     ends = await make_ends(bench)

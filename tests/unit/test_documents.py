@@ -181,6 +181,7 @@ def test_every_event() -> None:
         ("`phases`", migration.PhaseRecord),
         ("`passes`", migration.PassRecord),
         ("`plan`", migration.MigrationPlan),
+        ("`changes`", migration.LimitChange),
         ("`stall`", migration.Stall),
         ("`forecast`", forecast.Forecast),
         ("`basis`", forecast.ForecastBasis),

@@ -14,7 +14,7 @@ from ldoms.model.codec import to_wire
 from ldoms.model.cores import CpuChange, Unit
 from ldoms.model.domain import Domain, DomainView
 from ldoms.model.guest import GuestCpus
-from ldoms.model.migration import MigrationOptions
+from ldoms.model.migration import LimitChanges, MigrationOptions
 from ldoms.model.operation import Operation
 from ldoms.model.stopping import StopOptions
 from ldoms.model.tuning import parse_tuning
@@ -232,6 +232,13 @@ async def migrate(request: Request, known: Known, who: Changer, name: str, body:
 async def cancel_migration(known: Known, who: Changer, name: str, body: wire.Force) -> None:
     """Stop the migration of a domain; the answer comes when everything is as before."""
     await known.manager.migrations.cancel(name, force=body.force)
+
+
+@router.post("/{name}/set-migration", status_code=204)
+async def set_migration(known: Known, who: Changer, name: str, body: wire.MigrationLimits) -> None:
+    """Change limits of a migration that is under way, on its source; what is not given stays as it is."""
+    changes = LimitChanges(body.max_bandwidth_bytes_s, body.max_suspend_s, body.max_time_s)
+    known.manager.migrations.change_limits(name, changes, who.user)
 
 
 @router.post("/{name}/policies", response_model=Domain, status_code=201)

@@ -185,6 +185,14 @@ class Migration(_Body):
     boost: int | None = Field(default=None, ge=0, le=99_999)
 
 
+class MigrationLimits(_Body):
+    """Limits of a migration that is under way; see `ldoms.model.migration.LimitChanges`."""
+
+    max_bandwidth_bytes_s: int | None = Field(default=None, ge=0)
+    max_suspend_s: float | None = Field(default=None, gt=0, le=2000)
+    max_time_s: float | None = Field(default=None, ge=0)
+
+
 class LogSwitches(Properties):
     """Sorts of messages to be logged or not, `on` or `off`; with `defaults` all others are as by default."""
 

@@ -15,6 +15,7 @@ from ldoms.cli.command import Command, Option, UsageError, Words
 from ldoms.cli.configuration import cancel_reconf
 from ldoms.cli.follow import CtrlC, follow
 from ldoms.cli.forecast import forecast_lines
+from ldoms.cli.limits import bandwidth_bytes_s, length_s
 from ldoms.cli.options import JSON, PARSE
 from ldoms.cli.output import complain, on_terminal, say, say_json, say_lines
 from ldoms.cli.plan import plan_lines
@@ -25,7 +26,6 @@ from ldoms.model.errors import CheckFailed, LdomsError, RequestError
 from ldoms.model.findings import Severity, blocking
 from ldoms.model.migration import DEFAULT_MAX_SUSPEND_S, MigrationReport, OnStall
 from ldoms.model.operation import Operation, OperationStatus
-from ldoms.model.sizes import MIB, parse_size_mib
 from ldoms.model.tuning import TUNABLE, parse_tuning, split_tuning
 
 UNKEPT = 3
@@ -163,13 +163,14 @@ def _complain_about(error: LdomsError, *, force: bool) -> None:
 def _length_s(words: Words, flag: str, otherwise: float) -> float:
     """A length of time; a number alone is milliseconds."""
     text = words.options.get(flag, "")
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m)?", text)
-    if not text:
-        return otherwise
-    if match is None or float(match[1]) <= 0:
+    try:
+        seconds = length_s(text) if text else otherwise
+    except ValueError:
+        seconds = 0.0
+    if text and seconds <= 0:
         example = "300ms or 1.5s" if flag == "--max-suspend" else "90s or 10m"
         raise UsageError(f"{flag} {text} is not a length of time: write {example}")
-    return float(match[1]) * {"s": 1.0, "m": 60.0}.get(match[2], 0.001)
+    return seconds
 
 
 def _on_stall(words: Words) -> str:
@@ -181,7 +182,7 @@ def _on_stall(words: Words) -> str:
 
 def _max_bandwidth(words: Words) -> int:
     text = words.options.get("--max-bandwidth", "")
-    return parse_size_mib(text.removesuffix("/s")) * MIB if text else 0
+    return bandwidth_bytes_s(text) if text else 0
 
 
 def _tuning(words: Words) -> dict[str, str]:

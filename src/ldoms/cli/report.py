@@ -10,7 +10,7 @@ from ldoms.cli.plan import reason_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.boost import Boost
 from ldoms.model.guest import GuestTime
-from ldoms.model.migration import MigrationReport, Stall
+from ldoms.model.migration import LimitChange, MigrationReport, Stall
 
 _WIDTHS = (8, 15, 16, 12, 12, 10, 8)
 
@@ -84,6 +84,7 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield from _stall_lines(report.stall)
     if report.boost is not None:
         yield from _boost_lines(report.boost, report)
+    yield from _change_lines(report.changes)
     if report.clock is not None:
         offset, uncertainty = report.clock.offset_s, report.clock.uncertainty_s
         yield f"    host clocks  {offset * 1000:+.1f} ms apart (measured to within {uncertainty * 1000:.1f} ms)"
@@ -138,6 +139,16 @@ def _stall_lines(stall: Stall) -> Iterable[str]:
     done = ", then ".join(stall.measures)
     yield f"    stalled      after {stall.passes} passes and {stall.after_s:.1f} s: {dirty}/s changed, {sent}/s sent,"
     yield f"                 at best {milliseconds(stall.left_s)} of suspension needed; {done}"
+
+
+def _change_lines(changes: Iterable[LimitChange]) -> Iterable[str]:
+    for change in changes:
+        is_rate = change.name.endswith("_bytes_s")
+        name = change.name.removesuffix("_bytes_s" if is_rate else "_s").replace("_", "-")
+        before, after = (
+            f"{mebibytes(value)}/s" if is_rate else f"{value:g} s" for value in (change.before, change.after)
+        )
+        yield f"    changed      {name} from {before} to {after} by {change.user}, {_moment(change.changed_at)}"
 
 
 def _kept(time: GuestTime) -> str:

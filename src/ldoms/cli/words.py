@@ -49,6 +49,7 @@ OPERANDS: Mapping[str, Offer] = {
     ),
     "MAP": ("cidmap=", "mblockmap="),
     "NAME=VALUE": ("auto-boot?=", "boot-args=", "boot-device=", "boot-file=", "boot-initrd="),
+    "LIMIT=VALUE": ("max-bandwidth=", "max-suspend=", "max-time="),
     "BACKEND": Kind.FILE,
     "FILE": Kind.FILE,
     "KIND": ("core", "cpu", "memory", "io", "crypto", "mau", "cmi"),

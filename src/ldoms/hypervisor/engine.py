@@ -407,6 +407,9 @@ class Guest(Protocol):
     async def set_downtime_limit(self, seconds: float) -> None:
         """Allow a running migration to suspend the guest for so long; 0: it goes over only if nothing is left."""
 
+    async def set_bandwidth(self, bytes_s: int) -> None:
+        """Limit a running migration to so much; 0 = as fast as it goes."""
+
     async def throttle(self, percent: int) -> None:
         """Have a running migration hold the guest back by that share of its CPU time, soon, to its end.
 

@@ -103,6 +103,8 @@ class FakeGuest(FakeMirrors):
         self.announced = 0
         self.throttle_percent = 0
         self.unsent = 0
+        self.bandwidths: list[int] = []
+        self.downtime_limits: list[float] = []
         self.breaks = 0
         self.placement = spec.placement
         self.refuses_to_run = False
@@ -373,6 +375,12 @@ class FakeGuest(FakeMirrors):
     async def set_downtime_limit(self, seconds: float) -> None:
         """Note it."""
         await self._answer()
+        self.downtime_limits.append(seconds)
+
+    async def set_bandwidth(self, bytes_s: int) -> None:
+        """Note it."""
+        await self._answer()
+        self.bandwidths.append(bytes_s)
 
     async def throttle(self, percent: int) -> None:
         """Be held back from now on."""

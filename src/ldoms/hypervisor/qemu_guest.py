@@ -413,6 +413,10 @@ class QemuGuest:
         """Allow a running migration to suspend the guest for so long."""
         await self._migration.set_downtime_limit(seconds)
 
+    async def set_bandwidth(self, bytes_s: int) -> None:
+        """Limit a running migration."""
+        await self._migration.set_bandwidth(bytes_s)
+
     async def throttle(self, percent: int) -> None:
         """Hold the guest back."""
         await self._migration.throttle(percent)

@@ -110,6 +110,10 @@ class QemuMigration:
         """Allow a running migration to suspend the guest for so long."""
         await self._monitor.execute("migrate-set-parameters", {"downtime-limit": _limit_ms(seconds)})
 
+    async def set_bandwidth(self, bytes_s: int) -> None:
+        """Limit a running migration."""
+        await self._monitor.execute("migrate-set-parameters", {"max-bandwidth": bytes_s})
+
     async def throttle(self, percent: int) -> None:
         """Have the guest held back by so much of its CPU time."""
         await self._monitor.execute("migrate-set-parameters", _throttle_parameters(percent, ANY_CHANGE_PERCENT))

@@ -24,6 +24,7 @@ from ldoms.model.codec import to_wire
 from ldoms.model.domain import Domain, MigrationStatus
 from ldoms.model.errors import LdomsError, NotFound, RequestError
 from ldoms.model.migration import (
+    LimitChanges,
     MigrationOptions,
     MigrationRecord,
     MigrationReport,
@@ -123,6 +124,25 @@ class MigrationVerbs:
                 f" {migration.record.peer}",
                 code="too-late",
             )
+
+    def change_limits(self, name: str, changes: LimitChanges, user: str) -> None:
+        """Change limits of the migration of a domain; they count from when the copy is next looked at.
+
+        Raises:
+            NotFound: there is no such domain.
+            RequestError: no migration is under way, this host is its target, or it is too late.
+        """
+        domain = self._host.store.domain(name)
+        arriving = self._target.migration_status(domain.uuid)
+        if arriving is not None:
+            raise RequestError(
+                f"the migration of LDom {name} is led by its source: run 'ldm set-migration' on {arriving.peer}",
+                code="not-the-source",
+            )
+        operation, migration = self._host.operations.on(name), self._sources.get(name)
+        if operation is None or operation.kind != KIND or migration is None or migration.record.options.dry_run:
+            raise RequestError(f"no migration of LDom {name} is under way", code="no-migration")
+        migration.change_limits(changes, user)
 
     async def claim(self, name: str) -> None:
         """Let the complete copy of a domain run here whose source is lost for good.

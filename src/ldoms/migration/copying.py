@@ -61,6 +61,8 @@ class MemoryCopy:
         self._throttle_percent = 0
         self._is_suspended = False
         self._samples: list[PassSample] = []
+        self._told_bytes_s: int | None = None
+        self._is_told_limit = True
 
     async def send(self, ticket: Ticket, observer: Observer) -> bool:
         """Phase 3: send memory until QEMU has stopped the guest for the last part.
@@ -80,6 +82,8 @@ class MemoryCopy:
                 await self._guest.pause()
             await self._guest.send(ticket.host, ticket.port)
             self._guest.limit_unsent(WAITING_FIRST)
+        else:
+            self._is_told_limit = False  # nobody knows what QEMU was told before the restart
         async with self._link.heartbeat():
             return await self._follow(observer)
 
@@ -152,12 +156,29 @@ class MemoryCopy:
                 return False
             if progress.status in ENDED:
                 raise await self._failure(progress)
+            await self._heed(loop.time() - began)
             await self._steer(loop.time() - began, progress)
 
     def _keep_kernel_short(self, progress: Progress) -> None:
         """What waits in the kernel is part of the suspension."""
         if not self._samples and progress.bandwidth_bytes_s > 0:
             self._guest.limit_unsent(max(WAITING_LEAST, round(progress.bandwidth_bytes_s * WAITING_S)))
+
+    async def _heed(self, now_s: float) -> None:
+        """Take up what an administrator has changed of the limits meanwhile, and what a restart has left open."""
+        plan = self._journal.record.plan
+        assert plan is not None
+        if plan is not self._plan:
+            self._plan, self._promise, self._since_s = plan, promise_of(plan), now_s
+        if plan.max_bandwidth_bytes_s != self._told_bytes_s:
+            await self._guest.set_bandwidth(plan.max_bandwidth_bytes_s)
+            if self._told_bytes_s is not None:
+                self._samples = []  # what they say of the rest no longer holds
+            self._told_bytes_s = plan.max_bandwidth_bytes_s
+        if self._limit_s > self._promise.most_limit_s or not self._is_told_limit:
+            self._limit_s = min(self._limit_s, self._promise.most_limit_s)
+            await self._guest.set_downtime_limit(self._limit_s)
+            self._is_told_limit = True
 
     async def _steer(self, now_s: float, progress: Progress) -> None:
         situation = Situation(

@@ -12,9 +12,13 @@ import structlog
 
 from ldoms.migration.convergence import PassSample
 from ldoms.migration.phases import PHASES
+from ldoms.migration.plan import changed_plan
+from ldoms.model.codec import to_wire
 from ldoms.model.errors import MigrationError
 from ldoms.model.migration import (
     ClockReading,
+    LimitChange,
+    LimitChanges,
     MigrationRecord,
     MigrationReport,
     Outcome,
@@ -135,6 +139,20 @@ class Journal:
             bandwidth_bytes_s=last.bandwidth_bytes_s,
         )
         self.note(stall=replace(stall, measures=(*stall.measures, measure)))
+
+    def change_limits(self, changes: LimitChanges, user: str) -> None:
+        """Somebody has changed limits: on disk before anything is done about it, so that a restart keeps them."""
+        options, now = self.record.options, time.time()
+        wanted = {name: value for name, value in to_wire(changes).items() if value is not None}
+        noted = tuple(
+            LimitChange(now, user, name, getattr(options, name), value)
+            for name, value in wanted.items()
+            if getattr(options, name) != value
+        )
+        plan = self.record.plan and changed_plan(self.record.plan, changes, options.tuning)
+        self.amend(options=replace(options, **wanted), plan=plan)
+        self.note(plan=plan, changes=(*self.report.changes, *noted))
+        self.write()
 
     def error(self, reason: str, code: str, **details: object) -> MigrationError:
         """An error that ends the migration in the phase that it is in."""

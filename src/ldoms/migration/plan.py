@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ldoms.checks.storage import copies
 from ldoms.migration.convergence import THROTTLE_SLICE_S
-from ldoms.model.migration import CheckFacts, MigrationPlan, OnStall
+from ldoms.model.migration import CheckFacts, LimitChanges, MigrationPlan, OnStall
 from ldoms.model.tuning import Compression, Tuning
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
@@ -44,17 +46,8 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         "none: the guest reports free pages all the time; asked when the copy began, it stood still for seconds"
     )
     switchover, reasons["switchover-bandwidth"] = _switchover_bandwidth(tuning)
-    reasons["suspension"] = (
-        "for the whole copy: without KVM, QEMU does not notice all changes to memory that was added to a running guest"
-        if facts.must_stand_still
-        else f"QEMU may use {first * 1000:.0f} ms, and {most * 1000:.0f} ms if that does not do: it does not count all"
-        f" of the {options.max_suspend_s * 1000:.0f} ms that are promised"
-    )
-    reasons["bandwidth"] = (
-        f"limited to {options.max_bandwidth_bytes_s} bytes/s, as asked for"
-        if options.max_bandwidth_bytes_s
-        else "not limited"
-    )
+    reasons["suspension"] = _suspension(options.max_suspend_s, stands_still=facts.must_stand_still)
+    reasons["bandwidth"] = _bandwidth(options.max_bandwidth_bytes_s)
     disks = copies(facts)
     if disks:
         reasons["disks"] = f"{', '.join(copy.disk for copy in disks)}: copied first, as the hosts do not share them"
@@ -86,6 +79,30 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         dirty_limit_bytes_s=dirty_limit,
         disks=disks,
     )
+
+
+def changed_plan(plan: MigrationPlan, changes: LimitChanges, tuning: Tuning) -> MigrationPlan:
+    """A plan with other limits, of a copy that may be under way: nothing that QEMU takes only before it starts."""
+    reasons = dict(plan.reasons)
+    if changes.max_bandwidth_bytes_s is not None:
+        reasons["bandwidth"] = f"{_bandwidth(changes.max_bandwidth_bytes_s)}, since it was changed on the way"
+        plan = replace(plan, max_bandwidth_bytes_s=changes.max_bandwidth_bytes_s)
+    if changes.max_suspend_s is not None:
+        most = downtime_most_s(changes.max_suspend_s)
+        reasons["suspension"] = (
+            f"{_suspension(changes.max_suspend_s, stands_still=plan.stands_still)}, since it was changed on the way"
+        )
+        by_hand = tuning.throttle_percents is not None or not plan.throttle_percents
+        plan = replace(
+            plan,
+            max_suspend_s=changes.max_suspend_s,
+            downtime_limit_s=min(FIRST_DOWNTIME_LIMIT_S, most),
+            downtime_most_s=most,
+            throttle_percents=plan.throttle_percents if by_hand else throttle_percents(changes.max_suspend_s),
+        )
+    if changes.max_time_s is not None:
+        plan = replace(plan, max_time_s=changes.max_time_s)
+    return replace(plan, reasons=reasons)
 
 
 def downtime_most_s(max_suspend_s: float) -> float:
@@ -129,6 +146,24 @@ def _at_a_stall(facts: CheckFacts) -> tuple[tuple[int, ...], str]:
         f"the guest is held back by {percents} % of its CPU time{by_hand_words}, and stays where it is if that does not"
         " do"
     )
+
+
+def _suspension(max_suspend_s: float, *, stands_still: bool) -> str:
+    if stands_still:
+        return (
+            "for the whole copy: without KVM, QEMU does not notice all changes to memory that was added to a running"
+            " guest"
+        )
+    most = downtime_most_s(max_suspend_s)
+    first = min(FIRST_DOWNTIME_LIMIT_S, most)
+    return (
+        f"QEMU may use {first * 1000:.0f} ms, and {most * 1000:.0f} ms if that does not do: it does not count all"
+        f" of the {max_suspend_s * 1000:.0f} ms that are promised"
+    )
+
+
+def _bandwidth(bytes_s: int) -> str:
+    return f"limited to {bytes_s} bytes/s, as asked for" if bytes_s else "not limited"
 
 
 def _channels(tuning: Tuning) -> tuple[int, str]:

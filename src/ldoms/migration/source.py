@@ -32,13 +32,14 @@ from ldoms.migration.phases import PHASES, Restart, Undo, phases_of
 from ldoms.migration.plan import copying_threads, make_plan
 from ldoms.model.boost import Boost, BoostWish
 from ldoms.model.domain import Domain
-from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError
+from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.findings import blocking
 from ldoms.model.guest import GuestTime
 from ldoms.model.migration import (
     CheckFacts,
     Description,
+    LimitChanges,
     MigrationPlan,
     MigrationRecord,
     MigrationReport,
@@ -147,6 +148,24 @@ class SourceMigration:
         """
         self._reclaimed.set()
 
+    def change_limits(self, changes: LimitChanges, user: str) -> None:
+        """Change limits of a migration whose guest still runs here; a copy takes them up when it next looks.
+
+        Raises:
+            RequestError: it is too late, or there is no guest whose memory is copied.
+        """
+        name = self.record.name
+        if not self.record.active:
+            raise RequestError(
+                f"LDom {name} moves without a guest: its migration has no limits to be changed", code="no-limits"
+            )
+        if self.record.called_off or self.record.phase not in (Phase.CHECK, Phase.PREPARE, Phase.COPY):
+            raise RequestError(
+                f"the migration of LDom {name} is past its copy: its limits cannot be changed any more",
+                code="too-late",
+            )
+        self._journal.change_limits(changes, user)
+
     # The way through
 
     async def _lead(
@@ -220,6 +239,8 @@ class SourceMigration:
             raise CheckFailed(
                 "\n".join(finding.message for finding in stops), findings, domain=facts.domain.domain.name
             )
+        # The limits may have been changed since the facts were asked for.
+        self._facts = facts = replace(facts, options=self.record.options)
         plan = make_plan(facts) if self.record.active else None
         self._journal.amend(plan=plan)
         self._journal.note(plan=plan)
@@ -297,7 +318,8 @@ class SourceMigration:
         if boost := self._journal.report.boost:
             self._journal.note(boost=replace(boost, target_strands=self._ticket.lent_strands))
         if plan is not None:
-            await self._guest().set_migration(MigrationEnd.SEND, plan, key)
+            assert self.record.plan is not None
+            await self._guest().set_migration(MigrationEnd.SEND, self.record.plan, key)
 
     async def _boost(self) -> None:
         """Have strands lent to the control domain, if that was asked for; a restart has ended what was lent before."""

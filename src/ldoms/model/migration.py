@@ -89,6 +89,21 @@ class MigrationOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitChanges:
+    """What is to be changed of a migration that is under way; None = as it is.
+
+    Attributes:
+        max_bandwidth_bytes_s: 0 = as fast as it goes.
+        max_suspend_s: longest suspension that is allowed.
+        max_time_s: from the request to the end; 0 = any.
+    """
+
+    max_bandwidth_bytes_s: int | None = None
+    max_suspend_s: float | None = None
+    max_time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DomainFacts:
     """A domain that is to move, as its host describes it to the other one.
 
@@ -400,6 +415,24 @@ class CopiedDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitChange:
+    """A limit that somebody changed while the migration was under way.
+
+    Attributes:
+        changed_at: seconds since 1970, source's clock.
+        user: who did it.
+        name: of the limit, as `MigrationOptions` has it.
+        before, after: in the unit that the name ends with.
+    """
+
+    changed_at: float
+    user: str
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
 class GuestClock:
     """The guest's clock against its host's, before and after the target corrected it (guest agent)."""
 
@@ -429,6 +462,7 @@ class MigrationReport:
         cause: why it did not succeed, in a sentence.
         storage: the disks that were copied.
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
+        changes: of its limits, while it was under way.
     """
 
     id: str
@@ -463,6 +497,7 @@ class MigrationReport:
     forecast: Forecast | None = None
     storage: tuple[CopiedDisk, ...] = ()
     boost: Boost | None = None
+    changes: tuple[LimitChange, ...] = ()
 
     @property
     def total_s(self) -> float:

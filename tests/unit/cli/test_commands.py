@@ -78,6 +78,9 @@ SENT: tuple[tuple[str, str, str, Any], ...] = (
     ("rm-var boot-device ldg1", "DELETE", "/domains/ldg1/variables", {"variable": ["boot-device"]}),
     ("cancel-op migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": False}),
     ("cancel-operation -f migration ldg1", "POST", "/domains/ldg1/cancel-migration", {"force": True}),
+    ("set-migration ldg1 max-bandwidth=16M/s max-suspend=1.5s", "POST", "/domains/ldg1/set-migration", {"max_bandwidth_bytes_s": 16 << 20, "max_suspend_s": 1.5}),
+    ("set-migration max-time=10m ldg1", "POST", "/domains/ldg1/set-migration", {"max_time_s": 600.0}),
+    ("set-migration ldg1 max-bandwidth=0 max-time=0", "POST", "/domains/ldg1/set-migration", {"max_bandwidth_bytes_s": 0, "max_time_s": 0.0}),
     ("set-logctl cmd=on debug=", "PUT", "/log", {"properties": {"cmd": "on", "debug": ""}, "defaults": False}),
     ("set-logctl defaults info=off", "PUT", "/log", {"properties": {"info": "off"}, "defaults": True}),
     ("add-mau 2 ldg1", "PUT", "/domains/ldg1/crypto", {"action": "add", "amount": 2}),
@@ -362,6 +365,26 @@ def test_what_cannot_be_set_by_hand_is_bad_usage(
     """Nothing is sent."""
     assert run(["migrate", "-c", "--tune", tuning, "ldg1", "t4-2"]) == 2
     assert "--tune: " in capsys.readouterr().err
+    assert office.sent == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set-migration ldg1",
+        "set-migration max-time=1s",
+        "set-migration ldg1 ldg2 max-time=1s",
+        "set-migration ldg1 channels=2",
+        "set-migration ldg1 max-suspend=0",
+        "set-migration ldg1 max-suspend=2001s",
+        "set-migration ldg1 max-suspend=soon",
+        "set-migration ldg1 max-bandwidth=fast",
+        "set-migration ldg1 max-time=1s max-time=2s",
+    ],
+)
+def test_limits_without_sense_are_bad_usage(office: Office, line: str) -> None:
+    """Nothing is sent."""
+    assert run(line.split()) == 2
     assert office.sent == []
 
 

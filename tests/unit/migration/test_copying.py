@@ -55,6 +55,13 @@ class Quick:
     def note_pass(self, progress: Progress) -> None:
         self.report.passes = (*self.report.passes, progress)
 
+    @property
+    def record(self) -> Any:
+        return SimpleNamespace(plan=PLAN)
+
+    async def set_bandwidth(self, bytes_s: int) -> None:
+        pass
+
     def begin_copy(self) -> None:
         pass
 

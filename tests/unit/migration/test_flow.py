@@ -13,10 +13,10 @@ from ldoms.migration.clock import GUEST_ANSWER_S
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import Busy, RequestError
 from ldoms.model.guest import TimeService
-from ldoms.model.migration import MigrationReport, Outcome, Progress
+from ldoms.model.migration import LimitChanges, MigrationReport, Outcome, Progress
 from ldoms.model.operation import OperationStatus
 from ldoms.model.tuning import TUNABLE
-from unit.migration.harness import DOMAIN, Gates, Pair, migrating
+from unit.migration.harness import DOMAIN, FakeHost, Gates, Pair, migrating
 
 
 def test_an_active_domain_moves_and_keeps_its_memory(tmp_path: Path) -> None:
@@ -321,6 +321,112 @@ def test_a_cancel_in_any_phase_leaves_it_as_it_was(tmp_path: Path, monkeypatch: 
         assert (await pair.wait(pair.migrate())).status is OperationStatus.SUCCESS
 
     migrating(tmp_path, work)
+
+
+def test_limits_are_changed_on_the_way(tmp_path: Path) -> None:
+    """QEMU is told at the next look; a restart of the manager keeps them, and the report tells of them."""
+
+    async def work(pair: Pair) -> None:
+        pair.world.copy_s = 20.0
+        pair.migrate(max_bandwidth_bytes_s=16 << 20, max_suspend_s=1.0)
+        await asyncio.sleep(3.0)
+        guest = pair.source.guest
+        assert guest is not None
+        assert guest.bandwidths == [16 << 20]
+        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_bandwidth_bytes_s=0, max_time_s=900.0), "tracy")
+        await asyncio.sleep(1.0)
+        assert guest.bandwidths == [16 << 20, 0]
+        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_suspend_s=0.03, max_time_s=900.0), "root")
+        await asyncio.sleep(1.0)
+        assert guest.downtime_limits == [pytest.approx(0.02)], "QEMU must not use what is allowed no more"
+        await pair.source.restart()
+        await asyncio.sleep(1.0)
+        assert guest.bandwidths == [16 << 20, 0, 0], "nobody knows what QEMU was told before a restart"
+        assert guest.downtime_limits == [pytest.approx(0.02)] * 2
+        await pair.settle()
+        (record,) = pair.source.store.migrations()
+        assert record.report.outcome is Outcome.DONE
+        assert (record.options.max_bandwidth_bytes_s, record.options.max_suspend_s) == (0, 0.03)
+        assert record.plan == record.report.plan
+        assert record.plan is not None
+        assert (record.plan.max_suspend_s, record.plan.max_time_s) == (0.03, 900.0)
+        assert "changed on the way" in record.plan.reasons["bandwidth"]
+        changes = [(one.user, one.name, one.before, one.after) for one in record.report.changes]
+        assert changes == [
+            ("tracy", "max_bandwidth_bytes_s", 16 << 20, 0),
+            ("tracy", "max_time_s", 0.0, 900.0),
+            ("root", "max_suspend_s", 1.0, 0.03),
+        ]
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("gate", ["source-check", "source-prepare", "target-prepared"])
+def test_limits_are_changed_before_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str) -> None:
+    """The copy begins with them."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = gate
+        operation = pair.migrate()
+        await gates.reached.wait()
+        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_bandwidth_bytes_s=5, max_suspend_s=2.0), "root")
+        guest = pair.source.guest
+        assert guest is not None
+        gates.open()
+        done = await pair.wait(operation)
+        assert done.status is OperationStatus.SUCCESS, done.error
+        assert guest.bandwidths == [5]
+        report = from_wire(MigrationReport, done.result["report"])
+        assert report.plan is not None
+        assert (report.plan.max_bandwidth_bytes_s, report.plan.max_suspend_s) == (5, 2.0)
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("gate", ["source-suspend", "source-handing-off", "target-taken"])
+def test_limits_stay_once_the_guest_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str) -> None:
+    """One sentence says so, as it does on the target, and where no migration is under way."""
+
+    async def refused(pair: Pair, host: FakeHost, code: str) -> None:
+        assert host.manager is not None
+        with pytest.raises(RequestError) as caught:
+            host.manager.migrations.change_limits(DOMAIN, LimitChanges(max_time_s=1.0), "root")
+        assert caught.value.code == code
+
+    async def work(pair: Pair) -> None:
+        await refused(pair, pair.source, "no-migration")
+        gates = Gates(monkeypatch)
+        gates.closed = gate
+        operation = pair.migrate()
+        await gates.reached.wait()
+        await refused(pair, pair.source, "too-late")
+        if gate != "target-taken":
+            await refused(pair, pair.target, "not-the-source")
+        gates.open()
+        assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
+        await pair.settle()
+        await refused(pair, pair.target, "no-migration")
+
+    migrating(tmp_path, work)
+
+
+def test_a_bound_domain_has_no_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is copied; and a dry run copies nothing, either."""
+
+    async def work(pair: Pair) -> None:
+        for code, dry_run in (("no-migration", True), ("no-limits", False)):
+            gates = Gates(monkeypatch)
+            gates.closed = "source-check"
+            operation = pair.migrate(dry_run=dry_run)
+            await gates.reached.wait()
+            with pytest.raises(RequestError) as caught:
+                pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_time_s=1.0), "root")
+            assert caught.value.code == code
+            gates.open()
+            assert (await pair.wait(operation)).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work, "bound")
 
 
 def test_after_the_hand_off_it_cannot_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ldoms.migration.plan import make_plan
-from ldoms.model.migration import OnStall
-from ldoms.model.tuning import TUNABLE
+from ldoms.migration.plan import changed_plan, make_plan
+from ldoms.model.migration import LimitChanges, OnStall
+from ldoms.model.tuning import TUNABLE, Tuning
 from unit.checks.test_rules import Facts, good, grown, options, ring, source, target_host, together, tuned
 
 
@@ -124,3 +124,17 @@ def test_a_throttle_that_was_switched_off_is_none() -> None:
     plan = make_plan(tuned("throttle=off")(good()))
     assert plan.throttle_percents == ()
     assert "set by hand" in plan.reasons["stall"]
+
+
+def test_what_is_changed_on_the_way_is_changed_alone() -> None:
+    """Capabilities and what QEMU takes only before it starts stay; what follows from a limit follows."""
+    plan = make_plan(good())
+    assert changed_plan(plan, LimitChanges(), Tuning()) == plan
+    slow = changed_plan(plan, LimitChanges(max_bandwidth_bytes_s=1000), Tuning())
+    assert slow == replace(plan, max_bandwidth_bytes_s=1000, reasons=slow.reasons)
+    assert slow.reasons["bandwidth"] == "limited to 1000 bytes/s, as asked for, since it was changed on the way"
+    short = changed_plan(plan, LimitChanges(max_suspend_s=0.02, max_time_s=60.0), Tuning())
+    fresh = make_plan(options(max_suspend_s=0.02, max_time_s=60.0)(good()))
+    assert short == replace(fresh, reasons=short.reasons)
+    by_hand = changed_plan(plan, LimitChanges(max_suspend_s=0.02), Tuning(throttle_percents=(50, 70, 85, 93)))
+    assert by_hand.throttle_percents == plan.throttle_percents
