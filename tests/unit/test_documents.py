@@ -22,7 +22,7 @@ from ldoms.bench.page.render import SECTIONS
 from ldoms.bench.probe import ProbeFigures
 from ldoms.checks.evaluate import RULES
 from ldoms.manager.config import Config
-from ldoms.model import boost, errors, findings, forecast, guest, migration
+from ldoms.model import boost, errors, findings, forecast, guest, migration, queue
 from ldoms.model.events import EventKind
 from unit.test_imports import LIBRARIES
 
@@ -186,6 +186,7 @@ def test_every_event() -> None:
         ("`forecast`", forecast.Forecast),
         ("`basis`", forecast.ForecastBasis),
         ("`storage`", migration.CopiedDisk),
+        ("`queued`", queue.Queued),
         ("`boost`", boost.Boost),
         ("`clock`", migration.ClockReading),
         ("`guest_time`", guest.GuestTime),

@@ -27,6 +27,7 @@ from ldoms.model.migration import (
     Ticket,
     Trial,
 )
+from ldoms.model.queue import Turn
 
 T = TypeVar("T")
 
@@ -62,11 +63,12 @@ class HttpPeer:
         self._host = host
         self.address = address
         netloc = f"[{address}]" if ":" in address else address
-        authentication = httpx.BasicAuth(credentials.user, credentials.password) if credentials.user else None
+        user, password = credentials.user, credentials.password
+        self._authentication = httpx.BasicAuth(user, password) if user else httpx.Auth()
         self._client = httpx.AsyncClient(
             base_url=f"https://{netloc}:{port}{PREFIX}/peer",
             verify=context,
-            auth=authentication,
+            auth=self._authentication,
             trust_env=False,  # a proxy of the environment has no business between hosts
             timeout=httpx.Timeout(CONNECT_S),
         )
@@ -80,6 +82,8 @@ class HttpPeer:
 
     async def describe(self, description: Description) -> DescriptionAnswer:
         """Tell the target what is to come, and hear what it says to that."""
+        self._client.headers.pop("Authorization", None)  # it may be asked again, when there is a token already
+        self._client.auth = self._authentication
         return await self._call(DescriptionAnswer, "/describe", to_wire(description), DESCRIBE_S)
 
     async def clock(self, migration: str) -> ClockTimes:
@@ -93,6 +97,10 @@ class HttpPeer:
     async def end_trial(self, migration: str) -> None:
         """End it."""
         await self._request("DELETE", f"/migrations/{migration}/trial", None, TRIAL_S)
+
+    async def ask_turn(self, migration: str) -> Turn:
+        """Ask whether the domain may come now."""
+        return await self._call(Turn, f"/migrations/{migration}/turn", {}, STATUS_S)
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""

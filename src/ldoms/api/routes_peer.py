@@ -13,6 +13,7 @@ from ldoms.api.routes_domain import answer
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import NotAuthorized, RequestError
 from ldoms.model.migration import ClockTimes, Description, MigrationReport, Preparation, TargetStatus, Trial
+from ldoms.model.queue import Turn
 
 router = APIRouter(prefix=f"{wire.PREFIX}/peer", tags=["peer"])
 
@@ -42,6 +43,12 @@ async def clock(known: Known, migration: Admitted) -> Any:
     """Say what time it is here."""
     received_at = time.time()
     return answer(ClockTimes(received_at, time.time()))
+
+
+@router.post("/migrations/{migration}/turn", response_model=Turn)
+async def ask_turn(known: Known, migration: Admitted) -> Any:
+    """Say whether the domain may come now, or has to wait for others."""
+    return answer(known.manager.target.ask_turn(migration))
 
 
 @router.post("/migrations/{migration}/prepare")

@@ -341,8 +341,12 @@ def status(view: DomainView) -> Iterable[Section]:
         columns(widths, ["OPERATION", "PROGRESS", other]),
         columns(widths, [migration.operation, progress, migration.peer]),
     ]
+    if migration.position:
+        lines.append(f"    number {migration.position} in the queue: {migration.reason}")
     error = "yes" if migration.error else "no"
     pairs = {other.lower(): migration.peer, "phase": migration.phase}
+    if migration.position:
+        pairs |= {"position": str(migration.position), "reason": migration.reason}
     line = record("", op=migration.operation, progress=migration.progress, error=error, **pairs)
     yield Section("STATUS", lines, ["STATUS", line])
 

@@ -13,6 +13,7 @@ from ldoms.cli.output import complain, on_terminal
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.operation import Operation
+from ldoms.model.phases import QUEUED
 
 LOST_S = 60.0
 """How long a manager may be away, for a restart, before its operation is followed no more."""
@@ -104,7 +105,9 @@ def _progress(operation: Operation) -> Iterator[Any]:
 
 
 def _description(operation: Operation) -> str:
-    """Where it is; with how much a guest is held back, if it is, or how much of its disks has been copied."""
+    """Where it is; with its place in the queue, how much a guest is held back, or how much of its disks was copied."""
+    if operation.phase == QUEUED and operation.figures:
+        return f"{QUEUED} {operation.figures['position']}: {operation.figures['reason']}"
     held_back = operation.figures.get("throttle_percent")
     where = (operation.phase or operation.kind) + (f", guest held back {held_back} %" if held_back else "")
     if operation.figures.get("status") == "disks" and (disks := operation.figures["disks"]):

@@ -10,7 +10,9 @@ from ldoms.cli.plan import reason_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.boost import Boost
 from ldoms.model.guest import GuestTime
-from ldoms.model.migration import LimitChange, MigrationReport, Stall
+from ldoms.model.migration import LimitChange, MigrationReport, Outcome, Stall
+from ldoms.model.phases import QUEUED
+from ldoms.model.queue import Queued
 
 _WIDTHS = (8, 15, 16, 12, 12, 10, 8)
 
@@ -23,7 +25,7 @@ def migration_lines(reports: Sequence[MigrationReport]) -> Iterable[str]:
             _WIDTHS,
             [
                 *(report.id[:8], _moment(report.started_at), report.domain, report.source, report.target),
-                *(report.outcome.value, f"{report.total_s:.1f}s", milliseconds(report.stop_resume_s)),
+                *(_outcome(report), f"{report.total_s:.1f}s", milliseconds(report.stop_resume_s)),
             ],
         )
 
@@ -82,6 +84,8 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"    throttled    {_throttled(report)}"
     if report.stall is not None:
         yield from _stall_lines(report.stall)
+    if report.queued is not None:
+        yield f"    queued       {_waited(report.queued)}"
     if report.boost is not None:
         yield from _boost_lines(report.boost, report)
     yield from _change_lines(report.changes)
@@ -106,6 +110,20 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield ""
         for finding in report.findings:
             yield f"    {finding.severity.value:<12} {finding.message}"
+
+
+def _outcome(report: MigrationReport) -> str:
+    """The outcome, or the place in the queue of one that waits."""
+    if report.outcome is Outcome.UNDER_WAY and report.queued is not None and report.queued.position:
+        return f"{QUEUED} {report.queued.position}"
+    return report.outcome.value
+
+
+def _waited(queued: Queued) -> str:
+    """How long it has waited for its turn, or that it does, and for what."""
+    if queued.position:
+        return f"number {queued.position}: {queued.reason}"
+    return f"{queued.seconds:.1f}s; at last: {queued.reason}"
 
 
 def _boost_lines(boost: Boost, report: MigrationReport) -> Iterable[str]:

@@ -19,6 +19,7 @@ from ldoms.model.sizes import ACTIVE_ALIGNMENT_MIB, MIB, parse_size_mib
 
 MANAGER_PORT = 6482
 DATA_PORTS = (8101, 8199)
+MOST_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,22 @@ class MigrationConfig:
         incoming: domains may come to this host.
         outgoing: domains may leave this host.
         save_spconfig: both hosts save their configuration as ``@post-migration`` after each migration.
+        max_outgoing: active domains that leave at the same time; others wait for their turn.
+        max_incoming: active domains that come at the same time.
+        bandwidth: that all copies that leave share, and all that come, such as ``100M`` per second; empty = no limit.
     """
 
     incoming: bool = True
     outgoing: bool = True
     save_spconfig: bool = False
+    max_outgoing: int = 2
+    max_incoming: int = 2
+    bandwidth: str = ""
+
+    @property
+    def bandwidth_bytes_s(self) -> int:
+        """The same as a number; 0 = no limit."""
+        return parse_size_mib(self.bandwidth) * MIB if self.bandwidth else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +303,15 @@ def _check(path: Path, config: Config) -> None:
         raise _bad(path, "[network] data_ports must be a list of two ports, the first and the last")
     if config.ldmd.autorecovery_policy not in (1, 2, 3):
         raise _bad(path, "[ldmd] autorecovery_policy must be 1 (log), 2 (tell) or 3 (restore)")
+    for name in ("max_outgoing", "max_incoming"):
+        if not 1 <= getattr(config.migration, name) <= MOST_AT_ONCE:
+            raise _bad(path, f"[migration] {name} must be between 1 and {MOST_AT_ONCE}")
+    try:
+        known = config.migration.bandwidth == "" or config.migration.bandwidth_bytes_s > 0
+    except RequestError:
+        known = False
+    if not known:
+        raise _bad(path, '[migration] bandwidth must be a size per second, such as "100M", or empty')
     if config.network.auto_inter_vnet_link_limit < 0:
         raise _bad(path, "[network] auto_inter_vnet_link_limit must not be negative")
     if config.hypervisor.accelerator not in ("auto", "kvm", "tcg"):

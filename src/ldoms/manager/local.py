@@ -96,6 +96,16 @@ class LocalMigrationHost:
         """Tell everybody what happened."""
         self._host.events.publish(kind, domain, **data)
 
+    @property
+    def max_incoming(self) -> int:
+        """How many active domains may come at the same time."""
+        return self._host.config.migration.max_incoming
+
+    @property
+    def bandwidth_bytes_s(self) -> int:
+        """What all that comes may take of the network together; 0 = not limited."""
+        return self._host.config.migration.bandwidth_bytes_s
+
     # Boost
 
     def free_strands(self) -> int:
@@ -248,6 +258,7 @@ class LocalMigrationHost:
             free_cores=len(partition.whole_cores()),
             whole_cores=partition.whole_cores(),
             shared_volumes=self._shared(volumes),
+            grants_turns=True,
             free_memory_mib=partition.free_memory_mib,
             available_memory_mib=psutil.virtual_memory().available // MIB,
             free_console_ports=free_ports,

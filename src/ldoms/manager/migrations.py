@@ -18,9 +18,10 @@ from ldoms.migration.journal import Journal
 from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
 from ldoms.migration.phases import PHASES, Undo
+from ldoms.migration.queue import SendingQueue
 from ldoms.migration.source import SourceMigration, beacon_name
 from ldoms.migration.target import TargetSide
-from ldoms.model.codec import to_wire
+from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.domain import Domain, MigrationStatus
 from ldoms.model.errors import LdomsError, NotFound, RequestError
 from ldoms.model.migration import (
@@ -29,10 +30,12 @@ from ldoms.model.migration import (
     MigrationRecord,
     MigrationReport,
     Outcome,
+    Progress,
     Role,
 )
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.phases import Phase
+from ldoms.model.queue import Copying, whose_promise_breaks
 
 KIND = "migrate-domain"
 
@@ -56,8 +59,12 @@ class MigrationVerbs:
         self._connector = connector
         self._target = target
         self._sources: dict[str, SourceMigration] = {}
+        self._sources_again: set[str] = set()
         self._unsettled: dict[str, SourceMigration] = {}
         self._background = Background()
+        self._queue = SendingQueue(
+            host.config.migration.max_outgoing, self._whose_promise_breaks, host.config.migration.bandwidth_bytes_s
+        )
 
     def migrate(self, name: str, options: MigrationOptions, credentials: Credentials, user: str) -> Operation:
         """Begin to move a domain; the operation that is returned goes on by itself, under the migration's id.
@@ -168,6 +175,7 @@ class MigrationVerbs:
             return MigrationStatus("migration", "source", record.peer, record.phase.value, 0, error=True)
         if operation is None or migration is None:
             return self._target.migration_status(domain.uuid)
+        queued = migration.record.report.queued
         return MigrationStatus(
             operation="migration",
             role="source",
@@ -175,6 +183,8 @@ class MigrationVerbs:
             phase=operation.phase,
             progress=operation.progress,
             error=migration.record.report.outcome is Outcome.UNDECIDED,
+            position=queued.position if queued else 0,
+            reason=queued.reason if queued and queued.position else "",
         )
 
     def history(self) -> tuple[MigrationReport, ...]:
@@ -194,6 +204,10 @@ class MigrationVerbs:
 
     async def recover(self) -> None:
         """Go on with, or take back, every migration that a restart of the manager has interrupted."""
+        unsettled = self._host.store.migrations(unsettled=True)
+        for waiting in sorted(unsettled, key=lambda known: known.report.started_at):
+            if waiting.role is Role.SOURCE and waiting.phase is Phase.CHECK:
+                self._queue_again(waiting)
         for operation in self._host.store.operations():
             current = self._host.operations.on(operation.domain)
             if operation.is_over or (current is not None and current.id == operation.id):
@@ -201,9 +215,9 @@ class MigrationVerbs:
             record = self._host.store.migration(operation.id)
             if record is None or record.settled:
                 await self._take_beacons_back(operation)
-                self._host.operations.abandon(operation)
+                self._host.operations.abandon(operation, record.report.cause if record else "")
         for record in self._host.store.migrations(unsettled=True):
-            if record.role is not Role.SOURCE:
+            if record.role is not Role.SOURCE or record.id in self._sources_again:
                 continue
             _log.info("migration-found", migration=record.id, phase=record.phase.value)
             if record.report.ended_at:
@@ -232,6 +246,8 @@ class MigrationVerbs:
             self._sources[record.name] = migration
             try:
                 if credentials is None:
+                    if record.active:
+                        self._queue.enter(record.id, record.name)
                     report = await migration.resume()
                     self._configurations.save_after_migration(record.options)
                 elif record.options.dry_run:
@@ -245,6 +261,7 @@ class MigrationVerbs:
                     self._settle_later(migration)
                 raise
             finally:
+                self._queue.leave(record.id)
                 del self._sources[record.name]
             return {"report": to_wire(report)}
 
@@ -252,7 +269,47 @@ class MigrationVerbs:
 
     def _migration(self, record: MigrationRecord, observer: Observer) -> SourceMigration:
         journal = Journal(self._host.store, record)
-        return SourceMigration(self._local, self._connector, journal, observer, self._target.let_go)
+        return SourceMigration(self._local, self._connector, journal, observer, self._target.let_go, self._queue)
+
+    def _queue_again(self, record: MigrationRecord) -> None:
+        """One that has waited for its turn waits again, if it needs no password, which is kept nowhere."""
+        if record.options.certificates:
+            _log.info("migration-queued-again", migration=record.id, domain=record.name)
+            self._sources_again.add(record.id)
+            self._host.operations.start(
+                KIND,
+                record.name,
+                record.report.user,
+                self._lead(record, Credentials(certificate=True)),
+                may_cancel=True,
+                identity=record.id,
+            )
+            return
+        cause = (
+            f"the manager was restarted while the migration of LDom {record.name} waited for its turn, and passwords"
+            " are kept nowhere: begin it again"
+        )
+        journal = Journal(self._host.store, record)
+        journal.end(Outcome.FAILED, cause)
+        journal.write()
+
+    def _whose_promise_breaks(self) -> str:
+        """Why another migration would break the promise of one that leaves this host now; empty: it would not."""
+        operations = (self._host.operations.on(name, KIND) for name in self._queue.running.values())
+        return whose_promise_breaks([self._copying(operation) for operation in operations if operation is not None])
+
+    def _copying(self, operation: Operation) -> Copying:
+        if operation.phase != Phase.COPY.value or not operation.figures:
+            return Copying(operation.domain)
+        progress, options = from_wire(Progress, operation.figures), self._sources[operation.domain].record.options
+        left_s = operation.started_at + options.max_time_s - time.time() if options.max_time_s else 0.0
+        return Copying(
+            operation.domain,
+            progress.dirty_bytes_s,
+            progress.bandwidth_bytes_s,
+            progress.remaining_bytes,
+            max(0.0, left_s),
+        )
 
     def _settle_later(self, migration: SourceMigration) -> None:
         self._unsettled[migration.record.name] = migration

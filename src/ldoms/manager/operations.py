@@ -267,9 +267,10 @@ class Operations:
             )
         handle.cancelled.set()
 
-    def abandon(self, operation: Operation) -> None:
-        """Note that an operation has ended with the manager that was doing it, and cannot go on."""
-        error = {"code": "restarted", "message": f"{operation.kind} was interrupted by a restart of the manager"}
+    def abandon(self, operation: Operation, why: str = "") -> None:
+        """Note that an operation has ended with the manager that was doing it, and cannot go on; `why` says more."""
+        message = why or f"{operation.kind} was interrupted by a restart of the manager"
+        error = {"code": "restarted", "message": message}
         ended = replace(operation, status=OperationStatus.FAILURE, ended_at=time.time(), may_cancel=False, error=error)
         self._store.put_operation(ended)
 

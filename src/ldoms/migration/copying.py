@@ -47,9 +47,18 @@ class MemoryCopy:
     """The copy of one guest's memory, as its sending end sees it."""
 
     def __init__(
-        self, guest: Guest, events: asyncio.Queue[GuestEvent], plan: MigrationPlan, journal: Journal, link: TargetLink
+        self,
+        guest: Guest,
+        events: asyncio.Queue[GuestEvent],
+        plan: MigrationPlan,
+        journal: Journal,
+        link: TargetLink,
+        share: Callable[[int], int] = lambda wanted: 0,
     ) -> None:
-        """Copy the memory of `guest`, whose `events` have been subscribed to before."""
+        """Copy the memory of `guest`, whose `events` have been subscribed to before.
+
+        `share` says what this host has left for the copy, which has a use for so much; 0 = not limited.
+        """
         self._guest = guest
         self._events = events
         self._plan = plan
@@ -61,8 +70,9 @@ class MemoryCopy:
         self._throttle_percent = 0
         self._is_suspended = False
         self._samples: list[PassSample] = []
-        self._told_bytes_s: int | None = None
         self._is_told_limit = True
+        self._share = share
+        self._kept_to: tuple[int, int] | None = None
 
     async def send(self, ticket: Ticket, observer: Observer) -> bool:
         """Phase 3: send memory until QEMU has stopped the guest for the last part.
@@ -80,10 +90,13 @@ class MemoryCopy:
             self._journal.begin_copy()
             if self._plan.stands_still:
                 await self._guest.pause()
+            await self._keep_to_share()
             await self._guest.send(ticket.host, ticket.port)
             self._guest.limit_unsent(WAITING_FIRST)
         else:
-            self._is_told_limit = False  # nobody knows what QEMU was told before the restart
+            # Nobody knows what QEMU was told before the restart.
+            self._is_told_limit = False
+            self._kept_to = None
         async with self._link.heartbeat():
             return await self._follow(observer)
 
@@ -170,15 +183,22 @@ class MemoryCopy:
         assert plan is not None
         if plan is not self._plan:
             self._plan, self._promise, self._since_s = plan, promise_of(plan), now_s
-        if plan.max_bandwidth_bytes_s != self._told_bytes_s:
-            await self._guest.set_bandwidth(plan.max_bandwidth_bytes_s)
-            if self._told_bytes_s is not None:
-                self._samples = []  # what they say of the rest no longer holds
-            self._told_bytes_s = plan.max_bandwidth_bytes_s
+        await self._keep_to_share()
         if self._limit_s > self._promise.most_limit_s or not self._is_told_limit:
             self._limit_s = min(self._limit_s, self._promise.most_limit_s)
             await self._guest.set_downtime_limit(self._limit_s)
             self._is_told_limit = True
+
+    async def _keep_to_share(self) -> None:
+        """Send no faster than was asked for, and than either host has left for this copy."""
+        most = self._plan.max_bandwidth_bytes_s
+        limits = (most, self._share(most), self._link.bandwidth_bytes_s)
+        kept_to = (most, min((limit for limit in limits if limit), default=0))
+        if kept_to != self._kept_to:
+            await self._guest.set_bandwidth(kept_to[1])
+            if self._kept_to is not None:
+                self._samples = []  # what they say of the rest no longer holds
+            self._kept_to = kept_to
 
     async def _steer(self, now_s: float, progress: Progress) -> None:
         situation = Situation(

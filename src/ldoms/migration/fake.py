@@ -21,6 +21,7 @@ from ldoms.model.migration import (
     Ticket,
     Trial,
 )
+from ldoms.model.queue import Turn
 
 T = TypeVar("T")
 
@@ -92,6 +93,14 @@ class FakePeer:
     async def end_trial(self, migration: str) -> None:
         """End it."""
         await self._guarded(migration, "end-trial", lambda target: target.end_trial(migration))
+
+    async def ask_turn(self, migration: str) -> Turn:
+        """Ask for a turn."""
+
+        async def ask(target: TargetSide) -> Turn:
+            return target.ask_turn(migration)
+
+        return await self._guarded(migration, "turn", ask)
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Prepare."""

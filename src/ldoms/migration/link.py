@@ -28,6 +28,7 @@ class TargetLink:
 
     Attributes:
         phase, progress: how it stands here; the target is told with each sign of life.
+        bandwidth_bytes_s: that it may take of the target's network, as that has said at last; 0 = not limited.
     """
 
     def __init__(self, connector: Connector, peer: Peer, migration: str) -> None:
@@ -37,6 +38,7 @@ class TargetLink:
         self._heard_at = self._loop.time()
         self.peer = peer
         self.phase, self.progress = "", 0
+        self.bandwidth_bytes_s = 0
 
     @classmethod
     @asynccontextmanager
@@ -67,6 +69,7 @@ class TargetLink:
         """
         status = await self.peer.status(self._migration, self.phase, self.progress)
         self.heard()
+        self.bandwidth_bytes_s = status.bandwidth_bytes_s
         return status
 
     async def is_alive(self) -> bool:

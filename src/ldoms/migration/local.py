@@ -74,6 +74,14 @@ class LocalHost(Protocol):
     def publish(self, kind: EventKind, domain: str, **data: object) -> None:
         """Tell everybody what happened."""
 
+    @property
+    def max_incoming(self) -> int:
+        """How many active domains may come at the same time."""
+
+    @property
+    def bandwidth_bytes_s(self) -> int:
+        """What all that comes may take of the network together; 0 = not limited."""
+
     # Boost
 
     def free_strands(self) -> int:

@@ -15,6 +15,7 @@ from ldoms.model.migration import (
     Ticket,
     Trial,
 )
+from ldoms.model.queue import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ class Peer(Protocol):
 
     async def end_trial(self, migration: str) -> None:
         """End it."""
+
+    async def ask_turn(self, migration: str) -> Turn:
+        """Ask whether the domain may come now."""
 
     async def prepare(self, preparation: Preparation) -> Ticket:
         """Have the target get ready."""

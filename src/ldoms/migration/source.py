@@ -7,6 +7,7 @@ is done in each phase.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -30,6 +31,7 @@ from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
 from ldoms.migration.phases import PHASES, Restart, Undo, phases_of
 from ldoms.migration.plan import copying_threads, make_plan
+from ldoms.migration.queue import SendingQueue
 from ldoms.model.boost import Boost, BoostWish
 from ldoms.model.domain import Domain
 from ldoms.model.errors import Cancelled, CheckFailed, HostError, LdomsError, PeerError, RequestError
@@ -50,7 +52,8 @@ from ldoms.model.migration import (
 )
 from ldoms.model.named_cores import with_core_map
 from ldoms.model.ownership import Action, OwnerEvent, Ownership, OwnerState, Verdict, advance
-from ldoms.model.phases import Phase
+from ldoms.model.phases import QUEUED, Phase
+from ldoms.model.queue import Queued, Turn
 from ldoms.store import StoreFailed
 
 ASK_LOST_S = 15.0
@@ -80,6 +83,7 @@ class SourceMigration:
         journal: Journal,
         observer: Observer,
         let_go: Callable[[str], Awaitable[None]],
+        queue: SendingQueue,
     ) -> None:
         """Lead the migration of the journal's record.
 
@@ -89,7 +93,10 @@ class SourceMigration:
             journal: of the migration.
             observer: hears how far it is.
             let_go: ends what is still to be done about the earlier arrival of the domain with that UUID.
+            queue: of the migrations that leave this host.
         """
+        self._queue = queue
+        self._place = (0, "")
         self._let_go = let_go
         self._local = local
         self._connector = connector
@@ -186,6 +193,8 @@ class SourceMigration:
 
     async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
         for phase in phases:
+            if phase is Phase.PREPARE and self.record.active:
+                await self._or_cancelled(self._wait_for_turn)
             self._enter(phase)
             await gate(f"source-{phase.value}")
             step = self._steps[phase]
@@ -286,6 +295,47 @@ class SourceMigration:
         guest = self._guest_or_none()
         return await read_guest_time(guest) if guest is not None else None
 
+    # Between phases 1 and 2
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until neither host has too many migrations under way; what was checked before may not hold any more."""
+        assert self._facts is not None
+        grants_turns = self._facts.target.grants_turns
+
+        async def ask() -> Turn:
+            return await self._link.peer.ask_turn(self.record.id) if grants_turns else Turn(True)
+
+        promised_s = self.record.options.max_time_s
+        left_s = self.record.report.started_at + promised_s - time.time() if promised_s else None
+        try:
+            async with asyncio.timeout(left_s):
+                waited = await self._queue.wait(self.record.id, self.record.name, ask, self._note_queued)
+        except TimeoutError as error:
+            raise self._journal.error(
+                f"LDom {self.record.name} has waited for its turn longer than the {promised_s:g} s that were promised"
+                f" for all of it: {self._place[1]}",
+                "promise",
+            ) from error
+        if not waited:
+            return
+        queued = self._journal.report.queued
+        assert queued is not None
+        self._journal.note(queued=replace(queued, position=0, seconds=time.time() - queued.since_at))
+        self._observer.update(phase=Phase.CHECK.value, figures={})
+        if self._forecasting is not None:
+            await self._forecasting.close()
+        await self._check()
+
+    def _note_queued(self, position: int, reason: str) -> None:
+        if self._place == (position, reason):
+            return
+        self._place, known = (position, reason), self._journal.report.queued
+        queued = Queued(position, reason, known.since_at if known else time.time())
+        self._journal.note(queued=queued)
+        self._journal.write()  # a restart of the manager finds it
+        self._observer.update(phase=QUEUED, figures={"position": position, "reason": reason})
+        _log.info("migration-queued", position=position, reason=reason)
+
     # Phase 2
 
     async def _prepare(self) -> None:
@@ -315,6 +365,7 @@ class SourceMigration:
         if plan is not None and self._forecasting is not None:
             # As late as it can be: the measurements have had all the time that the preparation took.
             self._note_guess(self._forecasting, self._facts, plan)
+        self._link.bandwidth_bytes_s = self._ticket.bandwidth_bytes_s
         if boost := self._journal.report.boost:
             self._journal.note(boost=replace(boost, target_strands=self._ticket.lent_strands))
         if plan is not None:
@@ -618,7 +669,8 @@ class SourceMigration:
 
     def _memory_copy(self) -> MemoryCopy:
         assert self.record.plan is not None
-        return MemoryCopy(self._guest(), self._events, self.record.plan, self._journal, self._link)
+        share = functools.partial(self._queue.share, self.record.id)
+        return MemoryCopy(self._guest(), self._events, self.record.plan, self._journal, self._link, share)
 
     def _ownership(self) -> Ownership:
         known = self._local.store.ownership(self.record.uuid)

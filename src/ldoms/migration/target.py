@@ -22,6 +22,7 @@ from ldoms.migration.gates import gate
 from ldoms.migration.journal import durably
 from ldoms.migration.local import LocalHost
 from ldoms.migration.plan import copying_threads
+from ldoms.migration.queue import ReceivingQueue
 from ldoms.model.boost import BoostWish
 from ldoms.model.domain import Domain, MigrationStatus
 from ldoms.model.errors import AlreadyExists, HostError, LdomsError, NotFound, RequestError
@@ -51,6 +52,7 @@ from ldoms.model.ownership import (
     verdict_of,
 )
 from ldoms.model.phases import Phase
+from ldoms.model.queue import Turn, fair_shares
 from ldoms.store import StoreFailed
 
 SILENCE_S = 45.0
@@ -98,6 +100,8 @@ class TargetSide:
         self._local = local
         self._arrivals: dict[str, Arrival] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._names: dict[str, str] = {}
+        self._queue = ReceivingQueue(local.max_incoming, self._now)
         self._trials: dict[str, asyncio.Task[None]] = {}
 
     # What the source calls
@@ -109,6 +113,8 @@ class TargetSide:
         now = self._now()
         self._tokens = {known: entry for known, entry in self._tokens.items() if now - entry[1] < TOKEN_S}
         self._tokens[description.migration] = (digest(token), now)
+        self._names = {known: name for known, name in self._names.items() if known in self._tokens}
+        self._names[description.migration] = description.new_name or description.domain.domain.name
         return DescriptionAnswer(target, token)
 
     def admits(self, migration: str, token: str) -> bool:
@@ -160,6 +166,33 @@ class TargetSide:
             if not ready.done():
                 ready.set_exception(HostError("the trial of the link was ended", code="trial-failed"))
 
+    def ask_turn(self, migration: str) -> Turn:
+        """Whether a domain that was described may come now; who is told no asks again, and keeps its place so."""
+        self._keep_token(migration)
+        under_way = {record.id: record.name for record in self._under_way()}
+        return self._queue.ask(migration, self._names.get(migration, migration), under_way)
+
+    def _under_way(self) -> list[MigrationRecord]:
+        """The active domains that are coming."""
+        return [
+            record
+            for record in self._local.store.migrations(unsettled=True)
+            if record.role is Role.TARGET and record.active and self._verdict(record) is None
+        ]
+
+    def _share(self, migration: str) -> int:
+        """What one that is coming may take of this host's network; 0 = not limited."""
+        limit = self._local.bandwidth_bytes_s
+        if limit == 0:
+            return 0
+        wanted = {record.id: record.plan.max_bandwidth_bytes_s if record.plan else 0 for record in self._under_way()}
+        return fair_shares(limit, {**wanted, migration: wanted.get(migration, 0)})[migration]
+
+    def _keep_token(self, migration: str) -> None:
+        """A token that is used does not grow old."""
+        if migration in self._tokens:
+            self._tokens[migration] = (self._tokens[migration][0], self._now())
+
     async def prepare(self, preparation: Preparation, address: str) -> Ticket:
         """Reserve what the domain needs, and start a QEMU that waits for its memory.
 
@@ -179,6 +212,7 @@ class TargetSide:
             self._local.store.put_domain(domain)
             self._local.store.put_ownership(ownership)
             self._local.store.put_migration(record)
+        self._queue.forget(record.id)
         arrival = self._watch(record)
         arrival.keeps_time = preparation.keeps_time
         async with arrival.deciding:  # whoever calls it off meanwhile waits, and then discards all of it
@@ -206,7 +240,8 @@ class TargetSide:
             guest = await self._local.start_incoming(domain)
             await guest.set_migration(MigrationEnd.RECEIVE, preparation.plan, preparation.key)
             lent = await self._boost(record)
-            ticket = Ticket(address, await self._local.listen(guest, address), lent_strands=lent)
+            port = await self._local.listen(guest, address)
+            ticket = Ticket(address, port, lent_strands=lent, bandwidth_bytes_s=self._share(record.id))
             if disks:
                 ticket = replace(ticket, disk_port=await self._local.listen_for_disks(guest, address, disks))
         self._local.store.put_migration(replace(record, phase=Phase.COPY, phase_at=time.time()))
@@ -514,6 +549,7 @@ class TargetSide:
             error=arrival.error,
             settled=self._record(record.id).settled,
             guest_clock=arrival.guest_clock,
+            bandwidth_bytes_s=self._share(record.id) if verdict is None else 0,
         )
 
     def _record(self, migration: str) -> MigrationRecord:

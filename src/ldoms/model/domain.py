@@ -366,6 +366,7 @@ class MigrationStatus:
         peer: the other host, as it was called on the command line.
         progress: percent, 0 to 100.
         error: a person must decide; nothing goes on by itself.
+        position, reason: in the queue, from 1, and what it waits for; 0 = it does not wait.
     """
 
     operation: str
@@ -374,6 +375,8 @@ class MigrationStatus:
     phase: str
     progress: int
     error: bool = False
+    position: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

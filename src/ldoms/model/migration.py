@@ -15,6 +15,7 @@ from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, Destination, ImageFacts
 from ldoms.model.ownership import OwnerState, Verdict
 from ldoms.model.phases import Phase
+from ldoms.model.queue import Queued
 from ldoms.model.services import Services, Volume
 from ldoms.model.tuning import Tuning
 
@@ -148,6 +149,7 @@ class TargetFacts:
         whole_cores: which are.
         shared_volumes: of the domain's, those that several guests may have here.
         destinations: where the copies of the domain's disks would be, if they are to be copied.
+        grants_turns: it is asked for one before it prepares; False: the manager there is too old for that.
     """
 
     host: HostFacts
@@ -170,6 +172,7 @@ class TargetFacts:
     whole_cores: tuple[int, ...] = ()
     shared_volumes: tuple[str, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    grants_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +466,7 @@ class MigrationReport:
         storage: the disks that were copied.
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
         changes: of its limits, while it was under way.
+        queued: that it waits for its turn, or had to; None = it had not.
     """
 
     id: str
@@ -498,6 +502,7 @@ class MigrationReport:
     storage: tuple[CopiedDisk, ...] = ()
     boost: Boost | None = None
     changes: tuple[LimitChange, ...] = ()
+    queued: Queued | None = None
 
     @property
     def total_s(self) -> float:
@@ -617,12 +622,14 @@ class Ticket:
     Attributes:
         disk_port: where it waits for disks; 0 = none are copied.
         lent_strands: that the target's control domain has been lent for it.
+        bandwidth_bytes_s: that it may take of the target's network for now; 0 = not limited.
     """
 
     host: str = ""
     port: int = 0
     disk_port: int = 0
     lent_strands: int = 0
+    bandwidth_bytes_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -636,6 +643,7 @@ class TargetStatus:
         resumed_at: when it began to, target's clock; 0 = not yet.
         error: what QEMU said when the copy failed.
         settled: everything that follows the hand-off is done: network announced, clock set.
+        bandwidth_bytes_s: that the copy may take of the target's network for now; 0 = not limited.
     """
 
     state: OwnerState | None
@@ -645,3 +653,4 @@ class TargetStatus:
     error: str = ""
     settled: bool = False
     guest_clock: GuestClock | None = None
+    bandwidth_bytes_s: int = 0

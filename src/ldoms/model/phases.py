@@ -11,3 +11,7 @@ class Phase(StrEnum):
     COPY = "copy"
     SUSPEND = "suspend"
     HAND_OFF = "hand-off"
+
+
+QUEUED = "queued"
+"""What an operation says in place of its phase while a migration waits, between the first two, for its turn."""

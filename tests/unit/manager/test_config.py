@@ -27,6 +27,9 @@ isolate_vnets = true
 incoming = false
 outgoing = false
 save_spconfig = true
+max_outgoing = 3
+max_incoming = 4
+bandwidth = "100M"
 [hypervisor]
 accelerator = "tcg"
 probe_kernel = "/boot/vmlinuz"

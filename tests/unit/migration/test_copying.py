@@ -74,6 +74,7 @@ class Quick:
 
 class Link(Quick):
     progress = 0  # type: ignore[assignment]
+    bandwidth_bytes_s = 0
 
 
 def copy_of(one: Quick, *events: GuestEvent) -> MemoryCopy:
