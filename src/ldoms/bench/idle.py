@@ -1,7 +1,8 @@
 """``ldoms-bench idle``: what `ldmd` costs while guests just run, and how long a host takes to be emptied of them.
 
 The first part has one manager of its own with more and more tiny guests; the second a lab, whose domains go from host
-to host, one after another and two at once in turns. Every value is kept.
+to host, one after another, two at once, and all asked for at once, in turns. Every
+value is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ WINDOWS, WINDOW_S = 3, 30.0
 SETTLE_S = 10.0
 LAB = "benchidle"
 EVACUATED = 10
-AT_ONCE = (1, 2)
+AT_ONCE = (1, 2, EVACUATED)
+"""So many are asked for at the same time; how many are then under way is for the hosts to say."""
 FIRST_PORT = 5700
 BEAT = "pulse.period=1000"
 """Guests do next to nothing: a heartbeat a second."""
@@ -118,7 +120,7 @@ def _evacuations(rounds: int) -> Iterator[dict[str, Spread]]:
             _check_all_run(made, domains, there)
             say(f"{EVACUATED} domains from {here} to {there}, {at_once} at a time: {times[at_once][-1]:.1f} s")
             here, there = there, here
-    names = {1: "one after another", 2: "two at once"}
+    names = {1: "one after another", 2: "two at once", EVACUATED: "all asked for at once"}
     yield {
         f"{EVACUATED} guests to another host, {names[at_once]}": spread(series, Unit.SECONDS)
         for at_once, series in times.items()

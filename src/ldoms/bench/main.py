@@ -51,7 +51,7 @@ def main() -> None:
     commands.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     commands.set_defaults(run=lambda arguments: main_commands(arguments.build, arguments.rounds))
     idle = verbs.add_parser("idle", help="measure what ldmd costs while guests run, and moves of many of them")
-    idle.add_argument("--rounds", type=int, default=1, metavar="N", help="of four evacuations (default: %(default)s)")
+    idle.add_argument("--rounds", type=int, default=1, metavar="N", help="of six evacuations (default: %(default)s)")
     idle.add_argument("--build", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
     idle.set_defaults(run=lambda arguments: main_idle(arguments.build, arguments.rounds))
     add_peers(verbs)
