@@ -32,6 +32,10 @@ class Cut(StrEnum):
     """Calls between managers."""
     DATA = "data"
     """The memory of migrations."""
+    OUT = "out"
+    """What the host sends."""
+    IN = "in"
+    """What is sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +100,20 @@ def drop_rules(cuts: dict[str, Cut], manager_port: int, data_ports: tuple[int, i
     control = f"tcp dport {manager_port}", f"tcp sport {manager_port}"
     ports = f"{data_ports[0]}-{data_ports[1]}"
     data = f"tcp dport {ports}", f"tcp sport {ports}"
-    matches = {Cut.ALL: ("",), Cut.CONTROL: control, Cut.DATA: data}
+    both, everything = ("iifname", "oifname"), ("",)
+    what = {
+        Cut.ALL: (both, everything),
+        Cut.CONTROL: (both, control),
+        Cut.DATA: (both, data),
+        Cut.OUT: (both[:1], everything),
+        Cut.IN: (both[1:], everything),
+    }
     rules = [
         f"add rule bridge lab cuts {way} {port} {match} drop"
         for port, cut in cuts.items()
         if cut is not Cut.NONE
-        for way in ("iifname", "oifname")
-        for match in matches[cut]
+        for way in what[cut][0]
+        for match in what[cut][1]
     ]
     begin = ["add table bridge lab", "delete table bridge lab"]
     if not rules:
