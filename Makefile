@@ -5,7 +5,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system system-tests bench-peer python images demo test check format test-unit test-integration test-fault bench bench-peers bench-forecast docs \
+.PHONY: help setup system system-tests bench-peer python images demo test check format test-unit test-integration test-fault test-faults bench bench-peers \
+        bench-forecast docs docs-faults \
         lock lab-up lab-down clean
 
 help:  ## show this
@@ -27,8 +28,14 @@ check: python  ## format, lint, types, imports, unit tests
 test-integration: system-tests setup images  ## tests with real QEMU, ldmd and PostgreSQL
 	$(PYTEST) tests/integration
 
-test-fault: setup images  ## migrations with something broken in every phase
+test-fault: setup images  ## a sample of the fault matrix
 	$(PYTEST) tests/fault
+
+test-faults: setup images  ## the whole fault matrix, hours of it; goes on where it was; ARGS="qemu-hung source"
+	PYTHONPATH=tests $(BIN)/python -m faults run $(ARGS)
+
+docs-faults: python  ## write docs/reference/faults.md from build/faults.json
+	PYTHONPATH=tests $(BIN)/python -m faults table
 
 bench: bench-peer setup images  ## measure
 	$(BIN)/ldoms-bench migrations

@@ -185,6 +185,9 @@ class SourceMigration:
         except LdomsError as error:
             await self._take_back(error)
             raise
+        except Exception as bug:  # a mistake of ours is no reason to leave a guest suspended, or a target waiting
+            await self._take_back(self._journal.error(f"internal error: {bug!r}", "internal"))
+            raise
         finally:
             if self._forecasting is not None:
                 await self._forecasting.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ldoms.hypervisor.states import RunState
+from ldoms.migration.copying import MemoryCopy
 from ldoms.model.domain import DomainState, DomainView
 from ldoms.model.errors import LdomsError
 from ldoms.model.operation import Operation, OperationStatus
@@ -132,3 +133,23 @@ def test_a_domain_that_was_taken_back_by_force_is_not_handed_over_again(
             await pair.tear_down()
 
     run(main())
+
+
+@pytest.mark.parametrize("step", ["send", "switch_over"])
+def test_a_mistake_of_ours_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """An exception that nobody expects leaves no guest suspended, no target waiting, and the next attempt free."""
+
+    async def fails(*arguments: object, **more: object) -> bool:
+        raise ZeroDivisionError("a mistake")
+
+    async def work(pair: Pair) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(MemoryCopy, step, fails)
+            operation = await pair.wait(pair.migrate())
+        assert operation.error["code"] == "internal"
+        assert pair.runs_on() == ["t4-1"]
+        assert pair.target.guest is None
+        assert not any(host.store.migrations(unsettled=True) for host in (pair.source, pair.target))
+        assert (await pair.wait(pair.migrate())).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work)
