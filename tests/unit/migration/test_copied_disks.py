@@ -331,3 +331,34 @@ def test_only_the_disks_of_a_guest_that_runs_are_copied(state: str, tmp_path: Pa
         await pair.tear_down()
 
     run(main())
+
+
+def test_a_device_is_overwritten_by_force_alone(tmp_path: Path) -> None:
+    """And stays where it is, whatever becomes of the migration."""
+    device = "/dev/sdz"
+
+    async def main() -> None:
+        pair = await make_pair(tmp_path)
+        there = pair.target.disks
+        there.images[device], there.sizes[device] = "raw", 1 << 30
+        assert pair.target.manager is not None
+        add = pair.target.manager.disk_services.add_volume
+        await add(VDS, "data", device, (), "", force=False, quick=False)
+        operation = await pair.wait(migrate(pair))
+        assert f"whatever is on the device {device} of volume data@{VDS}" in operation.error["message"]
+        operation = migrate(pair, force=True)
+        await until_copying(pair)
+        await pair.manager.migrations.cancel(DOMAIN, force=False)
+        await pair.settle()
+        assert (there.images, volumes(pair)) == ({device: "raw"}, ["root", "data"])
+        assert pair.runs_on() == ["t4-1"]
+        operation = await pair.wait(migrate(pair, force=True))
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        await pair.settle()
+        assert there.images == {ROOT: "qcow2", device: "raw"}
+        assert pair.target.guest is not None
+        assert pair.target.guest.contents == {"disk@0": 7, "disk@1": 8}
+        pair.check_sound()
+        await pair.tear_down()
+
+    run(main())
