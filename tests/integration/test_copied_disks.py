@@ -70,13 +70,22 @@ class Moved:
         wait_until(lambda: self.records(self.here)[-1] > before, 20, "the guest does not write any more")
         self.check_records(self.here)
         assert list(self.there.iterdir()) == []
+        assert self.made_volume() not in self.hosts.ldm(TARGET, "list-services")
         self.hosts.check_clean(TARGET)
+
+    def made_volume(self) -> str:
+        """The one that the target does not have."""
+        return f"{self.name}-1"
 
 
 @pytest.fixture(scope="module")
 def moved(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
-    """It is on t4-1, and t4-2 has volumes without anything behind them."""
+    """It is on t4-1; t4-2 has a volume for the first disk with nothing behind it, and none for the second one.
+
+    Where t4-1 has its images, t4-2 sees a directory of its own.
+    """
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    hosts.run(TARGET, "mount", "--bind", str(there), str(here), check=True)
     with (here / "one.raw").open("wb") as file:
         file.write(b"\x5a" * DATA)
         file.truncate(SIZE)
@@ -92,7 +101,8 @@ def moved(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mo
         for number, file_name in enumerate(("one.raw", "two.qcow2")):
             volume = f"{name}-{number}@{VDS}"
             hosts.ldm(SOURCE, "add-vdsdev", str(here / file_name), volume)
-            hosts.ldm(TARGET, "add-vdsdev", "-q", str(there / file_name), volume)
+            if number == 0:
+                hosts.ldm(TARGET, "add-vdsdev", "-q", str(there / file_name), volume)
             hosts.ldm(SOURCE, "add-vdisk", f"vdisk{number}", volume.split("@")[0] + "@" + VDS, name)
         hosts.boot(name)
         yield Moved(hosts, name, here, there)
@@ -101,6 +111,7 @@ def moved(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mo
         for host in (SOURCE, TARGET):
             for number in range(2):
                 hosts.run(host, "ldm", "remove-vdsdev", "-f", f"{name}-{number}@{VDS}")
+        hosts.run(TARGET, "umount", str(here))
 
 
 def test_without_the_option_it_is_refused(moved: Moved) -> None:
@@ -160,9 +171,10 @@ def test_the_disks_move_with_the_guest(moved: Moved) -> None:
     report = hosts.reports()[-1]
     assert [(disk["disk"], disk["path"]) for disk in report["storage"]] == [
         ("vdisk0", str(moved.there / "one.raw")),
-        ("vdisk1", str(moved.there / "two.qcow2")),
+        ("vdisk1", str(moved.here / "two.qcow2")),
     ]
     assert all(disk["copied_bytes"] >= DATA and disk["seconds"] > 0 for disk in report["storage"]), report
+    assert moved.made_volume() in hosts.ldm(TARGET, "list-services")
     hosts.ldm(TARGET, "stop-domain", "-f", moved.name)
     assert sorted(path.name for path in moved.there.iterdir()) == ["one.raw", "two.qcow2"]
     moved.check_records(moved.here)
