@@ -8,6 +8,8 @@ value is kept.
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import tempfile
 import time
@@ -108,7 +110,9 @@ def _evacuations(rounds: int) -> Iterator[dict[str, Spread]]:
     heading(f"A lab, {EVACUATED} idle guests, {len(order)} evacuations")
     domains = [f"idle{number}" for number in range(EVACUATED)]
     times: dict[int, list[float]] = {at_once: [] for at_once in AT_ONCE}
-    with stage(LAB) as made:
+    # A lab leaves half of the strands to guests.
+    strands = math.ceil(2 * EVACUATED / (os.cpu_count() or 1))
+    with stage(LAB, "--strands-per-cpu", str(strands)) as made:
         for domain in domains:
             name, _, value = BEAT.partition("=")
             made.type(made.lab("guest", "-P", f"{name}={value}", domain, "tiny"))
