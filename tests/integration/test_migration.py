@@ -473,6 +473,53 @@ def test_a_guest_that_is_faster_than_the_link_stays(hosts: Hosts) -> None:
         hosts.remove_guest(name)
 
 
+def test_a_copy_that_is_held_slow_is_released(hosts: Hosts) -> None:
+    """Its limit is taken away on the way, and it ends; the report tells what was changed."""
+    name = hosts.add_guest(pulse_fill=8, pulse_size=24, pulse_rate=40)
+    hosts.boot(name)
+    try:
+        before = hosts.ask(name)
+        command = hosts.start(SOURCE, *hosts.migrate_words(name, SOURCE, "--max-bandwidth", "16M", "--on-stall=abort"))
+        wait_until(lambda: hosts.progress(SOURCE, name) > 0, 30, "it does not begin")
+        time.sleep(2)
+        assert command.poll() is None, "it cannot have come to an end"
+        done = hosts.run(TARGET, "ldm", "set-migration", name, "max-bandwidth=0")
+        assert done.returncode == 1
+        assert f"is led by its source: run 'ldm set-migration' on {SOURCE}" in done.stderr
+        hosts.ldm(SOURCE, "set-migration", name, "max-bandwidth=0", "max-suspend=2s")
+        assert command.wait(60) == 0, command.communicate()
+        assert hosts.place(name) == [TARGET]
+        check_alive(hosts, name, before)
+        report = hosts.reports()[-1]
+        changes = [(change["name"], change["before"], change["after"]) for change in report["changes"]]
+        assert changes == [("max_bandwidth_bytes_s", 16 << 20, 0), ("max_suspend_s", 0.3, 2.0)]
+        assert report["plan"]["max_suspend_s"] == 2.0
+        assert "max-bandwidth from 16.0 MiB/s to 0.0 MiB/s by " in hosts.ldm(SOURCE, "list-history", report["id"][:8])
+        done = hosts.run(TARGET, "ldm", "set-migration", name, "max-time=1m")
+        assert done.returncode == 1
+        assert done.stderr == f"no migration of LDom {name} is under way\n"
+    finally:
+        hosts.remove_guest(name)
+
+
+def test_how_memory_is_copied_is_set_by_hand(hosts: Hosts, guest: str) -> None:
+    """Compressed there, differences back; what excludes each other is refused by a dry run, and nothing has moved."""
+    refused = hosts.migrate(guest, SOURCE, "-n", "--tune", "compression=zstd,xbzrle=64M", "--tune", "dirty-limit=9M")
+    assert refused.returncode == 1
+    assert "xbzrle and compression=zstd exclude each other" in refused.stderr
+    assert "dirty-limit needs KVM and its dirty ring" in refused.stderr
+    assert "would fail if attempted" in refused.stderr
+    before = hosts.ask(guest)
+    for place, tuning, compression in (
+        (SOURCE, "compression=zstd,zero-pages=legacy", "zstd"),
+        (TARGET, "xbzrle=16M,throttle=50:70", "none"),
+    ):
+        done = hosts.migrate(guest, place, "--tune", tuning)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert hosts.reports(place)[-1]["plan"]["compression"] == compression
+    check_alive(hosts, guest, before)
+
+
 def test_nothing_secret_is_in_a_log_or_a_process_list(hosts: Hosts, guest: str) -> None:
     """Neither the password of the administrator, nor a key."""
     password = hosts.lab.password_file.read_text().strip()
