@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.probe import Probe, probe
 from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qemu import QemuEngine
+from ldoms.hypervisor.qemu_migration import HANDSHAKE_S
 from ldoms.hypervisor.specs import DeviceSpec, DiskSpec, GuestSpec, NetworkSpec, Placement
-from ldoms.hypervisor.states import MigrationEnd, RunState
+from ldoms.hypervisor.states import MigrationEnd, MigrationStatus, RunState
 from ldoms.lab import images
 from ldoms.lab.spaces import Space, make_space
 from ldoms.migration.copying import make_run, stop_copy
@@ -294,6 +295,39 @@ async def test_a_target_that_says_nothing_is_cut_off(probed: Probe) -> None:
         used = guest.cpu_seconds()
         await asyncio.sleep(1)
         assert guest.cpu_seconds() > used
+
+
+async def test_a_copy_that_never_connected_is_not_in_the_way_of_the_next(probed: Probe) -> None:
+    """QEMU 10 goes on connecting after a cancel, and refuses another migration ("duplicate yank instance")."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        guest = await bench.engine.start(bench.spec())
+        await bench.booted(guest)
+        await guest.set_migration(MigrationEnd.SEND, engine.PLAN, engine.KEY)
+        with deaf_port() as address:
+            await guest.send(*address)
+            assert (await guest.progress()).status == MigrationStatus.SETUP
+            await stop_copy(guest)
+            async with asyncio.timeout(2 + HANDSHAKE_S):
+                while True:
+                    try:
+                        await guest.send(*address)
+                        break
+                    except HostError:
+                        await asyncio.sleep(0.05)
+            await stop_copy(guest)
+        await make_run(guest)
+
+
+@contextmanager
+def deaf_port() -> Iterator[tuple[str, int]]:
+    """A port at which the kernel answers nobody, as its queue is full."""
+    with ExitStack() as undo:
+        server = undo.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = undo.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()
 
 
 async def test_a_target_that_says_nothing_gets_no_disks(probed: Probe) -> None:

@@ -15,6 +15,7 @@ import termios
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -149,10 +150,7 @@ class Process:
                     continue  # closed meanwhile
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             with socket.socket(fileno=file) as connection:
-                peer: tuple[object, ...] = ()
-                with suppress(OSError):
-                    peer = connection.getpeername()[:2]
-                if peer == (known.raddr.ip, known.raddr.port):  # the number may belong to another file by now
+                if _is(connection, known):  # the number may belong to another file by now
                     yield connection
 
     def _on_end(self) -> None:
@@ -160,3 +158,13 @@ class Process:
         if self._child is not None:
             self._child.wait()
         self.gone.set()
+
+
+def _is(connection: socket.socket, known: Any) -> bool:
+    """Whether that is the connection that psutil has told of; it may not be made yet, and has no other end then."""
+    try:
+        if connection.getsockname()[:2] != (known.laddr.ip, known.laddr.port):
+            return False
+        return bool(connection.getpeername()[:2] == (known.raddr.ip, known.raddr.port))
+    except OSError:
+        return bool(known.status == psutil.CONN_SYN_SENT)

@@ -279,14 +279,14 @@ MAY_RESUME = frozenset({RunState.PAUSED, RunState.SENT})
 
 async def stop_copy(guest: Guest) -> None:
     """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises."""
-    try:
+    with suppress(HostError, TimeoutError):
         await guest.cancel_migration()
         await _wait_stopped(guest)
-    except (HostError, TimeoutError):
-        # QEMU may be blocked on the connection: cutting it overtakes everything.
-        with suppress(HostError, TimeoutError):
-            await guest.cut_migration()
-            await _wait_stopped(guest)
+    # QEMU may be blocked on the connection: cutting it overtakes everything. One that is not made yet QEMU goes on with
+    # although it was cancelled, and takes no other migration as long as it does.
+    with suppress(HostError, TimeoutError):
+        await guest.cut_migration()
+        await _wait_stopped(guest)
 
 
 async def make_run(guest: Guest) -> None:
