@@ -23,7 +23,7 @@ check: python  ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check --quiet src tests
 	$(BIN)/ruff check --quiet src tests
 	$(BIN)/mypy
-	$(PYTEST) tests/unit -q
+	$(PYTEST) -q -n 2 --dist loadfile tests/unit
 
 test-integration: system-tests setup images  ## tests with real QEMU, ldmd and PostgreSQL
 	$(PYTEST) tests/integration
