@@ -396,12 +396,14 @@ def test_a_promise_that_ends_in_the_queue(tmp_path: Path) -> None:
     at_fleet(tmp_path, 1, work)
 
 
-def test_a_limit_of_a_host_is_shared_by_what_leaves_it(tmp_path: Path) -> None:
-    """One alone has all of it, beside another half, and all again afterwards; and less if its own limit is less."""
+@pytest.mark.parametrize("limited", ["source", "target"])
+def test_a_limit_of_a_host_is_shared_by_what_leaves_it_or_comes(tmp_path: Path, limited: str) -> None:
+    """One alone has all of it, beside another half, and all again afterwards; a target tells the sources."""
 
     async def work(fleet: Fleet) -> None:
-        fleet.source.config = Config(migration=MigrationConfig(bandwidth="100M"))
-        await fleet.source.restart()
+        host = getattr(fleet, limited)
+        host.config = Config(migration=MigrationConfig(bandwidth="100M"))
+        await host.restart()
         guests = {name: fleet.engine_guest(name) for name in ("a1", "a2")}
         first = fleet.move("a1")
         await asyncio.sleep(COPY_S / 2)
@@ -410,24 +412,6 @@ def test_a_limit_of_a_host_is_shared_by_what_leaves_it(tmp_path: Path) -> None:
             assert (await fleet.wait(operation)).status is OperationStatus.SUCCESS
         assert guests["a1"].bandwidths == [100 * MIB, 50 * MIB]
         assert guests["a2"].bandwidths == [50 * MIB, 100 * MIB]
-
-    at_fleet(tmp_path, 2, work)
-
-
-def test_a_limit_of_the_target_is_kept_by_the_sources(tmp_path: Path) -> None:
-    """It tells them what is left for each; from the beginning, and whenever that changes."""
-
-    async def work(fleet: Fleet) -> None:
-        fleet.target.config = Config(migration=MigrationConfig(bandwidth="40M"))
-        await fleet.target.restart()
-        guests = {name: fleet.engine_guest(name) for name in ("a1", "a2")}
-        first = fleet.move("a1")
-        await asyncio.sleep(COPY_S / 2)
-        second = fleet.move("a2")
-        for operation in (first, second):
-            assert (await fleet.wait(operation)).status is OperationStatus.SUCCESS
-        assert guests["a1"].bandwidths == [40 * MIB, 20 * MIB]
-        assert guests["a2"].bandwidths == [20 * MIB, 40 * MIB]
 
     at_fleet(tmp_path, 2, work)
 
