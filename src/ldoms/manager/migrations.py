@@ -205,7 +205,7 @@ class MigrationVerbs:
     async def recover(self) -> None:
         """Go on with, or take back, every migration that a restart of the manager has interrupted."""
         unsettled = self._host.store.migrations(unsettled=True)
-        for waiting in sorted(unsettled, key=lambda known: known.report.started_at):
+        for waiting in sorted(unsettled, key=_in_queue_since):
             if waiting.role is Role.SOURCE and waiting.phase is Phase.CHECK:
                 self._queue_again(waiting)
         for operation in self._host.store.operations():
@@ -276,6 +276,7 @@ class MigrationVerbs:
         if record.options.certificates:
             _log.info("migration-queued-again", migration=record.id, domain=record.name)
             self._sources_again.add(record.id)
+            self._queue.keep_place(record.id, record.name)
             self._host.operations.start(
                 KIND,
                 record.name,
@@ -375,3 +376,8 @@ class MigrationVerbs:
             report=report,
             active=active,
         )
+
+
+def _in_queue_since(record: MigrationRecord) -> float:
+    queued = record.report.queued
+    return queued.since_at if queued else record.report.started_at
