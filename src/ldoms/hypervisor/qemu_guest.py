@@ -31,7 +31,7 @@ from ldoms.hypervisor.qemu_memory import QemuMemory
 from ldoms.hypervisor.qemu_migration import QemuMigration
 from ldoms.hypervisor.qemu_mirrors import QemuMirrors
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
-from ldoms.hypervisor.qmp import SLOW_S, Monitor
+from ldoms.hypervisor.qmp import CONNECT_S, SLOW_S, Monitor
 from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, Placement
 from ldoms.hypervisor.states import (
     AddedMemory,
@@ -49,7 +49,6 @@ from ldoms.model.sizes import MIB
 
 _log = structlog.get_logger(__name__)
 
-START_S = 30.0
 FIND_S = 10.0
 """How long a QEMU that was found may take to answer, before its guest is taken for silent."""
 SILENT_RETRY_S = 1.0
@@ -108,7 +107,7 @@ class QemuGuest:
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
         self._mirrors = QemuMirrors(name, self._monitor, process.break_connections)
 
-    async def connect(self, limit_s: float = START_S) -> None:
+    async def connect(self, limit_s: float = CONNECT_S) -> None:
         """Connect to QEMU's monitor and learn its threads.
 
         Raises:
