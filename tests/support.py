@@ -30,6 +30,8 @@ from ldoms.lab.links import Shape
 SOURCE, TARGET = "t4-1", "t4-2"
 ADMINISTRATOR = labs.USER
 COMMAND_S = 300.0
+PROMISE = "--max-suspend=3s"
+"""Unless a test asks for another: a machine that is shared may stand still for longer than the usual 300 ms itself."""
 PATIENCE = 4.0
 """Tests wait so many times as long as a machine of their own would take: they may have to share it, and its disks."""
 
@@ -102,6 +104,8 @@ class Hosts:
     def migrate_words(self, domain: str, source: str = SOURCE, *options: str) -> list[str]:
         """The command that migrates a domain to the other host."""
         target = f"{ADMINISTRATOR}@{other(source)}"
+        if not any(option.startswith("--max-suspend") for option in options):
+            options = (PROMISE, *options)
         return ["ldm", "migrate-domain", *options, "-p", str(self.lab.password_file), domain, target]
 
     # What is where

@@ -84,6 +84,8 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"    throttled    {_throttled(report)}"
     if report.stall is not None:
         yield from _stall_lines(report.stall)
+    if report.earlier:
+        yield f"    second try   the last part of the first one came too late: {report.earlier}"
     if report.queued is not None:
         yield f"    queued       {_waited(report.queued)}"
     if report.boost is not None:

@@ -54,6 +54,7 @@ class FakeWorld:
         passes: before the source is ready to switch over.
         hot_bytes: that a running guest changes in each pass: it is never ready then; 0 = it changes little.
         calm_percent: unless it is held back by so much.
+        late_s: by so much the last parts of the next copies are late, one after the other.
         doubles: UUIDs of guests that ran twice at once.
         links_up: migration data flows.
         shelf: what they know of disks that are copied.
@@ -63,6 +64,7 @@ class FakeWorld:
     passes: int = 3
     hot_bytes: int = 0
     calm_percent: int = 100
+    late_s: list[float] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
     links_up: bool = True
     listeners: dict[tuple[str, int], FakeGuest] = field(default_factory=dict)
@@ -438,7 +440,8 @@ class FakeGuest(FakeMirrors):
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             await self._switch.wait()
         self._set_status("device")
-        if not await self._transfer(receiver, 0.02):
+        late_s = self._world.late_s.pop(0) if self._world.late_s else 0.0
+        if not await self._transfer(receiver, 0.02 + late_s):
             await self._end_copy(MigrationStatus.FAILED)
             return
         receiver.memory = self.memory

@@ -467,6 +467,7 @@ class MigrationReport:
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
         changes: of its limits, while it was under way.
         queued: that it waits for its turn, or had to; None = it had not.
+        earlier: id of the first attempt, whose last part came too late, if this is the second.
     """
 
     id: str
@@ -503,6 +504,7 @@ class MigrationReport:
     boost: Boost | None = None
     changes: tuple[LimitChange, ...] = ()
     queued: Queued | None = None
+    earlier: str = ""
 
     @property
     def total_s(self) -> float:

@@ -25,7 +25,7 @@ class Quick:
     def __init__(self) -> None:
         self.status = MigrationStatus.NONE
         self.noted: dict[str, Any] = {}
-        self.report = SimpleNamespace(passes=(), started_at=0.0)
+        self.report = SimpleNamespace(passes=(), stopped_at=0.0, started_at=0.0)
 
     async def progress(self) -> Progress:
         return Progress(self.status, passes=1)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ldoms.hypervisor.states import RunState
+from ldoms.manager.migrations import options_again
 from ldoms.model.codec import from_wire
-from ldoms.model.migration import MigrationReport, OnStall, Outcome
+from ldoms.model.errors import MigrationError
+from ldoms.model.migration import MigrationOptions, MigrationReport, OnStall, Outcome
 from ldoms.model.operation import Operation, OperationStatus
+from ldoms.model.phases import Phase
 from unit.migration.harness import Pair, migrating
 
 HOT = 800_000_000
@@ -151,5 +155,71 @@ def test_what_takes_too_long_is_given_up(tmp_path: Path, on_stall: OnStall) -> N
         assert asyncio.get_running_loop().time() - began_s < 22.0
         details = await stayed(pair, operation)
         assert details["is_late"] is True
+
+    migrating(tmp_path, work)
+
+
+def test_a_last_part_that_comes_too_late_is_cut_off_and_tried_again(tmp_path: Path) -> None:
+    """Nobody could foresee it: the guest goes on when its time is up, and the next attempt moves it."""
+
+    async def work(pair: Pair) -> None:
+        pair.world.late_s = [2.0]
+        operation = await pair.wait(pair.migrate())
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        await pair.settle()
+        assert pair.runs_on() == ["t4-2"]
+        first, second = sorted((one.report for one in pair.source.store.migrations()), key=lambda one: one.started_at)
+        assert (first.outcome, second.outcome) == (Outcome.FAILED, Outcome.DONE)
+        assert "did not arrive within the 300ms" in first.cause
+        assert (first.earlier, second.earlier) == ("", first.id)
+
+    migrating(tmp_path, work)
+
+
+def test_a_last_part_that_comes_too_late_twice_leaves_the_guest_where_it_is(tmp_path: Path) -> None:
+    """And the error is that of a promise."""
+
+    async def work(pair: Pair) -> None:
+        pair.world.late_s = [2.0, 2.0]
+        await stayed(pair, await pair.wait(pair.migrate()))
+        assert len(pair.source.store.migrations()) == 2
+
+    migrating(tmp_path, work)
+
+
+def test_a_second_try_must_fit_into_what_is_left_of_the_time(tmp_path: Path) -> None:
+    """It would take as long as the first, and what is left is what is promised for it; disks are not copied twice."""
+
+    async def work(pair: Pair) -> None:
+        pair.world.late_s = [2.0, 2.0]
+        await stayed(pair, await pair.wait(pair.migrate(max_time_s=60.0)))
+        first, second = sorted(pair.source.store.migrations(), key=lambda one: one.report.started_at)
+        assert second.options.max_time_s == pytest.approx(60.0 - first.report.total_s)
+
+        late = MigrationError("late", phase=Phase.SUSPEND, code="promise")
+        took_10_s = replace(first, report=replace(first.report, started_at=100.0, ended_at=110.0))
+
+        def again(error: MigrationError = late, **options: Any) -> MigrationOptions | None:
+            return options_again(replace(took_10_s, options=replace(first.options, **options)), error)
+
+        assert again() == replace(first.options, max_time_s=50.0)
+        assert again(max_time_s=0.0) == replace(first.options, max_time_s=0.0)
+        assert again(max_time_s=19.0) is None
+        assert again(copy_storage=True) is None
+        assert again(MigrationError("hot", phase=Phase.COPY, code="promise")) is None
+        assert again(MigrationError("cut", phase=Phase.SUSPEND, code="copy-failed")) is None
+        assert options_again(replace(took_10_s, settled=False), late) is None
+
+    migrating(tmp_path, work)
+
+
+def test_a_guest_that_may_be_suspended_for_the_rest_is_waited_for(tmp_path: Path) -> None:
+    """With --on-stall=suspend nothing is cut off after 300 ms."""
+
+    async def work(pair: Pair) -> None:
+        pair.world.late_s = [2.0]
+        operation = await pair.wait(pair.migrate(on_stall=OnStall.SUSPEND))
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert report_of(pair).outcome is Outcome.DONE
 
     migrating(tmp_path, work)
