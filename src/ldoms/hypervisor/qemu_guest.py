@@ -169,7 +169,13 @@ class QemuGuest:
 
     async def resume(self) -> float:
         """Let it run; the host's clock when it did."""
-        await self._monitor.execute("cont", limit_s=SLOW_S)
+        with self.events() as events:
+            await self._monitor.execute("cont", limit_s=SLOW_S)
+            # QEMU answers when its virtual CPUs let it; it has said before when they began.
+            while not events.empty():
+                event = events.get_nowait()
+                if event.kind is GuestEventKind.RESUMED:
+                    return event.at
         return time.time()
 
     async def pause(self) -> None:
