@@ -229,6 +229,10 @@ class FakeGuest(FakeMirrors):
         """As much as its `load` says, which is the same since the beginning of time."""
         return (self.load * asyncio.get_running_loop().time(),) * self.vcpus
 
+    def cpu_wait_seconds(self) -> tuple[float, ...]:
+        """As long as they have run: it gets half of what it wants."""
+        return self.cpu_seconds()
+
     # Virtual CPUs
 
     async def count_vcpus(self) -> int:

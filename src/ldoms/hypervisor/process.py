@@ -125,6 +125,15 @@ class Process:
         except psutil.Error:
             return {}
 
+    def thread_wait_s(self, thread: int) -> float:
+        """For how long one of its threads has waited for a CPU so far; 0 if it has ended, or the kernel does not count.
+
+        The second field of schedstat: Linux's Documentation/scheduler/sched-stats.rst.
+        """
+        with suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.pid}/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
+
     @property
     def status(self) -> int | None:
         """How it ended: an exit status, or less than zero for a signal; None where that cannot be known."""

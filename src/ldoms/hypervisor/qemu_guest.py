@@ -268,6 +268,10 @@ class QemuGuest:
         times = self._process.thread_times()
         return tuple(times.get(thread, 0.0) for thread in self._vcpus.threads)
 
+    def cpu_wait_seconds(self) -> tuple[float, ...]:
+        """For how long each of them has wanted a CPU of the host so far, and had none."""
+        return tuple(self._process.thread_wait_s(thread) for thread in self._vcpus.threads)
+
     # Virtual CPUs
 
     async def count_vcpus(self) -> int:

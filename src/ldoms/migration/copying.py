@@ -88,7 +88,7 @@ class MemoryCopy:
         """
         progress = await self._guest.progress()
         if progress.status in (MigrationStatus.NONE, *ENDED):
-            self._journal.begin_copy()
+            self._journal.begin_copy(*self._cpu_use())
             if self._plan.stands_still:
                 await self._guest.pause()
             await self._keep_to_share()
@@ -142,11 +142,16 @@ class MemoryCopy:
         return True
 
     async def note_figures(self) -> None:
-        """Put QEMU's own figures into the report; after the hand-off, as each question takes time."""
+        """Put QEMU's own figures into the report, and the guest's cost; after the hand-off, as questions take time."""
+        self._journal.note_slowdown(*self._cpu_use())
         with suppress(HostError):
             self._journal.note_copied(await self._guest.progress())
 
     # Inside
+
+    def _cpu_use(self) -> tuple[float, float]:
+        """For how long the virtual CPUs have run so far, and waited for a CPU."""
+        return sum(self._guest.cpu_seconds()), sum(self._guest.cpu_wait_seconds())
 
     def _last_part_s(self) -> float:
         """How long the last part may take: then the guest has stood still for as long as was promised, and goes on."""

@@ -46,6 +46,11 @@ class Quick:
     def unsent_bytes(self) -> int:
         return 0
 
+    def cpu_seconds(self) -> tuple[float, ...]:
+        return ()
+
+    cpu_wait_seconds = cpu_seconds
+
     def limit_unsent(self, size: int) -> None:
         pass
 
@@ -62,7 +67,7 @@ class Quick:
     async def set_bandwidth(self, bytes_s: int) -> None:
         pass
 
-    def begin_copy(self) -> None:
+    def begin_copy(self, ran_s: float, waited_s: float) -> None:
         pass
 
     def note_throttle(self, percent: int, at_s: float) -> None:
