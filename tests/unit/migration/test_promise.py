@@ -13,10 +13,18 @@ from ldoms.hypervisor.states import RunState
 from ldoms.manager.migrations import options_again
 from ldoms.model.codec import from_wire
 from ldoms.model.errors import MigrationError
-from ldoms.model.migration import MigrationOptions, MigrationReport, OnStall, Outcome
+from ldoms.model.migration import (
+    Description,
+    DescriptionAnswer,
+    LimitChanges,
+    MigrationOptions,
+    MigrationReport,
+    OnStall,
+    Outcome,
+)
 from ldoms.model.operation import Operation, OperationStatus
 from ldoms.model.phases import Phase
-from unit.migration.harness import Pair, migrating
+from unit.migration.harness import DOMAIN, Gates, Pair, migrating
 
 HOT = 800_000_000
 """Bytes that are changed in each pass; 800 ms of the fake's bandwidth."""
@@ -221,5 +229,69 @@ def test_a_guest_that_may_be_suspended_for_the_rest_is_waited_for(tmp_path: Path
         operation = await pair.wait(pair.migrate(on_stall=OnStall.SUSPEND))
         assert operation.status is OperationStatus.SUCCESS, operation.error
         assert report_of(pair).outcome is Outcome.DONE
+
+    migrating(tmp_path, work)
+
+
+@pytest.mark.parametrize("state", ["active", "bound", "inactive"])
+def test_a_target_that_takes_too_long_to_get_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """It is not waited for: the domain stays, and whenever the target has come to it, nothing is left there."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "target-prepare"
+        began_s = asyncio.get_running_loop().time()
+        operation = await pair.wait(pair.migrate(max_time_s=5.0))
+        assert asyncio.get_running_loop().time() - began_s < 8.0
+        assert operation.status is OperationStatus.FAILURE
+        assert operation.error["code"] == "promise"
+        assert report_of(pair).phases[-1].name is Phase.PREPARE
+        assert "the 5 s that were promised" in operation.error["message"]
+        assert "t4-2 is not ready for it" in operation.error["message"]
+        assert pair.runs_on() == (["t4-1"] if state == "active" else [])
+        await asyncio.sleep(30.0)
+        gates.open()
+        await pair.settle()
+        assert DOMAIN in pair.source.domain_names
+        pair.check_nothing_left(pair.target)
+        assert (await pair.wait(pair.migrate())).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work, state)
+
+
+def test_a_target_that_takes_too_long_to_answer_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has begun; a dry run, which promises nothing, is answered in its own time."""
+
+    async def work(pair: Pair) -> None:
+        assert pair.target.manager is not None
+        side = pair.target.manager.target
+        describe = side.describe
+
+        async def slow(description: Description, caller: str) -> DescriptionAnswer:
+            await asyncio.sleep(20.0)
+            return await describe(description, caller)
+
+        monkeypatch.setattr(side, "describe", slow)
+        operation = await pair.wait(pair.migrate(max_time_s=5.0))
+        assert operation.error["code"] == "promise"
+        assert "t4-2 has not answered" in operation.error["message"]
+        assert (await pair.wait(pair.migrate(max_time_s=5.0, dry_run=True))).status is OperationStatus.SUCCESS
+
+    migrating(tmp_path, work)
+
+
+def test_the_time_can_be_changed_while_the_target_gets_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than what was promised first: it is waited for."""
+
+    async def work(pair: Pair) -> None:
+        gates = Gates(monkeypatch)
+        gates.closed = "target-prepare"
+        started = pair.migrate(max_time_s=5.0)
+        await gates.reached.wait()
+        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_time_s=60.0), "root")
+        await asyncio.sleep(20.0)
+        gates.open()
+        operation = await pair.wait(started)
+        assert operation.status is OperationStatus.SUCCESS, operation.error
 
     migrating(tmp_path, work)
