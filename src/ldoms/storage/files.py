@@ -129,19 +129,21 @@ class FileStorage:
             await self.discard_image(volume, mark)
             raise
 
-    async def keep_image(self, volume: Volume, mark: str) -> None:
+    async def keep_image(self, volume: Volume, mark: str) -> bool:
         """Forget that an image was made by us."""
-        with suppress(OSError):
+        try:
             _marked(volume, mark).unlink()
+        except OSError:
+            return False
+        return True
 
-    async def discard_image(self, volume: Volume, mark: str) -> None:
+    async def discard_image(self, volume: Volume, mark: str) -> bool:
         """Remove the image that was made with that mark."""
         path, marked = Path(volume.backend), _marked(volume, mark)
         with suppress(OSError):
             if marked.samefile(path) and not path.is_symlink():
                 path.unlink()
-        with suppress(OSError):
-            marked.unlink()
+        return await self.keep_image(volume, mark)
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""
