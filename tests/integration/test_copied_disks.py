@@ -96,7 +96,7 @@ def moved(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mo
     words = ["qemu-img", "convert", "-O", "qcow2", str(here / "data"), str(here / "two.qcow2")]
     subprocess.run(words, check=True)
     (here / "data").unlink()
-    name = hosts.add_guest(pulse_disk=1, pulse_period=10)
+    name = hosts.add_guest(pulse_disk=RECORDS, pulse_period=10)
     try:
         for number, file_name in enumerate(("one.raw", "two.qcow2")):
             volume = f"{name}-{number}@{VDS}"
