@@ -16,9 +16,10 @@ QUICK_S = 5.0
 """For commands that QEMU answers from its own state."""
 SLOW_S = 20.0
 """For commands that open images, or wait for a disk."""
-CONNECT_S = 30.0
-"""A QEMU that was just started may have to be read from a slow disk first; one that ends is noticed at once."""
+CONNECT_S = 10.0
 RETRY_S = 0.01
+MOST_UNANSWERED = 4
+"""QEMU keeps 8 commands that it has not come to yet, and then reads no more: not even what goes out of band."""
 
 
 @contextmanager
@@ -56,6 +57,7 @@ class Monitor:
         self._watcher: asyncio.Task[None] | None = None
         self._closing = asyncio.Lock()
         self._was_open = False
+        self._unanswered: set[asyncio.Task[object]] = set()
         self.lost = asyncio.Event()
 
     async def connect(
@@ -104,6 +106,7 @@ class Monitor:
         arguments: Mapping[str, object] | None = None,
         *,
         limit_s: float = QUICK_S,
+        out_of_band: bool = False,
     ) -> Any:
         """Carry out one command and return its answer.
 
@@ -111,15 +114,29 @@ class Monitor:
             command: name of the QMP command.
             arguments: as the QMP reference names them.
             limit_s: how long to wait for the answer.
+            out_of_band: it is one of the few that QEMU carries out at once, also when its main loop is blocked.
 
         Raises:
             HostError: see `translated`.
         """
         if not self._was_open:
             raise HostError(f"{command} on LDom {self._name}: QEMU does not answer", code="qemu-silent")
-        with translated(f"{command} on LDom {self._name}"):
-            async with asyncio.timeout(limit_s):
-                return await self._client.execute(command, arguments)
+        if len(self._unanswered) >= MOST_UNANSWERED and not out_of_band:
+            raise HostError(f"{command} on LDom {self._name}: QEMU does not answer", code="qemu-silent")
+        asked = asyncio.create_task(self._client.execute(command, arguments, oob=out_of_band), name=f"qmp-{command}")
+        try:
+            with translated(f"{command} on LDom {self._name}"):
+                async with asyncio.timeout(limit_s):
+                    return await asyncio.shield(asked)
+        finally:
+            if not asked.done():  # QEMU has it on its list, although nobody waits for the answer any more
+                self._unanswered.add(asked)
+                asked.add_done_callback(self._answered)
+
+    def _answered(self, asked: asyncio.Task[object]) -> None:
+        self._unanswered.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # nobody wants to know
 
     async def close(self) -> None:
         """Close the connection; QEMU goes on. It may be called by several at once, and again."""
@@ -128,6 +145,8 @@ class Monitor:
                 self._watcher.cancel()
             with suppress(QMPError, EOFError, OSError):
                 await self._client.disconnect()
+            for asked in self._unanswered:
+                asked.cancel()
             self.lost.set()
 
     async def _watch(self) -> None:

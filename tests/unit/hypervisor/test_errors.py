@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import qemu.qmp
 from qemu.qmp import ExecInterruptedError, ExecuteError, QMPError
 
-from ldoms.hypervisor.qmp import translated
+from ldoms.hypervisor.qmp import MOST_UNANSWERED, Monitor, translated
 from ldoms.model.errors import HostError
 
 LIBRARY = [
@@ -55,3 +58,27 @@ def test_what_is_not_an_error_of_qemu_passes() -> None:
     """A mistake of ours must be seen as one."""
     with pytest.raises(KeyError), translated("x"):
         raise KeyError("x")
+
+
+async def test_commands_that_nobody_answers_do_not_block_those_out_of_band() -> None:
+    """QEMU reads nothing more when eight wait for its main loop: so few are left there, and none is forgotten."""
+    monitor, sent, may_answer = Monitor("ldg1"), list[tuple[str, bool]](), asyncio.Event()
+
+    async def execute(command: str, arguments: object = None, oob: bool = False) -> str:
+        sent.append((command, oob))
+        if not oob:
+            await may_answer.wait()
+        return command
+
+    monitor._client = cast("Any", SimpleNamespace(execute=execute))
+    monitor._was_open = True
+    for _ in range(3 * MOST_UNANSWERED):
+        with pytest.raises(HostError) as caught:
+            await monitor.execute("query-status", limit_s=0.001)
+        assert caught.value.code == "qemu-silent"
+    assert sent == [("query-status", False)] * MOST_UNANSWERED
+    assert await monitor.execute("migrate-pause", out_of_band=True) == "migrate-pause"
+    may_answer.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await monitor.execute("query-status") == "query-status"
