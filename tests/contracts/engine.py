@@ -324,8 +324,6 @@ async def check_threads_are_where_they_belong(bench: EngineBench) -> None:
     assert bench.whereabouts(guest) == ([{b}, {a}], {a, b})
     assert len(guest.cpu_seconds()) == 2
     assert min(guest.cpu_seconds()) >= 0.0
-    assert len(guest.cpu_wait_seconds()) == 2
-    assert min(guest.cpu_wait_seconds()) >= 0.0
 
 
 async def check_virtual_cpus_are_plugged_while_there_are_sockets(bench: EngineBench) -> None:
@@ -586,6 +584,100 @@ async def check_a_running_copy_can_be_told_to_hold_the_guest_back(bench: EngineB
     assert (await ends.source.progress()).throttle_percent in (0, 50)
     await ends.source.cancel_migration()
     await until(ends.source, ENDED.__contains__)
+
+
+IN_PARTS = replace(
+    PLAN,
+    capabilities=("events", "pause-before-switchover", "postcopy-ram", "return-path"),
+    channels=1,
+    max_bandwidth_bytes_s=1 << 20,
+)
+"""So slow that something is missing for long."""
+
+
+async def hand_over_in_parts(bench: EngineBench) -> Ends:
+    """A guest that runs on the target, and lacks most of its memory."""
+    ends = await make_ends(bench, plan=IN_PARTS)
+    await ends.source.send(ends.host, ends.port)
+    await until(ends.source, MigrationStatus.ACTIVE.__eq__)
+    await ends.source.start_postcopy()
+    await until(ends.source, MigrationStatus.PRE_SWITCHOVER.__eq__)
+    assert await ends.target.state() is RunState.INCOMING
+    await ends.source.continue_switchover()
+    await until(ends.source, MigrationStatus.POSTCOPY_ACTIVE.__eq__)
+    await until_state(ends.target, RunState.PAUSED)
+    assert (await ends.target.progress()).status == MigrationStatus.POSTCOPY_ACTIVE
+    await ends.target.resume()
+    return ends
+
+
+async def check_a_guest_goes_over_before_all_of_its_memory(bench: EngineBench) -> None:
+    """It could go back until then, and cannot any more; it gets the rest while it runs."""
+    ends = await hand_over_in_parts(bench)
+    with pytest.raises(HostError):
+        await ends.source.cancel_migration()
+    with pytest.raises(HostError):
+        await ends.source.resume()
+    await ends.source.set_bandwidth(0)
+    assert await until(ends.source, ENDED.__contains__) == MigrationStatus.COMPLETED
+    assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+    assert await ends.target.state() is RunState.RUNNING
+    assert await ends.source.state() is RunState.SENT
+
+
+async def check_a_postcopy_that_is_broken_can_be_mended(bench: EngineBench) -> None:
+    """More than once, at another port each time, whether or not the target knows that it is broken."""
+    ends = await hand_over_in_parts(bench)
+    with pytest.raises(HostError):
+        await ends.source.send_again(ends.host, ends.port)
+    for tell in (True, False):
+        await ends.source.pause_postcopy()
+        await until(ends.source, MigrationStatus.POSTCOPY_PAUSED.__eq__)
+        with pytest.raises(HostError):
+            await ends.source.resume()
+        if tell:
+            await until(ends.target, MigrationStatus.POSTCOPY_PAUSED.__eq__)
+        for _ in range(2):
+            host, port = bench.address()
+            await ends.target.listen_again(host, port)
+        await ends.source.send_again(host, port)
+        await until(ends.source, MigrationStatus.POSTCOPY_ACTIVE.__eq__)
+        assert await ends.target.state() is RunState.RUNNING
+    await ends.source.set_bandwidth(0)
+    assert await until(ends.source, ENDED.__contains__) == MigrationStatus.COMPLETED
+    assert await until(ends.target, ENDED.__contains__) == MigrationStatus.COMPLETED
+
+
+async def check_a_postcopy_is_lost_with_the_target(bench: EngineBench) -> None:
+    """The source notices, cannot run the guest, and can be ended."""
+    ends = await hand_over_in_parts(bench)
+    await ends.target.quit()
+    await until(ends.source, MigrationStatus.POSTCOPY_PAUSED.__eq__)
+    with pytest.raises(HostError):
+        await ends.source.resume()
+    await ends.source.quit()
+    assert ends.source.is_gone
+
+
+async def check_a_postcopy_is_lost_with_the_source(bench: EngineBench) -> None:
+    """The target's QEMU may hang, as a page will never come; it can be ended all the same."""
+    ends = await hand_over_in_parts(bench)
+    await ends.source.quit()
+    await ends.target.quit()
+    assert ends.target.is_gone
+
+
+async def check_only_a_postcopy_can_be_mended(bench: EngineBench) -> None:
+    """A copy of the ordinary kind is neither paused nor waited for again."""
+    ends = await make_ends(bench, plan=IN_PARTS)
+    await ends.source.send(ends.host, ends.port)
+    await until(ends.source, MigrationStatus.ACTIVE.__eq__)
+    for call in (ends.source.pause_postcopy(), ends.target.listen_again(*bench.address())):
+        with pytest.raises(HostError):
+            await call
+    await ends.source.cancel_migration()
+    await until(ends.source, ENDED.__contains__)
+    assert await ends.source.state() is RunState.RUNNING
 
 
 async def check_a_cut_connection_leaves_the_guest_running(bench: EngineBench) -> None:

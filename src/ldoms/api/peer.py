@@ -120,6 +120,10 @@ class HttpPeer:
         """Call the migration off."""
         return await self._call(TargetStatus, f"/migrations/{migration}/abort", {"reason": reason}, ABORT_S)
 
+    async def listen_again(self, migration: str) -> Ticket:
+        """Have the target wait for the rest of a guest's memory at another place."""
+        return await self._call(Ticket, f"/migrations/{migration}/listen-again", {}, FINISH_S)
+
     async def deliver_report(self, report: MigrationReport) -> None:
         """Leave the report with the target as well."""
         await self._request("PUT", f"/migrations/{report.id}/report", to_wire(report), STATUS_S)

@@ -93,6 +93,12 @@ async def abort(known: Known, migration: Admitted, body: wire.Reason) -> Any:
     return answer(await known.manager.target.abort(migration, body.reason))
 
 
+@router.post("/migrations/{migration}/listen-again")
+async def listen_again(known: Known, migration: Admitted, request: Request) -> Any:
+    """Wait for the rest of a guest's memory at another place: the answer says where."""
+    return answer(await known.manager.target.listen_again(migration, _data_address(known, request)))
+
+
 @router.put("/migrations/{migration}/report", status_code=204)
 async def keep_report(known: Known, migration: Admitted, body: Document) -> None:
     """Keep the source's report."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldoms.checks import devices, hosts, machine, named_cores, networks, storage, tuning
+from ldoms.checks import devices, hosts, machine, named_cores, networks, postcopy, storage, tuning
 from ldoms.checks.rule import ACTIVE, ANY, BOUND, Rule, what_moves
 from ldoms.model.findings import Finding
 from ldoms.model.migration import CheckFacts
@@ -39,6 +39,7 @@ RULES: tuple[Rule, ...] = (
     Rule("cpu-features", ACTIVE, machine.cpu_features),
     Rule("added-memory", ACTIVE, machine.added_memory),
     Rule("tuning", ACTIVE, tuning.tuning),
+    Rule("postcopy", ACTIVE, postcopy.postcopy),
     Rule("several-connections", ACTIVE, tuning.several_connections),
     Rule("enough-vcpus", ACTIVE, machine.enough_vcpus),
     Rule("encryption", ACTIVE, machine.encryption),

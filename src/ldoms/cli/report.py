@@ -10,7 +10,7 @@ from ldoms.cli.plan import reason_lines
 from ldoms.cli.text import PARSE_VERSION, columns, record
 from ldoms.model.boost import Boost
 from ldoms.model.guest import GuestTime
-from ldoms.model.migration import LimitChange, MigrationReport, Outcome, Stall
+from ldoms.model.migration import LimitChange, MigrationReport, Outcome, Postcopy, Stall
 from ldoms.model.phases import QUEUED
 from ldoms.model.queue import Queued
 
@@ -84,8 +84,8 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"    throttled    {_throttled(report)}"
     if report.stall is not None:
         yield from _stall_lines(report.stall)
-    if report.earlier:
-        yield f"    second try   the last part of the first one came too late: {report.earlier}"
+    if report.postcopy is not None:
+        yield from _postcopy_lines(report.postcopy, report)
     if report.queued is not None:
         yield f"    queued       {_waited(report.queued)}"
     if report.boost is not None:
@@ -159,6 +159,18 @@ def _stall_lines(stall: Stall) -> Iterable[str]:
     done = ", then ".join(stall.measures)
     yield f"    stalled      after {stall.passes} passes and {stall.after_s:.1f} s: {dirty}/s changed, {sent}/s sent,"
     yield f"                 at best {milliseconds(stall.left_s)} of suspension needed; {done}"
+
+
+def _postcopy_lines(part: Postcopy, report: MigrationReport) -> Iterable[str]:
+    """How the rest came of a guest that ran on the target before it was there."""
+    lasts = f"for {part.seconds:.1f} s" if part.seconds else "under way"
+    missing, sent = mebibytes(part.missing_bytes), mebibytes(part.sent_bytes)
+    yield f"    postcopy     {lasts}, from {part.began_at - report.started_at:.1f} s after the start"
+    yield f"                 {missing} were missing, {sent} sent"
+    if part.recoveries:
+        yield f"                 connected anew {part.recoveries} times, {part.broken_s:.1f} s without a connection"
+    if part.is_lost:
+        yield "                 the guest has ended before it had all of its memory"
 
 
 def _change_lines(changes: Iterable[LimitChange]) -> Iterable[str]:

@@ -191,9 +191,6 @@ class Guest(Protocol):
     def cpu_seconds(self) -> tuple[float, ...]:
         """CPU time that each virtual CPU of its machine has used so far."""
 
-    def cpu_wait_seconds(self) -> tuple[float, ...]:
-        """For how long each of them has wanted a CPU of the host so far, and had none; 0 where nobody counts it."""
-
     # Virtual CPUs: they have no gaps, so that their number says it all
 
     async def count_vcpus(self) -> int:
@@ -390,6 +387,36 @@ class Guest(Protocol):
 
         Raises:
             HostError: code ``no-cut``: the kernel does not allow it.
+        """
+
+    # Postcopy, of a plan that allows it: from `start_postcopy` to the end QEMU says one of `IN_POSTCOPY`
+
+    async def start_postcopy(self) -> None:
+        """Go over as soon as can be, with what was sent so far.
+
+        It passes through `MigrationStatus.PRE_SWITCHOVER` as ever. The receiving end is `RunState.PAUSED` when it has
+        all that it needs to run. From then on this end cannot run again, and a cancel is refused.
+        """
+
+    async def pause_postcopy(self) -> None:
+        """Break the connection, as either end, also when QEMU's main loop waits for a page that does not come.
+
+        Raises:
+            HostError: there is none: it is `MigrationStatus.POSTCOPY_PAUSED` already, or not in postcopy.
+        """
+
+    async def listen_again(self, host: str, port: int) -> None:
+        """Wait for the rest of the memory at another place, also when QEMU's main loop waits; may be repeated.
+
+        Raises:
+            HostError: code ``port-taken``, or it is not in postcopy.
+        """
+
+    async def send_again(self, host: str, port: int) -> None:
+        """Go on sending the rest, over a new connection; look at `progress` for what comes of it.
+
+        Raises:
+            HostError: it is not `MigrationStatus.POSTCOPY_PAUSED`.
         """
 
     async def progress(self) -> Progress:

@@ -16,6 +16,7 @@ from ldoms.hypervisor.fake_agent import FakeAddedMemory, FakeAgent
 from ldoms.hypervisor.fake_mirrors import FakeMirrors, FakeShelf
 from ldoms.hypervisor.specs import ControlPlacement, GuestSpec, Placement, TrialSpec
 from ldoms.hypervisor.states import (
+    IN_POSTCOPY,
     AddedMemory,
     GuestEventKind,
     MigrationEnd,
@@ -38,10 +39,11 @@ FACTS = HypervisorFacts(
     cpu_features=("aes", "lm", "nx", "sse2"),
     migration_capabilities=(
         *("auto-converge", "dirty-limit", "events", "late-block-activate", "multifd"),
-        *("pause-before-switchover", "return-path", "xbzrle"),
+        *("pause-before-switchover", "postcopy-ram", "return-path", "xbzrle"),
     ),
     compressions=("none", "zlib", "zstd"),
     migration_parameters=("avail-switchover-bandwidth", "zero-page-detection"),
+    postcopy=True,
 )
 
 
@@ -54,7 +56,7 @@ class FakeWorld:
         passes: before the source is ready to switch over.
         hot_bytes: that a running guest changes in each pass: it is never ready then; 0 = it changes little.
         calm_percent: unless it is held back by so much.
-        late_s: by so much the last parts of the next copies are late, one after the other.
+        rest_s: that the rest of the memory takes of a guest that has gone over before.
         doubles: UUIDs of guests that ran twice at once.
         links_up: migration data flows.
         shelf: what they know of disks that are copied.
@@ -64,7 +66,7 @@ class FakeWorld:
     passes: int = 3
     hot_bytes: int = 0
     calm_percent: int = 100
-    late_s: list[float] = field(default_factory=list)
+    rest_s: float = 2.0
     doubles: list[str] = field(default_factory=list)
     links_up: bool = True
     listeners: dict[tuple[str, int], FakeGuest] = field(default_factory=dict)
@@ -124,6 +126,8 @@ class FakeGuest(FakeMirrors):
         self._copy: asyncio.Task[None] | None = None
         self._receiver: FakeGuest | None = None
         self._switch = asyncio.Event()
+        self._goes_over = False
+        self._rest_done_s = 0.0
         self._copy_began = 0.0
         self._ran = True
         world.guests.append(self)
@@ -142,6 +146,8 @@ class FakeGuest(FakeMirrors):
             raise HostError(f"cont on LDom {self.spec.name}: QEMU says: no memory yet", code="qemu-refused")
         if self.offered:
             raise HostError(f"cont on LDom {self.spec.name}: QEMU says: another writes", code="qemu-refused")
+        if self.run_state is RunState.SENT and self.status in IN_POSTCOPY:
+            raise HostError(f"cont on LDom {self.spec.name}: QEMU says: not finalized yet", code="qemu-refused")
         if self.run_state is not RunState.RUNNING:
             self.run_state = RunState.RUNNING
             self._emit(GuestEventKind.RESUMED)
@@ -229,10 +235,6 @@ class FakeGuest(FakeMirrors):
         """As much as its `load` says, which is the same since the beginning of time."""
         return (self.load * asyncio.get_running_loop().time(),) * self.vcpus
 
-    def cpu_wait_seconds(self) -> tuple[float, ...]:
-        """As long as they have run: it gets half of what it wants."""
-        return self.cpu_seconds()
-
     # Virtual CPUs
 
     async def count_vcpus(self) -> int:
@@ -303,8 +305,9 @@ class FakeGuest(FakeMirrors):
         missing = set(plan.capabilities) - set(FACTS.migration_capabilities)
         if missing:
             raise HostError(f"QEMU has no migration capability {sorted(missing)}", code="qemu-refused")
-        if {"multifd", "xbzrle"} <= set(plan.capabilities):
-            raise HostError("Multifd is not compatible with xbzrle", code="qemu-refused")
+        for other in ("xbzrle", "postcopy-ram"):
+            if {"multifd", other} <= set(plan.capabilities):
+                raise HostError(f"Multifd is not compatible with {other}", code="qemu-refused")
         self.plan, self.key = plan, key
 
     async def clear_migration(self) -> None:
@@ -324,6 +327,7 @@ class FakeGuest(FakeMirrors):
         await self._answer()
         receiver = self._world.listeners.get((host, port))
         self._switch.clear()
+        self._goes_over, self._rest_done_s = False, 0.0
         self._copy_began = self._now()
         self._set_status(MigrationStatus.SETUP)
         self._copy = asyncio.create_task(self._send_to(receiver))
@@ -338,6 +342,8 @@ class FakeGuest(FakeMirrors):
     async def cancel_migration(self) -> None:
         """Stop sending, if that is still possible."""
         await self._answer()
+        if self.status in IN_POSTCOPY:
+            raise HostError("migrate_cancel: QEMU says: Postcopy in progress", code="qemu-refused")
         if self._copy is not None and not self._copy.done():
             self._copy.cancel()
             with suppress(asyncio.CancelledError):
@@ -346,11 +352,45 @@ class FakeGuest(FakeMirrors):
 
     async def cut_migration(self) -> None:
         """Break the connection."""
-        if self._copy is not None and not self._copy.done():
+        if self.status in IN_POSTCOPY:
+            await self._lose_connection()
+        elif self._copy is not None and not self._copy.done():
             self._copy.cancel()
             with suppress(asyncio.CancelledError):
                 await self._copy
             await self._end_copy(MigrationStatus.FAILED)
+
+    async def start_postcopy(self) -> None:
+        """Go over when the pass has ended."""
+        await self._answer()
+        if self.plan is None or not self.plan.may_postcopy:
+            raise HostError("migrate-start-postcopy: QEMU says: enable it first", code="qemu-refused")
+        self._goes_over = True
+
+    async def pause_postcopy(self) -> None:
+        """Break the connection."""
+        if self._is_dead or self.status not in IN_POSTCOPY or self.status == MigrationStatus.POSTCOPY_PAUSED:
+            raise HostError("migrate-pause: QEMU says: only during postcopy", code="qemu-refused")
+        await self._lose_connection()
+
+    async def listen_again(self, host: str, port: int) -> None:
+        """Wait for the rest at another place."""
+        if self._is_dead or self.status not in IN_POSTCOPY:
+            raise HostError("migrate-recover: QEMU says: only when postcopy is paused", code="qemu-refused")
+        if (host, port) in self._world.listeners:
+            raise HostError(f"port {port} is taken by another process", code="port-taken")
+        await self._lose_connection()
+        self._unlisten()
+        self._address = (host, port)
+        self._world.listeners[self._address] = self
+
+    async def send_again(self, host: str, port: int) -> None:
+        """Go on sending the rest."""
+        await self._answer()
+        if self.status != MigrationStatus.POSTCOPY_PAUSED:
+            raise HostError("migrate: QEMU says: not paused", code="qemu-refused")
+        self._set_status(MigrationStatus.POSTCOPY_RECOVER_SETUP)
+        self._copy = asyncio.create_task(self._send_again(self._world.listeners.get((host, port))))
 
     async def progress(self) -> Progress:
         """How far it is."""
@@ -362,8 +402,8 @@ class FakeGuest(FakeMirrors):
             elapsed_s=self._now() - self._copy_began,
             passes=self.passes,
             total_bytes=total,
-            transferred_bytes=done,
-            remaining_bytes=max(total - done, self._hot_bytes),
+            transferred_bytes=done + round(self._rest_done_s * 1e8),
+            remaining_bytes=self._rest_bytes if self.status in IN_POSTCOPY else max(total - done, self._hot_bytes),
             dirty_bytes_s=2.0 * self._hot_bytes,
             bandwidth_bytes_s=1e9,
             throttle_percent=self.throttle_percent,
@@ -411,6 +451,13 @@ class FakeGuest(FakeMirrors):
         super()._cut()
         if self._copy is not None:
             self._copy.cancel()
+        self._unlisten()
+        receiver = self._receiver
+        if receiver is not None and receiver.status in IN_POSTCOPY:
+            receiver._set_status(MigrationStatus.POSTCOPY_PAUSED)
+            receiver.hangs = True  # its main loop waits for a page
+
+    def _unlisten(self) -> None:
         if self._address is not None:
             self._world.listeners.pop(self._address, None)
 
@@ -429,7 +476,7 @@ class FakeGuest(FakeMirrors):
         receiver._set_status(MigrationStatus.ACTIVE)
         self._set_status(MigrationStatus.ACTIVE)
         number = 0
-        while number < self._world.passes or self._hot_bytes:
+        while (number < self._world.passes or self._hot_bytes) and not self._goes_over:
             number += 1
             self.passes = number
             self._emit(GuestEventKind.MIGRATION_PASS, **{"pass": number})
@@ -444,16 +491,59 @@ class FakeGuest(FakeMirrors):
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             await self._switch.wait()
         self._set_status("device")
-        late_s = self._world.late_s.pop(0) if self._world.late_s else 0.0
-        if not await self._transfer(receiver, 0.02 + late_s):
+        if not await self._transfer(receiver, 0.02):
             await self._end_copy(MigrationStatus.FAILED)
             return
+        if self._goes_over:
+            self._set_status(MigrationStatus.POSTCOPY_ACTIVE)  # before the other end has all that it needs to run
+            if not await self._transfer(receiver, 0.02):
+                self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+                return
         receiver.memory = self.memory
         receiver.added.size_mib, receiver.added.requested_mib = self.added.size_mib, self.added.requested_mib
         receiver.offline, receiver.started = set(self.offline), set(self.started)
         receiver.run_state = RunState.PAUSED
+        if self._goes_over:
+            receiver._set_status(MigrationStatus.POSTCOPY_ACTIVE)
+            await self._send_rest(receiver)
+            return
         receiver._set_status(MigrationStatus.COMPLETED)
         self._set_status(MigrationStatus.COMPLETED)
+
+    async def _send_rest(self, receiver: FakeGuest) -> None:
+        while self._rest_done_s < self._world.rest_s:
+            if not await self._transfer(receiver, 0.1):
+                self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+                return
+            self._rest_done_s += 0.1
+        receiver._set_status(MigrationStatus.COMPLETED)
+        self._set_status(MigrationStatus.COMPLETED)
+
+    async def _send_again(self, receiver: FakeGuest | None) -> None:
+        may = receiver is not None and receiver.status == MigrationStatus.POSTCOPY_PAUSED and receiver.key == self.key
+        if receiver is None or not may or not await self._transfer(receiver, 0.02):
+            self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+            return
+        receiver._unlisten()
+        receiver._set_status(MigrationStatus.POSTCOPY_ACTIVE)
+        self._set_status(MigrationStatus.POSTCOPY_ACTIVE)
+        await self._send_rest(receiver)
+
+    async def _lose_connection(self) -> None:
+        """As the end that it is; the other one hears of it if the link is there."""
+        if self._copy is not None and not self._copy.done():
+            self._copy.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._copy
+        if self.status != MigrationStatus.POSTCOPY_PAUSED:
+            self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+        receiver = self._receiver
+        if receiver is not None and self._world.links_up and receiver.status == MigrationStatus.POSTCOPY_ACTIVE:
+            receiver._set_status(MigrationStatus.POSTCOPY_PAUSED)
+
+    @property
+    def _rest_bytes(self) -> int:
+        return round((self._world.rest_s - self._rest_done_s) * 1e8)
 
     @property
     def _hot_bytes(self) -> int:

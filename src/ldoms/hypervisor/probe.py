@@ -19,10 +19,11 @@ from ldoms.hypervisor.process import Process
 from ldoms.hypervisor.qmp import Monitor
 from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
+from ldoms.model.migration import POSTCOPY
 
-START_S = 60.0
 BOOT_PROOF_S = 10.0
 """A healthy KVM boots a kernel in about one second."""
+START_S = 10.0
 MACHINE = "q35"
 # The kernel's words when it has come all the way up and finds that it was given no root file system.
 _BOOTED = b"Unable to mount root fs"
@@ -129,7 +130,8 @@ async def _asking(accelerator: str) -> AsyncIterator[Monitor]:
     with tempfile.TemporaryDirectory(prefix="ldoms-probe-") as name:
         directory = Path(name)
         socket, log = directory / "qmp.sock", directory / "log"
-        words = ["qemu-system-x86_64", "-machine", "none", "-accel", accelerator, "-S"]
+        # With -incoming, as only an end that is to receive looks for what postcopy needs.
+        words = ["qemu-system-x86_64", "-machine", "none", "-accel", accelerator, "-S", "-incoming", "defer"]
         words += ["-no-user-config", "-nodefaults", "-display", "none"]
         words += ["-chardev", f"socket,id=qmp,path={socket},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
         monitor = Monitor("probe")
@@ -151,6 +153,7 @@ async def _ask(monitor: Monitor, accelerator: str, reason: str) -> Probe:
     capabilities = await monitor.execute("query-migrate-capabilities")
     parameters = await monitor.execute("query-migrate-parameters")
     schema = await monitor.execute("query-qmp-schema")
+    can_postcopy, why_not = await _postcopy(monitor)
     everything = await _features(monitor, "host" if accelerator == "kvm" else "max")
     runnable = [
         entry["name"] for entry in definitions if entry.get("migration-safe") and not entry["unavailable-features"]
@@ -167,6 +170,8 @@ async def _ask(monitor: Monitor, accelerator: str, reason: str) -> Probe:
         migration_capabilities=tuple(sorted(entry["capability"] for entry in capabilities)),
         compressions=_multifd_compressions(schema),
         migration_parameters=tuple(sorted(parameters)),
+        postcopy=can_postcopy,
+        postcopy_reason=why_not,
     )
     generic = next(model for model in _GENERIC_MODELS if model in versioned)
     native = _TCG_MODEL if accelerator == "tcg" else await _largest(monitor, versioned)
@@ -175,6 +180,16 @@ async def _ask(monitor: Monitor, accelerator: str, reason: str) -> Probe:
         "native": (native, *await _features(monitor, native)),
     }
     return Probe(facts, cpus)
+
+
+async def _postcopy(monitor: Monitor) -> tuple[bool, str]:
+    """Whether a guest could run here before all of its memory has come, and why not."""
+    wanted = {"capabilities": [{"capability": POSTCOPY, "state": True}]}
+    try:
+        await monitor.execute("migrate-set-capabilities", wanted)
+    except HostError as error:
+        return False, error.message.partition("QEMU says: ")[2] or error.message
+    return True, ""
 
 
 async def _largest(monitor: Monitor, models: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from ldoms.hypervisor.qemu_memory import QemuMemory
 from ldoms.hypervisor.qemu_migration import QemuMigration
 from ldoms.hypervisor.qemu_mirrors import QemuMirrors
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
-from ldoms.hypervisor.qmp import CONNECT_S, SLOW_S, Monitor
+from ldoms.hypervisor.qmp import SLOW_S, Monitor
 from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, Placement
 from ldoms.hypervisor.states import (
     AddedMemory,
@@ -49,6 +49,7 @@ from ldoms.model.sizes import MIB
 
 _log = structlog.get_logger(__name__)
 
+START_S = 30.0
 FIND_S = 10.0
 """How long a QEMU that was found may take to answer, before its guest is taken for silent."""
 SILENT_RETRY_S = 1.0
@@ -107,7 +108,7 @@ class QemuGuest:
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
         self._mirrors = QemuMirrors(name, self._monitor, process.break_connections)
 
-    async def connect(self, limit_s: float = CONNECT_S) -> None:
+    async def connect(self, limit_s: float = START_S) -> None:
         """Connect to QEMU's monitor and learn its threads.
 
         Raises:
@@ -169,13 +170,7 @@ class QemuGuest:
 
     async def resume(self) -> float:
         """Let it run; the host's clock when it did."""
-        with self.events() as events:
-            await self._monitor.execute("cont", limit_s=SLOW_S)
-            # QEMU answers when its virtual CPUs let it; it has said before when they began.
-            while not events.empty():
-                event = events.get_nowait()
-                if event.kind is GuestEventKind.RESUMED:
-                    return event.at
+        await self._monitor.execute("cont", limit_s=SLOW_S)
         return time.time()
 
     async def pause(self) -> None:
@@ -267,10 +262,6 @@ class QemuGuest:
         """CPU time that each virtual CPU has used so far."""
         times = self._process.thread_times()
         return tuple(times.get(thread, 0.0) for thread in self._vcpus.threads)
-
-    def cpu_wait_seconds(self) -> tuple[float, ...]:
-        """For how long each of them has wanted a CPU of the host so far, and had none."""
-        return tuple(self._process.thread_wait_s(thread) for thread in self._vcpus.threads)
 
     # Virtual CPUs
 
@@ -405,6 +396,22 @@ class QemuGuest:
     async def cut_migration(self) -> None:
         """Break the connections of the migration, also when QEMU is blocked on them."""
         await self._migration.cut()
+
+    async def start_postcopy(self) -> None:
+        """Go over as soon as can be."""
+        await self._migration.start_postcopy()
+
+    async def pause_postcopy(self) -> None:
+        """Break the connection of a postcopy."""
+        await self._migration.pause_postcopy()
+
+    async def listen_again(self, host: str, port: int) -> None:
+        """Wait for the rest of the memory at another place."""
+        await self._migration.listen_again(host, port)
+
+    async def send_again(self, host: str, port: int) -> None:
+        """Go on sending the rest, over a new connection."""
+        await self._migration.send_again(host, port)
 
     async def progress(self) -> Progress:
         """How far the migration is."""

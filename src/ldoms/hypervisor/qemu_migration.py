@@ -19,6 +19,8 @@ from ldoms.model.sizes import MIB
 HANDSHAKE_S = 3.0
 """The other end of a copy may take so long to agree on TLS. The guest may stand still meanwhile."""
 HANDSHAKE_POLL_S = 0.01
+PAUSE_S, PAUSE_POLL_S = 5.0, 0.05
+"""A connection that was broken is noticed within so long."""
 READY_PERCENT = 1
 """The least that QEMU can hold a guest back by: what it does while it is ready to be told more."""
 ANY_CHANGE_PERCENT, MANY_CHANGES_PERCENT = 1, 100
@@ -80,8 +82,7 @@ class QemuMigration:
                 limit_s=SLOW_S,
             )
         except HostError as error:
-            if "already in use" in error.message:
-                raise HostError(f"port {port} is taken by another process", code="port-taken") from error
+            _raise_if_taken(error, port)
             raise
 
     async def send(self, host: str, port: int) -> None:
@@ -102,6 +103,36 @@ class QemuMigration:
         # From outside: QEMU's own `yank` knows a connection only once TLS has been agreed on. There are no others.
         self._break_connections()
 
+    async def start_postcopy(self) -> None:
+        """Go over as soon as can be."""
+        await self._monitor.execute("migrate-start-postcopy")
+
+    async def pause_postcopy(self) -> None:
+        """Break the connection of a postcopy."""
+        await self._monitor.execute("migrate-pause", out_of_band=True)
+
+    async def listen_again(self, host: str, port: int) -> None:
+        """Wait for the rest of the memory at another place."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + PAUSE_S
+        where = {"uri": f"tcp:{f'[{host}]' if ':' in host else host}:{port}"}
+        while True:
+            try:
+                await self._monitor.execute("migrate-recover", where, out_of_band=True)
+                return
+            except HostError as error:
+                _raise_if_taken(error, port)
+                if error.code != "qemu-refused" or clock() > deadline:
+                    raise
+            # It does so only when it knows that the connection is gone. A cut link tells nobody.
+            with suppress(HostError):
+                await self.pause_postcopy()
+            await asyncio.sleep(PAUSE_POLL_S)
+
+    async def send_again(self, host: str, port: int) -> None:
+        """Go on sending the rest, over a new connection."""
+        await self._monitor.execute("migrate", {"channels": _channels(host, port), "resume": True}, limit_s=SLOW_S)
+
     async def progress(self) -> Progress:
         """How far the migration is."""
         return _progress(await self._monitor.execute("query-migrate"))
@@ -112,7 +143,8 @@ class QemuMigration:
 
     async def set_bandwidth(self, bytes_s: int) -> None:
         """Limit a running migration."""
-        await self._monitor.execute("migrate-set-parameters", {"max-bandwidth": bytes_s})
+        limits = {"max-bandwidth": bytes_s, "max-postcopy-bandwidth": bytes_s}
+        await self._monitor.execute("migrate-set-parameters", limits)
 
     async def throttle(self, percent: int) -> None:
         """Have the guest held back by so much of its CPU time."""
@@ -197,6 +229,11 @@ class QemuMigration:
             )
 
 
+def _raise_if_taken(error: HostError, port: int) -> None:
+    if "already in use" in error.message:
+        raise HostError(f"port {port} is taken by another process", code="port-taken") from error
+
+
 def _channels(host: str, port: int) -> list[dict[str, Any]]:
     address = {"transport": "socket", "type": "inet", "host": host, "port": str(port)}
     return [{"channel-type": "main", "addr": address}]
@@ -207,6 +244,7 @@ _USUAL: Mapping[str, Any] = {
     "xbzrle-cache-size": 64 * MIB,
     "avail-switchover-bandwidth": 0,
     "vcpu-dirty-limit": 1,
+    "max-postcopy-bandwidth": 0,
 }
 """QEMU's own values of what a plan need not set. They are put back, as what one attempt sets stays for the next."""
 
@@ -216,6 +254,7 @@ def _parameters(plan: MigrationPlan) -> dict[str, Any]:
         **_USUAL,
         "avail-switchover-bandwidth": plan.switchover_bandwidth_bytes_s,
         "max-bandwidth": plan.max_bandwidth_bytes_s,
+        "max-postcopy-bandwidth": plan.max_bandwidth_bytes_s,
         "downtime-limit": _limit_ms(plan.downtime_limit_s),
         "tls-creds": TLS_OBJECT if plan.encrypted else "",
     }

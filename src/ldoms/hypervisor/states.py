@@ -119,12 +119,18 @@ class MigrationStatus(StrEnum):
     ACTIVE = "active"
     PRE_SWITCHOVER = "pre-switchover"
     DEVICE = "device"
+    POSTCOPY_ACTIVE = "postcopy-active"
+    POSTCOPY_PAUSED = "postcopy-paused"
+    POSTCOPY_RECOVER_SETUP = "postcopy-recover-setup"
+    POSTCOPY_RECOVER = "postcopy-recover"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 ENDED = frozenset({MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED})
+IN_POSTCOPY = frozenset(status for status in MigrationStatus if status.startswith("postcopy-"))
+"""The source's guest never runs again; the target's may, and lacks pages."""
 
 
 class MigrationEnd(StrEnum):

@@ -58,6 +58,8 @@ class Host:
     boot_id: str = ""
     """Another one after the host was off; empty = it is not known."""
     random: random.Random = field(default_factory=random.SystemRandom)
+    fetching: set[str] = field(default_factory=set)
+    """Domains, by UUID, whose guests run here while part of their memory is on another host."""
     _picked_macs: set[str] = field(default_factory=set)
 
     @property
@@ -150,20 +152,22 @@ class Host:
         )
 
     @contextmanager
-    def changing(self, name: str, verb: str) -> Iterator[Domain]:
-        """A domain, to be changed by nobody else meanwhile.
+    def changing(self, name: str, verb: str, *, lacks_memory: bool = False) -> Iterator[Domain]:
+        """A domain, to be changed by nobody else meanwhile; `lacks_memory`: also one of which not all has come yet.
 
         Raises:
             NotFound: there is no such domain.
             Busy: an operation holds it.
-            RequestError: code ``domain-unsettled``: a migration of it waits to be settled; or a delayed
-                reconfiguration of the control domain is pending.
+            RequestError: code ``domain-unsettled``: a migration of it waits to be settled; ``in-postcopy``: not all of
+                its memory has come; or a delayed reconfiguration of the control domain is pending.
         """
         domain = self.store.domain(name)
         if not domain.is_control:
             self.check_not_reconfiguring(name)
         with self.operations.holding(name, verb):
             self._check_settled(domain)
+            if not lacks_memory:
+                self._check_whole(domain)
             yield domain
 
     def check_not_reconfiguring(self, name: str) -> None:
@@ -217,6 +221,14 @@ class Host:
                 f"LDom {domain.name} is busy: operation migrate-domain is under way;"
                 f" 'ldm list -o status {domain.name}' shows how it stands",
                 code="domain-unsettled",
+            )
+
+    def _check_whole(self, domain: Domain) -> None:
+        if domain.uuid in self.fetching:
+            raise RequestError(
+                f"LDom {domain.name} is busy: it runs here, and part of its memory has still to come from where it was;"
+                f" 'ldm list -o status {domain.name}' shows how it stands",
+                code="in-postcopy",
             )
 
     def _quota(self, strands: Collection[int]) -> float | None:

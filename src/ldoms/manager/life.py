@@ -133,7 +133,7 @@ class LifeVerbs:
             HostError: code ``stop-timeout``: it did not shut down in time, and goes on running.
         """
         options = StopOptions(StopMode.FORCE if force else StopMode.HALT, limit_s)
-        with self._host.changing(name, STOP_DOMAIN) as domain:
+        with self._host.changing(name, STOP_DOMAIN, lacks_memory=True) as domain:
             await self._stopping.stop(domain, options, Unobserved())
             return self._host.store.domain(name)
 
@@ -144,7 +144,7 @@ class LifeVerbs:
             RequestError: it does not run.
             Busy: another operation holds it.
         """
-        with self._host.changing(name, STOP_DOMAIN) as domain:
+        with self._host.changing(name, STOP_DOMAIN, lacks_memory=True) as domain:
             self._stopping.require(domain)
 
         async def work(handle: Handle) -> Mapping[str, Any]:

@@ -161,7 +161,8 @@ class Listing:
         if verb in _BUSY_STATES:
             return _BUSY_STATES[verb]
         running = self._host.guests.get(domain.uuid)
-        if running is None or running.run_state is RunState.INCOMING or _is_arriving(migration):
+        arrives = _is_arriving(migration) and domain.uuid not in self._host.fetching
+        if running is None or running.run_state is RunState.INCOMING or arrives:
             return DomainState.BOUND
         runs = running.run_state is RunState.RUNNING
         if running.run_state is RunState.SILENT:  # it may run, unless it was stopped for a migration that is unsettled

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 import uuid as uuids
-from collections.abc import Awaitable, Callable, Sequence, Set
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,6 +330,20 @@ class LocalMigrationHost:
         """Have a guest wait for its memory at a free port of the range, which is returned."""
         return await self._listen((guest.uuid, "memory"), lambda port: guest.listen(address, port))
 
+    async def listen_again(self, guest: Guest, address: str) -> int:
+        """Have a guest that runs here wait for the rest of its memory at a free port of the range."""
+        return await self._listen((guest.uuid, "memory"), lambda port: guest.listen_again(address, port))
+
+    @contextmanager
+    def fetching(self, uuid: str) -> Iterator[None]:
+        """A domain whose guest runs here while part of its memory is on another host."""
+        self._host.fetching.add(uuid)
+        try:
+            yield
+        finally:
+            self._host.fetching.discard(uuid)
+            self._forget_ports(uuid)
+
     async def listen_for_disks(self, guest: Guest, address: str, disks: Sequence[DiskCopy]) -> int:
         """Have a guest take copies of disks at a free port of the range, which is returned."""
         devices = [disk.device for disk in disks]
@@ -364,19 +378,15 @@ class LocalMigrationHost:
                 await self._host.storage.make_image(disk.volume, disk.size_bytes, migration)
             self._disk_services.set_volume_format(disk.service, disk.volume.name, disk.volume.format)
 
-    async def keep_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
+    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
         """The domain is ours: its images are like any other."""
-        made = [disk.volume for disk in disks if disk.makes_image]
-        return all([await self._host.storage.keep_image(volume, migration) for volume in made])
-
-    async def discard_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
-        """Remove the images that were made for a migration."""
-        made = [disk.volume for disk in disks if disk.makes_image]
-        return all([await self._host.storage.discard_image(volume, migration) for volume in made])
-
-    def discard_volumes(self, disks: Sequence[DiskCopy]) -> None:
-        """Offer the volumes no more that were made for a migration."""
         for disk in disks:
+            await self._host.storage.keep_image(disk.volume, migration)
+
+    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Remove the images and volumes that were made for a migration."""
+        for disk in disks:
+            await self._host.storage.discard_image(disk.volume, migration)
             if disk.makes_volume:
                 self._disk_services.remove_made_volume(disk.service, disk.volume)
             elif disk.finds_format:

@@ -98,6 +98,7 @@ class Situation:
         throttle_percent: that QEMU was told to hold the guest back by.
         throttled_percent: that it does.
         is_suspended: the guest was suspended because of a stall.
+        goes_over: QEMU was told to go over without the rest because of a stall.
     """
 
     passes: Sequence[PassSample]
@@ -110,6 +111,7 @@ class Situation:
     throttle_percent: int = 0
     throttled_percent: int = 0
     is_suspended: bool = False
+    goes_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,11 @@ class SuspendNow:
 
 
 @dataclass(frozen=True, slots=True)
+class StartPostcopy:
+    """Have the guest go over now, and fetch the rest of its memory while it runs there."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """End the migration; the guest stays.
 
@@ -148,7 +155,7 @@ class GiveUp:
     unkept: Unkept | None = None
 
 
-Decision = Wait | SetLimit | Throttle | SuspendNow | GiveUp
+Decision = Wait | SetLimit | Throttle | SuspendNow | StartPostcopy | GiveUp
 
 
 def promise_of(plan: MigrationPlan) -> Promise:
@@ -184,7 +191,8 @@ def decide(situation: Situation, promise: Promise) -> Decision:
     if earned_s > situation.limit_s * RAISE:
         return SetLimit(earned_s)
     is_all = situation.limit_s >= room_s / RAISE
-    if not is_all or situation.is_suspended or not _has_stalled(situation, promise):
+    is_helped = situation.is_suspended or situation.goes_over
+    if not is_all or is_helped or not _has_stalled(situation, promise):
         return Wait()
     return _next_measure(situation, promise)
 
@@ -208,6 +216,8 @@ def _next_measure(situation: Situation, promise: Promise) -> Decision:
     match promise.on_stall:
         case OnStall.SUSPEND:
             return SuspendNow()
+        case OnStall.POSTCOPY:
+            return StartPostcopy()
         case OnStall.THROTTLE:
             percent = _next_throttle(situation, promise)
             if percent is not None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ldoms.hypervisor.engine import Guest
-from ldoms.hypervisor.states import ENDED, GuestEvent, GuestEventKind, MigrationStatus, RunState
+from ldoms.hypervisor.states import ENDED, IN_POSTCOPY, GuestEvent, GuestEventKind, MigrationStatus, RunState
 from ldoms.migration.convergence import (
     GiveUp,
     PassSample,
     SetLimit,
     Situation,
+    StartPostcopy,
     SuspendNow,
     Throttle,
     decide,
@@ -23,16 +24,16 @@ from ldoms.migration.disks import end_copies
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink
 from ldoms.migration.local import Observer
-from ldoms.migration.unkept import milliseconds
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, MigrationError
 from ldoms.model.migration import MigrationPlan, OnStall, Progress, Ticket
+from ldoms.model.phases import POSTCOPY
 
 POLL_S = 0.25
 STILL_POLL_S = 0.05
 """Of a guest that stands still meanwhile."""
-REST_S = 3.0
-"""What is left of a guest that was allowed to be suspended for all of it gets at least so long."""
+MIN_SWITCHOVER_S = 3.0
+"""The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
 STOP_S = 10.0
 WAITING_FIRST, WAITING_LEAST, WAITING_S = 1 << 20, 64 * 1024, 0.02
 """So much of what is sent may wait in the kernel, beyond what is on its way: enough that the link has always something.
@@ -69,7 +70,7 @@ class MemoryCopy:
         self._limit_s = plan.downtime_limit_s
         self._since_s = self._before_s = 0.0
         self._throttle_percent = 0
-        self._is_suspended = False
+        self._is_suspended = self._goes_over = False
         self._samples: list[PassSample] = []
         self._is_told_limit = True
         self._share = share
@@ -88,7 +89,7 @@ class MemoryCopy:
         """
         progress = await self._guest.progress()
         if progress.status in (MigrationStatus.NONE, *ENDED):
-            self._journal.begin_copy(*self._cpu_use())
+            self._journal.begin_copy()
             if self._plan.stands_still:
                 await self._guest.pause()
             await self._keep_to_share()
@@ -108,18 +109,18 @@ class MemoryCopy:
             waits: QEMU is known to wait for our word.
 
         Returns:
-            Whether everything was sent; False = this QEMU has died over it, and the target must be asked.
+            Whether everything was sent that the guest needs to run there; False = this QEMU has died over it, and the
+            target must be asked.
 
         Raises:
             MigrationError: it failed, and the guest can go on here.
         """
         try:
             if waits or (await self._guest.progress()).status == MigrationStatus.PRE_SWITCHOVER:
-                if not await self._link.is_alive():
-                    raise self._journal.error("the target's manager does not answer: it gets nothing", "peer-silent")
+                await self._make_sure_of_target()
                 await end_copies(self._guest, self._plan, self._journal)
                 await self._guest.continue_switchover()
-            async with asyncio.timeout(self._last_part_s()):
+            async with asyncio.timeout(max(MIN_SWITCHOVER_S, 3 * self._plan.max_suspend_s)):
                 status = await self._wait_ended()
         except (TimeoutError, HostError) as error:
             if self._guest.is_gone:
@@ -128,39 +129,30 @@ class MemoryCopy:
                 raise self._journal.error(
                     f"the last part of the copy failed: {error.message}", "copy-failed"
                 ) from error
-            raise self._journal.error(
-                f"the last part of the copy did not arrive within the {milliseconds(self._plan.max_suspend_s)} that"
-                f" LDom {self._journal.record.name} may stand still, although QEMU had expected it: the link, or one"
-                " of the hosts, is slower than it was; what would do: a longer --max-suspend, or a time when they have"
-                " less to do",
-                "promise",
-            ) from error
+            raise self._journal.error("the last part of the copy did not arrive in time", "too-slow") from error
         if status is None:
             return False
-        if status != MigrationStatus.COMPLETED:
+        if status != MigrationStatus.COMPLETED and status not in IN_POSTCOPY:
             raise await self._failure(await self._guest.progress())
         return True
 
+    async def _make_sure_of_target(self) -> None:
+        """The last moment at which nothing is lost."""
+        if self._plan.may_postcopy:
+            # It has to know, too: from then on its copy is not discarded for the silence of this host.
+            self._link.phase = POSTCOPY
+            is_alive = await self._link.status_now() is not None
+        else:
+            is_alive = await self._link.is_alive()
+        if not is_alive:
+            raise self._journal.error("the target's manager does not answer: it gets nothing", "peer-silent")
+
     async def note_figures(self) -> None:
-        """Put QEMU's own figures into the report, and the guest's cost; after the hand-off, as questions take time."""
-        self._journal.note_slowdown(*self._cpu_use())
+        """Put QEMU's own figures into the report; after the hand-off, as each question takes time."""
         with suppress(HostError):
             self._journal.note_copied(await self._guest.progress())
 
     # Inside
-
-    def _cpu_use(self) -> tuple[float, float]:
-        """For how long the virtual CPUs have run so far, and waited for a CPU."""
-        return sum(self._guest.cpu_seconds()), sum(self._guest.cpu_wait_seconds())
-
-    def _last_part_s(self) -> float:
-        """How long the last part may take: then the guest has stood still for as long as was promised, and goes on."""
-        promised_s, stopped_at = self._plan.max_suspend_s, self._journal.report.stopped_at
-        if self._plan.stands_still or self._plan.on_stall is OnStall.SUSPEND:
-            return max(REST_S, 3 * promised_s)
-        left_s = stopped_at + promised_s - time.time() if stopped_at else promised_s
-        # It may be over already, after a restart of the manager. To go on is as quick then as to go back.
-        return left_s if 0 < left_s < promised_s else promised_s
 
     async def _follow(self, observer: Observer) -> bool:
         loop = asyncio.get_running_loop()
@@ -233,6 +225,7 @@ class MemoryCopy:
             throttle_percent=self._throttle_percent,
             throttled_percent=progress.throttle_percent,
             is_suspended=self._is_suspended,
+            goes_over=self._goes_over,
         )
         match decide(situation, self._promise):
             case SetLimit(seconds):
@@ -247,20 +240,24 @@ class MemoryCopy:
                 self._journal.note_measure("suspended for the rest", self._samples, now_s)
                 await self._guest.pause()
                 self._is_suspended, self._since_s = True, now_s
+            case StartPostcopy():
+                self._journal.note_measure("handed over before the rest", self._samples, now_s)
+                await self._guest.start_postcopy()
+                self._goes_over, self._since_s = True, now_s
             case GiveUp(reason, None):
                 raise self._journal.error(reason, "peer-silent")
             case GiveUp(reason, unkept):
                 raise self._journal.error(reason, "promise", **(to_wire(unkept)))
 
     async def _wait_ended(self) -> str | None:
-        """QEMU's last word about the copy; None if it died before it."""
+        """QEMU's last word about the copy, or that the guest is in postcopy; None if it died before it."""
         while True:
             status = await self._next_status()
-            if status in ENDED:
+            if status in ENDED or status in IN_POSTCOPY:
                 return status
             if self._guest.is_gone:
                 return None
-            if status is None and (status := (await self._guest.progress()).status) in ENDED:
+            if status is None and (status := (await self._guest.progress()).status) in (*ENDED, *IN_POSTCOPY):
                 self._catch_up()
                 return status
 

@@ -120,6 +120,10 @@ class FakePeer:
         """Abort."""
         return await self._guarded(migration, "abort", lambda target: target.abort(migration, reason))
 
+    async def listen_again(self, migration: str) -> Ticket:
+        """Listen again."""
+        return await self._guarded(migration, "listen-again", lambda target: target.listen_again(migration, _ADDRESS))
+
     async def deliver_report(self, report: MigrationReport) -> None:
         """Keep the report."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -170,22 +171,11 @@ class LocalHost(Protocol):
             NoResources: none is free.
         """
 
-    async def keep_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
-        """The domain is ours: its images are like any other. May be repeated.
+    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """The domain is ours: its images are like any other. May be repeated."""
 
-        Returns:
-            Whether all were found: not if this was done before, or if their storage is away.
-        """
-
-    async def discard_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
-        """Remove the images that were made for a migration, and nothing else. May be repeated.
-
-        Returns:
-            Whether all were found, as with `keep_images`.
-        """
-
-    def discard_volumes(self, disks: Sequence[DiskCopy]) -> None:
-        """Offer the volumes no more that were made for a migration. May be repeated."""
+    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+        """Remove the images and volumes that were made for a migration, and nothing else. May be repeated."""
 
     async def start_incoming(self, domain: Domain) -> Guest:
         """Start the guest of a domain that waits for its memory.
@@ -203,6 +193,17 @@ class LocalHost(Protocol):
         Raises:
             NoResources: none is free.
         """
+
+    async def listen_again(self, guest: Guest, address: str) -> int:
+        """Have a guest that runs here wait for the rest of its memory at a free port of the range, which is returned.
+
+        Raises:
+            HostError: its QEMU is not in postcopy.
+            NoResources: none is free.
+        """
+
+    def fetching(self, uuid: str) -> AbstractContextManager[None]:
+        """A domain whose guest runs here while part of its memory is on another host: it can be stopped, no more."""
 
     def arrived(self, uuid: str) -> None:
         """The domain is ours now: tell everybody."""

@@ -82,6 +82,13 @@ class Peer(Protocol):
     async def abort(self, migration: str, reason: str) -> TargetStatus:
         """Call the migration off; the answer has the verdict, which may be that it was taken already."""
 
+    async def listen_again(self, migration: str) -> Ticket:
+        """Have the target wait for the rest of a guest's memory at another place; may be repeated.
+
+        Raises:
+            RequestError: code ``no-pages-missing``: it lacks none, or its guest has ended.
+        """
+
     async def deliver_report(self, report: MigrationReport) -> None:
         """Leave the report with the target as well."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ldoms.checks.storage import copies
 from ldoms.migration.convergence import THROTTLE_SLICE_S
-from ldoms.model.migration import CheckFacts, LimitChanges, MigrationPlan, OnStall
+from ldoms.model.migration import POSTCOPY, CheckFacts, LimitChanges, MigrationPlan, OnStall
 from ldoms.model.tuning import Compression, Tuning
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
@@ -55,6 +55,7 @@ def make_plan(facts: CheckFacts) -> MigrationPlan:
         "multifd": channels > 1 or compression is not Compression.NONE,
         "xbzrle": xbzrle > 0,
         THROTTLE: bool(throttles),
+        POSTCOPY: options.on_stall is OnStall.POSTCOPY,
         "dirty-limit": dirty_limit > 0,
         # The target's QEMU must not take the disks for its own before the last write of the source's has come.
         LATE_DISKS: bool(disks),
@@ -128,6 +129,11 @@ def _at_a_stall(facts: CheckFacts) -> tuple[tuple[int, ...], str]:
         return (), "the guest stays where it is, as asked for"
     if options.on_stall is OnStall.SUSPEND:
         return (), "the guest is suspended for as long as the rest takes, as asked for"
+    if options.on_stall is OnStall.POSTCOPY:
+        return (), (
+            "the guest goes over all the same, as asked for, and fetches the rest of its memory while it runs there;"
+            " until it has all of it, the end of either host is its end, too"
+        )
     if facts.must_stand_still:
         return (), "the guest stays where it is: it stands still anyway"
     hosts = (facts.source, facts.target.host)

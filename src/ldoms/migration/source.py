@@ -11,17 +11,17 @@ import functools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest
-from ldoms.hypervisor.states import ENDED, GuestEvent, MigrationEnd, MigrationStatus, RunState
+from ldoms.hypervisor.states import ENDED, IN_POSTCOPY, GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock, read_guest_time
-from ldoms.migration.copying import MemoryCopy, make_run, make_run_later, stop_copy
+from ldoms.migration.copying import WAITING_LEAST, WAITING_S, MemoryCopy, make_run, make_run_later, stop_copy
 from ldoms.migration.disks import DiskCopies, WithDisks
 from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
@@ -31,6 +31,7 @@ from ldoms.migration.local import LocalHost, Observer
 from ldoms.migration.peer import Connector, Credentials
 from ldoms.migration.phases import PHASES, Restart, Undo, phases_of
 from ldoms.migration.plan import copying_threads, make_plan
+from ldoms.migration.postcopy import PageService
 from ldoms.migration.queue import SendingQueue
 from ldoms.model.boost import Boost, BoostWish
 from ldoms.model.domain import Domain
@@ -46,6 +47,7 @@ from ldoms.model.migration import (
     MigrationRecord,
     MigrationReport,
     Outcome,
+    Postcopy,
     Preparation,
     TargetStatus,
     Ticket,
@@ -63,12 +65,10 @@ ABORT_TRIES_S = 600.0
 SETTLE_TRIES, SETTLE_PAUSE_S = 20, 0.5
 """How often the target is asked for what it does after the hand-off."""
 TELL_LATER_S = 1.0
-LATE_POLL_S = 0.25
-TELL_LATE_S = 2.0
-"""A target that is too slow to get ready in time is not waited for any longer before its end is said here."""
 ANSWER_SOON_S = 2.0
 """A target that has not answered the hand-off within so long is waited for without a boost."""
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -200,11 +200,11 @@ class SourceMigration:
     async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
         for phase in phases:
             if phase is Phase.PREPARE and self.record.active:
-                await self._or_cancelled(self._wait_for_turn, lambda: f"it waits for its turn: {self._place[1]}")
+                await self._or_cancelled(self._wait_for_turn)
             self._enter(phase)
             await gate(f"source-{phase.value}")
             step = self._steps[phase]
-            await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step, self._too_slow(phase)))
+            await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
         await self._give_back()
         return await self._end(Outcome.DONE)
 
@@ -217,17 +217,6 @@ class SourceMigration:
             Phase.SUSPEND: self._suspend,
             Phase.HAND_OFF: self._hand_off,
         }
-
-    def _too_slow(self, phase: Phase) -> Callable[[], str] | None:
-        """Says what a phase has waited for when the time is over; None = nothing was promised, or it looks itself."""
-        if self.record.options.dry_run:
-            return None
-        match phase:
-            case Phase.CHECK:
-                return lambda: f"{self.record.peer} has not answered all that is asked before"
-            case Phase.PREPARE:
-                return lambda: f"{self.record.peer} is not ready for it"
-        return None
 
     def _enter(self, phase: Phase) -> None:
         self._journal.enter(phase, self._journal.report.stopped_at if phase is Phase.SUSPEND else 0.0)
@@ -322,7 +311,17 @@ class SourceMigration:
         async def ask() -> Turn:
             return await self._link.peer.ask_turn(self.record.id) if grants_turns else Turn(True)
 
-        waited = await self._queue.wait(self.record.id, self.record.name, ask, self._note_queued)
+        promised_s = self.record.options.max_time_s
+        left_s = self.record.report.started_at + promised_s - time.time() if promised_s else None
+        try:
+            async with asyncio.timeout(left_s):
+                waited = await self._queue.wait(self.record.id, self.record.name, ask, self._note_queued)
+        except TimeoutError as error:
+            raise self._journal.error(
+                f"LDom {self.record.name} has waited for its turn longer than the {promised_s:g} s that were promised"
+                f" for all of it: {self._place[1]}",
+                "promise",
+            ) from error
         if not waited:
             return
         queued = self._journal.report.queued
@@ -439,47 +438,106 @@ class SourceMigration:
 
     async def _hand_off(self) -> None:
         if self._ownership().state is OwnerState.OWNER:
+            await self._note_postcopy()
             await self._decide(OwnerEvent.SENT_ALL)
         await gate("source-handing-off")
         if self._ownership().state is OwnerState.GONE:
             await durably(lambda: self._carry_out(Action.REMOVE))
+            self._check_alive()
             return
-        status = await self._ask_for_verdict()
+        async with self._serving() as service:
+            status = await self._or_reclaimed(self._ask_for_verdict())
+            if status is not None and status.verdict is Verdict.TAKEN:
+                self._journal.note_resumed(status)
+                if service is not None and await self._or_reclaimed(service.wait()) is None:
+                    status = None
         if status is None:
             settled = "the hand-off was settled by force: the domain is on this host again"
+            settled += await self._lost_with_it()
             await self._decide(OwnerEvent.RECLAIMED, called_off=settled)
             raise self._journal.error(settled, "reclaimed")
         if status.verdict is Verdict.REFUSED:
             reason = f": {status.error}" if status.error else ""
-            refused = f"the target has refused to take over{reason}"
+            refused = f"the target has refused to take over{reason}{await self._lost_with_it()}"
             await self._decide(OwnerEvent.PEER_REFUSED, called_off=refused)
             raise self._journal.error(refused, "refused")
-        self._journal.note_resumed(status)
         if self._guest_or_none() is not None and self.record.active:
             await self._memory_copy().note_figures()
         await self._decide(OwnerEvent.PEER_TOOK)
+        self._check_alive()
 
-    async def _ask_for_verdict(self) -> TargetStatus | None:
-        """Ask until there is an answer: until then the guest stays stopped here, as it may run there.
+    # Postcopy: the guest is handed over before all of its memory is
 
-        None = an administrator has ended the waiting.
-        """
-        asking = asyncio.create_task(
-            persist(lambda: self._link.peer.finish(self.record.id), on_failure=self._undecided),
-            name="ask-for-verdict",
+    async def _note_postcopy(self) -> None:
+        """Whether the guest goes over before all of its memory does; it goes to disk with the hand-off."""
+        guest = self._guest_or_none()
+        if guest is None or self.record.plan is None or not self.record.plan.may_postcopy:
+            return
+        try:
+            progress = await guest.progress()
+        except HostError:  # it may be, and is looked at again: from there is no way back
+            self._journal.note(postcopy=Postcopy(time.time(), 0))
+            return
+        if progress.status in IN_POSTCOPY:
+            begun = Postcopy(time.time(), progress.remaining_bytes, progress.transferred_bytes)
+            self._journal.note(postcopy=begun)
+
+    def _serving(self) -> AbstractAsyncContextManager[PageService | None]:
+        """Send what the target lacks, from the hand-off on: it may need some of it before it can take over."""
+        report = self._journal.report
+        if report.postcopy is None:
+            return nullcontext()
+        bandwidth = report.stall.bandwidth_bytes_s if report.stall else 0.0
+        may_wait = max(WAITING_LEAST, round(bandwidth * WAITING_S))
+        return PageService(self._guest_or_none, self._journal, self._link, self._observer, may_wait)
+
+    async def _lost_with_it(self) -> str:
+        """What is said of a guest that cannot run on, as QEMU has sent it in parts; empty if it can."""
+        guest = self._guest_or_none()
+        if self._journal.report.postcopy is None or (guest is not None and not await _is_split(guest)):
+            return ""
+        return (
+            f"; its guest is lost, as it had been sent in parts and has been whole on neither host: it is ended, and"
+            f" 'ldm start-domain {self.record.name}' starts it anew"
         )
+
+    def _check_alive(self) -> None:
+        """Tell of a guest that was lost on the target, which has its domain.
+
+        Raises:
+            MigrationError: it was.
+        """
+        known = self._journal.report.postcopy
+        if known is not None and known.is_lost:
+            name, target = self.record.report.target_name, self.record.report.target
+            raise self._journal.error(
+                f"the guest has ended on {target} before all of its memory had come. The domain is there, bound:"
+                f" 'ldm start-domain {name}' starts it anew",
+                "guest-lost",
+            )
+
+    async def _ask_for_verdict(self) -> TargetStatus:
+        """Ask until there is an answer: until then the guest stays stopped here, as it may run there."""
+        return await persist(lambda: self._link.peer.finish(self.record.id), on_failure=self._undecided)
+
+    async def _or_reclaimed(self, work: Awaitable[T]) -> T | None:
+        """What `work` comes to; None if an administrator ends the waiting for it."""
+        task = asyncio.ensure_future(work)
         force = asyncio.create_task(self._reclaimed.wait(), name="reclaimed")
         try:
-            done, _ = await asyncio.wait({asking, force}, timeout=ANSWER_SOON_S, return_when=asyncio.FIRST_COMPLETED)
-            if not done:  # it may take for ever, and there is nothing to copy any more
-                await self._give_back()
-                await asyncio.wait({asking, force}, return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else None
+            done, _ = await asyncio.wait({task, force}, timeout=ANSWER_SOON_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                if self._journal.report.postcopy is None:  # it may take for ever, and nothing is copied any more
+                    await self._give_back()
+                await asyncio.wait({task, force}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
         finally:
-            for task in (asking, force):
-                task.cancel()
+            for one in (task, force):
+                one.cancel()
 
     def _undecided(self, error: LdomsError) -> None:
+        if error.code == "still-arriving":
+            return
         if self._journal.report.outcome is not Outcome.UNDECIDED:
             self._journal.note(outcome=Outcome.UNDECIDED, cause=error.message)
             with suppress(StoreFailed):  # only for those who read reports; it is known here
@@ -531,6 +589,10 @@ class SourceMigration:
 
     async def _take_back(self, error: LdomsError) -> None:
         """Undo what was done; the domain is here, as before."""
+        if error.code == "guest-lost" and self._ownership().state is OwnerState.GONE:
+            await self._give_back()
+            await self._end(Outcome.FAILED, error.message)
+            return
         if self._ownership().state is not OwnerState.OWNER:
             # It is handed over, or gone: nothing can be undone, and a restart of the manager goes on with it.
             _log.error("hand-off-interrupted", reason=error.message)
@@ -543,8 +605,7 @@ class SourceMigration:
             await gate("source-called-off")
             await self._bring_guest_back(error)
             await self._give_back()
-            is_slow = self.record.phase is Phase.PREPARE and error.code == "promise"
-            is_told = await self._tell_target(error.message, TELL_LATE_S if is_slow else None)
+            is_told = await self._tell_target(error.message)
         await self._give_back()
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
         await self._end(outcome, error.message, settled=is_told and not self.record.suspended)
@@ -590,13 +651,12 @@ class SourceMigration:
         while loop.time() < deadline and not await self._tell_target(self._journal.report.cause):
             await asyncio.sleep(LAST_RETRY_S)
 
-    async def _tell_target(self, reason: str, limit_s: float | None = None) -> bool:
-        """Whether the target knows that it is off; it may be told again if it has not said so within the limit."""
+    async def _tell_target(self, reason: str) -> bool:
+        """Whether the target knows that it is off."""
         try:
-            async with asyncio.timeout(limit_s):
-                status = await abort_target(self._connector, self.record, reason)
-        except (LdomsError, TimeoutError) as error:
-            _log.warning("target-not-told", reason=str(error) or "it is busy")
+            status = await abort_target(self._connector, self.record, reason)
+        except LdomsError as error:
+            _log.warning("target-not-told", reason=error.message)
             return False
         if status is not None and status.verdict is Verdict.TAKEN:
             await self._taken_after_all()
@@ -616,6 +676,10 @@ class SourceMigration:
         if guest is not None and self.record.active:
             if self.record.plan is not None and self.record.plan.disks:
                 await guest.drop_mirrors()
+            if await _is_split(guest):
+                _log.error("guest-lost", domain=self.record.name, reason="QEMU had begun to send it in parts")
+                await guest.quit()  # it never runs again, here or there
+                return
             await make_run(guest)
 
     async def _end(self, outcome: Outcome, cause: str = "", *, settled: bool = True) -> MigrationReport:
@@ -645,6 +709,8 @@ class SourceMigration:
                 return Phase.HAND_OFF
             case MigrationStatus.PRE_SWITCHOVER | MigrationStatus.DEVICE:
                 return Phase.SUSPEND
+            case status if status in IN_POSTCOPY:
+                return Phase.HAND_OFF
             case MigrationStatus.NONE | MigrationStatus.FAILED | MigrationStatus.CANCELLED | MigrationStatus.COMPLETED:
                 reason = progress.error or progress.status
                 raise self._journal.error(f"the copy ended while the manager was away: {reason}", "restarted")
@@ -699,55 +765,34 @@ class SourceMigration:
         with guest.events() as self._events:
             yield
 
-    async def _or_cancelled(
-        self, work: Callable[[], Coroutine[Any, Any, None]], too_slow: Callable[[], str] | None
-    ) -> None:
-        """Do `work`, unless somebody asks for an end before it is done, or what was promised ends.
-
-        Args:
-            work: to do.
-            too_slow: says what it has waited for when the time is over; None = `work` looks at the time itself.
-        """
+    async def _or_cancelled(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do `work`, unless somebody asks for an end before it is done."""
         if self._observer.cancelled.is_set():
             raise self._cancellation()
         task = asyncio.ensure_future(work())
         wish = asyncio.ensure_future(self._observer.cancelled.wait())
-        late = asyncio.ensure_future(self._until_late(too_slow))
         try:
-            await asyncio.wait({task, wish, late}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, wish}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
                 return
-            end = self._cancellation() if wish.done() else self._journal.error(late.result(), "promise")
         finally:
-            for other in (wish, late):
-                other.cancel()
+            wish.cancel()
             if not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError, LdomsError):
                     await task
-        raise end
-
-    async def _until_late(self, too_slow: Callable[[], str] | None) -> str:
-        """Wait until what is left of the time that was promised would only do for the suspension; say why it is over.
-
-        The time may be changed meanwhile.
-        """
-        clock = asyncio.get_running_loop().time
-        began = clock() - max(0.0, time.time() - self._journal.report.started_at)
-        while True:
-            options = self.record.options
-            if too_slow is not None and (promised_s := options.max_time_s):
-                rest_s = options.max_suspend_s if self.record.active else 0.0
-                if clock() - began > promised_s - rest_s:
-                    return (
-                        f"the {promised_s:g} s that were promised for all of the migration of LDom {self.record.name}"
-                        f" are over, and {too_slow()}; what would do: a longer --max-time"
-                    )
-            await asyncio.sleep(LATE_POLL_S)
+        raise self._cancellation()
 
     def _cancellation(self) -> Cancelled:
         return Cancelled(f"the migration of LDom {self.record.name} was cancelled")
+
+
+async def _is_split(guest: Guest) -> bool:
+    """Whether QEMU has begun to send a guest in a way that leaves it whole on neither host."""
+    with suppress(HostError):
+        return (await guest.progress()).status in IN_POSTCOPY
+    return False
 
 
 def beacon_name(migration: str) -> str:

@@ -15,7 +15,7 @@ import structlog
 
 from ldoms.auth.tokens import digest, make_token, matches
 from ldoms.hypervisor.engine import Guest
-from ldoms.hypervisor.states import MigrationEnd, RunState
+from ldoms.hypervisor.states import IN_POSTCOPY, GuestEventKind, MigrationEnd, RunState
 from ldoms.hypervisor.states import MigrationStatus as CopyStatus
 from ldoms.migration.clock import correct_guest_clock
 from ldoms.migration.gates import gate
@@ -35,6 +35,7 @@ from ldoms.model.migration import (
     MigrationRecord,
     MigrationReport,
     Outcome,
+    Pages,
     Preparation,
     Role,
     TargetStatus,
@@ -51,7 +52,7 @@ from ldoms.model.ownership import (
     announce,
     verdict_of,
 )
-from ldoms.model.phases import Phase
+from ldoms.model.phases import POSTCOPY, Phase
 from ldoms.model.queue import Turn, fair_shares
 from ldoms.store import StoreFailed
 
@@ -64,8 +65,10 @@ TRIAL_S = 15.0
 """A trial of the link that its source does not end is ended after so long."""
 MOST_TRIAL_MIB = 1024
 RUN_TRIES, RUN_PAUSE_S = 5, 0.2
-TIDY_S, TIDY_PAUSE_S = 600.0, 5.0
-"""How long images are looked for that were not found when the migration was decided, and how often."""
+ARRIVE_S, ARRIVE_POLL_S = 1.0, 0.01
+"""What a guest needs to run may be on its way still when the source asks to take over."""
+PAGES_S = 1.0
+"""Between two looks at whether all of a guest's memory has come; QEMU tells it by itself."""
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +83,7 @@ class Arrival:
         resumed_at: when the guest began to run here, in seconds since 1970.
         error: what QEMU said when the copy failed.
         keeps_time: the guest corrects its clock by itself; forgotten with a restart, and its clock is set then.
+        fetching: the guest runs here, and part of its memory has still to come.
         deciding: held while the verdict is being made.
     """
 
@@ -92,6 +96,7 @@ class Arrival:
     keeps_time: bool = False
     guest_clock: GuestClock | None = None
     follow_up: asyncio.Task[None] | None = None
+    fetching: bool = False
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -105,7 +110,6 @@ class TargetSide:
         self._names: dict[str, str] = {}
         self._queue = ReceivingQueue(local.max_incoming, self._now)
         self._trials: dict[str, asyncio.Task[None]] = {}
-        self._tidying: set[asyncio.Task[None]] = set()
 
     # What the source calls
 
@@ -180,7 +184,8 @@ class TargetSide:
         return [
             record
             for record in self._local.store.migrations(unsettled=True)
-            if record.role is Role.TARGET and record.active and self._verdict(record) is None
+            if record.role is Role.TARGET and record.active
+            if self._verdict(record) is None or self._arrival(record).fetching
         ]
 
     def _share(self, migration: str) -> int:
@@ -271,24 +276,50 @@ class TargetSide:
         arrival.heard_at = self._now()
         async with arrival.deciding:
             if self._verdict(record) is None:
-                if await self._is_complete(record):
+                if await self._may_take_over(record):
                     await self._take_over(record, arrival)
                 else:
                     arrival.error = arrival.error or "the copy here is not complete"
                     await self._give_up(record)
-            elif self._may_run(record) and arrival.follow_up is None and await self._run(record, arrival):
+            elif (
+                self._may_run(record)
+                and arrival.follow_up is None
+                and (await self._run(record, arrival) or _may_be_split(record))  # in parts it cannot go back
+            ):
                 self._follow_up(record, arrival)  # the first attempt had left it open whether it runs
             return await self._status(record, arrival)
 
     async def abort(self, migration: str, reason: str) -> TargetStatus:
-        """Discard the copy, unless it was taken over already; the answer has the verdict."""
+        """Discard the copy, unless it was taken over already; the answer has the verdict.
+
+        A guest that runs here and lacks memory is ended: nothing more of it will come.
+        """
         record = self._record(migration)
         arrival = self._arrival(record)
         async with arrival.deciding:
             if self._verdict(record) is None:
                 arrival.error = reason
                 await self._give_up(record)
+            elif await self._pages(record) is Pages.MISSING:
+                await self._end_guest(record, arrival, reason)
             return await self._status(record, arrival)
+
+    async def listen_again(self, migration: str, address: str) -> Ticket:
+        """Wait for the rest of a guest's memory at another port: the connection is broken, whatever this end knows.
+
+        Raises:
+            RequestError: none is missing, or the guest has ended.
+        """
+        record = self._record(migration)
+        arrival = self._arrival(record)
+        arrival.heard_at = self._now()
+        async with arrival.deciding:
+            guest = self._guest(record)
+            if guest is None or await self._pages(record) is not Pages.MISSING:
+                raise RequestError(f"LDom {record.name} lacks no memory that could come", code="no-pages-missing")
+            port = await self._local.listen_again(guest, address)
+            _log.warning("postcopy-recovering", migration=record.id, port=port)
+            return Ticket(address, port)
 
     async def let_go(self, uuid: str) -> None:
         """A domain leaves this host: what is still to be done about its arrival is not done any more."""
@@ -345,7 +376,7 @@ class TargetSide:
 
     def migration_status(self, uuid: str) -> MigrationStatus | None:
         """What a listing shows of the migration that brings the domain here; None when there is none."""
-        record = self._waiting(uuid)
+        record = self._waiting(uuid) or self._fetching(uuid)
         if record is None:
             return None
         arrival = self._arrival(record)
@@ -356,9 +387,6 @@ class TargetSide:
 
     async def recover(self) -> None:
         """Go on with every migration to this host that a restart has interrupted."""
-        for record in self._local.store.migrations():
-            if record.role is Role.TARGET and record.settled:
-                await self._keep_or_discard(record)  # their storage may have been away to the end
         for record in self._local.store.migrations(unsettled=True):
             if record.role is not Role.TARGET:
                 continue
@@ -388,7 +416,7 @@ class TargetSide:
             for task in (arrival.watcher, arrival.follow_up)
             if task is not None
         ]
-        tasks += [*self._trials.values(), *self._tidying]
+        tasks += self._trials.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -432,8 +460,7 @@ class TargetSide:
         if arrival.watcher is not None and arrival.watcher is not asyncio.current_task():
             arrival.watcher.cancel()
         await self._local.remove(record.uuid)
-        await self._tidy_up(record)
-        self._local.discard_volumes(_disks(record))
+        await self._local.discard_copies(record.id, _disks(record))
         await self._settle(record, Outcome.FAILED, arrival.error)
 
     async def _run(self, record: MigrationRecord, arrival: Arrival) -> bool:
@@ -463,7 +490,8 @@ class TargetSide:
                 return True
             except HostError as error:
                 arrival.error = error.message
-                if is_told and error.code != "qemu-refused":
+                waits_for_page = _may_be_split(record) and error.code == "qemu-silent"
+                if waits_for_page or (is_told and error.code != "qemu-refused"):
                     raise
             # The source may hold the lock of an image for a moment more; the end of a QEMU may not be noticed yet.
             await asyncio.sleep(RUN_PAUSE_S)
@@ -477,43 +505,58 @@ class TargetSide:
         arrival.follow_up = asyncio.create_task(self._after_arrival(record, arrival), name=f"arrived-{record.name}")
 
     async def _after_arrival(self, record: MigrationRecord, arrival: Arrival) -> None:
-        await self._local.give_back(record.id)
+        is_split = _may_be_split(record)
+        if not is_split:
+            await self._local.give_back(record.id)
         self._local.arrived(record.uuid)
         guest = self._guest(record)
         if guest is not None:
             with suppress(HostError):
                 await guest.announce()
+        if is_split and (guest is None or await self._wait_for_pages(record, arrival, guest) is Pages.LOST):
+            cause = arrival.error or "the guest has ended before all of its memory had come"
+            await durably(lambda: self._settle(record, Outcome.FAILED, cause))
+            return
+        if guest is not None:
             await guest.clear_migration()
             arrival.guest_clock = await correct_guest_clock(guest, keeps_time=arrival.keeps_time)
         await durably(lambda: self._settle(record, Outcome.DONE, ""))
 
+    async def _wait_for_pages(self, record: MigrationRecord, arrival: Arrival, guest: Guest) -> Pages | None:
+        """Wait until all of the memory of a guest that runs here has come, or the guest has ended; which of them."""
+        arrival.fetching, arrival.phase = True, POSTCOPY
+        try:
+            with self._local.fetching(record.uuid), guest.events() as events:
+                while (pages := await self._look_for_pages(record)) is Pages.MISSING:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PAGES_S):
+                            while (await events.get()).kind not in (GuestEventKind.MIGRATION, GuestEventKind.GONE):
+                                pass
+                return pages
+        finally:
+            arrival.fetching = False
+
+    async def _end_guest(self, record: MigrationRecord, arrival: Arrival, reason: str) -> None:
+        """End a guest that lacks memory which will never come; the domain stays here."""
+        _log.error("guest-lost", domain=record.name, reason=reason)
+        arrival.error = f"the guest is lost, as part of its memory will never come: {reason}"
+        guest = self._guest(record)
+        if guest is not None:
+            await guest.quit()
+        if arrival.follow_up is None:
+            self._follow_up(record, arrival)
+        assert arrival.follow_up is not None
+        await asyncio.gather(arrival.follow_up, return_exceptions=True)
+
     async def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
         if outcome is Outcome.DONE:
-            await self._tidy_up(record)
+            await self._local.keep_copies(record.id, _disks(record))
         known = self._local.store.migration(record.id) or record
         await self._local.give_back(record.id)
         report = replace(known.report, outcome=outcome, cause=cause, ended_at=time.time())
         if known.report.phases:
             report = known.report  # the source's own, which has been delivered
         self._local.store.put_migration(replace(known, report=report, settled=True))
-
-    async def _tidy_up(self, record: MigrationRecord) -> None:
-        """Keep or remove the images that were made: now, or when the storage is back that they are on."""
-        if not await self._keep_or_discard(record):
-            task = asyncio.create_task(self._tidy_up_later(record), name=f"tidy-up-{record.name}")
-            self._tidying.add(task)
-            task.add_done_callback(self._tidying.discard)
-
-    async def _tidy_up_later(self, record: MigrationRecord) -> None:
-        deadline = self._now() + TIDY_S
-        while self._now() < deadline and not await self._keep_or_discard(record):
-            await asyncio.sleep(TIDY_PAUSE_S)
-
-    async def _keep_or_discard(self, record: MigrationRecord) -> bool:
-        """Whether all images of a migration that is decided were found, if any were made."""
-        is_ours = self._verdict(record) is Verdict.TAKEN
-        decide = self._local.keep_images if is_ours else self._local.discard_images
-        return await decide(record.id, _disks(record))
 
     # Watching
 
@@ -542,15 +585,63 @@ class TargetSide:
                 progress = await guest.progress()
                 if progress.status in (CopyStatus.FAILED, CopyStatus.CANCELLED):
                     return f"the copy failed: {progress.error or progress.status}"
-                if progress.status == CopyStatus.COMPLETED:
+                if progress.status == CopyStatus.COMPLETED or progress.status in IN_POSTCOPY:
                     return ""  # the source alone may call it off now: the only complete copy may be here
         elif record.active and self._record(record.id).phase is Phase.COPY:
             return "the QEMU that received the copy has ended"
+        if arrival.phase == POSTCOPY:
+            return ""  # the source cannot go back, however late what it has sent may come
         if self._now() - arrival.heard_at > SILENCE_S:
             return f"the source has not been heard for {SILENCE_S:g} s"
         return ""
 
     # Small things
+
+    async def _may_take_over(self, record: MigrationRecord) -> bool:
+        """Whether the guest can run here; waits a little for one that comes in parts.
+
+        Raises:
+            HostError: it is still on its way: ask again.
+        """
+        if not _may_be_split(record):
+            return await self._is_complete(record)
+        deadline = self._now() + ARRIVE_S
+        while (guest := self._guest(record)) is not None:
+            with suppress(HostError):
+                status = (await guest.progress()).status
+                if status in (CopyStatus.FAILED, CopyStatus.CANCELLED):
+                    return False
+                # It leaves `RunState.INCOMING` when it has the state of its devices.
+                has_state = status in IN_POSTCOPY and await guest.state() is RunState.PAUSED
+                if has_state or status == CopyStatus.COMPLETED:
+                    return True
+            if self._now() > deadline:
+                raise HostError(f"what LDom {record.name} needs to run is still on its way", code="still-arriving")
+            await asyncio.sleep(ARRIVE_POLL_S)
+        return False
+
+    async def _pages(self, record: MigrationRecord) -> Pages | None:
+        """Whether the guest has all of its memory here; None where it cannot run without."""
+        if not _may_be_split(record):
+            return None
+        known = self._record(record.id)
+        if known.settled:
+            return Pages.WHOLE if known.report.outcome is Outcome.DONE else Pages.LOST
+        if self._guest(record) is not None and self._arrival(record).fetching:
+            return Pages.MISSING  # whoever waits for them hears of it; QEMU may not answer meanwhile
+        return await self._look_for_pages(record)
+
+    async def _look_for_pages(self, record: MigrationRecord) -> Pages | None:
+        guest, is_taken = self._guest(record), self._verdict(record) is Verdict.TAKEN
+        if guest is None:
+            return Pages.LOST if is_taken else None
+        try:
+            status = (await guest.progress()).status
+        except HostError:  # its main loop may wait for a page
+            return Pages.MISSING
+        if status == CopyStatus.COMPLETED:
+            return Pages.WHOLE
+        return Pages.MISSING if is_taken or status in IN_POSTCOPY else None
 
     async def _is_complete(self, record: MigrationRecord) -> bool:
         if not record.active:
@@ -574,7 +665,8 @@ class TargetSide:
             error=arrival.error,
             settled=self._record(record.id).settled,
             guest_clock=arrival.guest_clock,
-            bandwidth_bytes_s=self._share(record.id) if verdict is None else 0,
+            bandwidth_bytes_s=self._share(record.id) if verdict is None or arrival.fetching else 0,
+            pages=await self._pages(record),
         )
 
     def _record(self, migration: str) -> MigrationRecord:
@@ -637,6 +729,11 @@ class TargetSide:
             return None
         return self._local.store.migration(ownership.migration)
 
+    def _fetching(self, uuid: str) -> MigrationRecord | None:
+        """The migration whose guest runs here and lacks memory, if that is so for the domain."""
+        found = (self._local.store.migration(known) for known, arrival in self._arrivals.items() if arrival.fetching)
+        return next((record for record in found if record is not None and record.uuid == uuid), None)
+
     def _verdict(self, record: MigrationRecord) -> Verdict | None:
         return self._local.store.verdict(record.id)
 
@@ -650,6 +747,11 @@ class TargetSide:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _may_be_split(record: MigrationRecord) -> bool:
+    """Whether the guest may run here before all of its memory has come."""
+    return record.active and record.plan is not None and record.plan.may_postcopy
 
 
 def _disks(record: MigrationRecord) -> tuple[DiskCopy, ...]:

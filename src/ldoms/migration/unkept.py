@@ -73,6 +73,11 @@ def remedies(unkept: Unkept) -> list[str]:
     if unkept.on_stall is not OnStall.SUSPEND:
         stands = f", for about {seconds(unkept.left_s)}" if unkept.left_s else ""
         found.append(f"--on-stall=suspend, which suspends the guest for as long as the rest takes{stands}")
+    if unkept.on_stall is not OnStall.POSTCOPY:
+        found.append(
+            "--on-stall=postcopy, which lets it run on the target before all of its memory is there, and loses it if a"
+            " host fails meanwhile"
+        )
     return [*found, "a time when the guest does less"]
 
 

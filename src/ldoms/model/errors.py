@@ -113,6 +113,8 @@ class PeerError(LdomsError):
 class MigrationError(LdomsError):
     """A migration ended without moving the domain, which runs where it ran before.
 
+    But for code ``guest-lost``: the domain has moved, and its guest has ended over it.
+
     Attributes:
         phase: the phase in which it ended.
     """

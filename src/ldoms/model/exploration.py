@@ -61,12 +61,14 @@ class Bounds:
         restarts: of managers.
         losses: hosts that lose their power, or are lost for good; a person who settles it knows that they are.
         mistakes: the person does not: what was taken for lost is alive.
+        postcopy: the guest may be handed over before all of its memory is there.
     """
 
     messages: int = 2
     restarts: int = 2
     losses: int = 1
     mistakes: bool = False
+    postcopy: bool = False
 
 
 class World(NamedTuple):
@@ -78,7 +80,9 @@ class World(NamedTuple):
         source_copy, target_copy: what is left of each.
         source_runs, target_runs: their guests.
         stopped: the source's guest was stopped for the rest.
-        complete: the target has every byte.
+        complete: the target has every byte, or in parts enough to run.
+        in_parts: QEMU sends the guest so, and cannot take it back.
+        lacking: the target has not all of it.
         sent: the source's QEMU says so.
         called_off: the source has decided against the migration; on its disk before its guest runs again.
         to_do_source, to_do_target: an action that is due, and forgotten by a crash.
@@ -97,6 +101,8 @@ class World(NamedTuple):
     target_runs: bool = False
     stopped: bool = False
     complete: bool = False
+    in_parts: bool = False
+    lacking: bool = False
     sent: bool = False
     called_off: bool = False
     to_do_source: Action = Action.NOTHING
@@ -157,6 +163,10 @@ def flaws(worlds: Worlds) -> Iterator[tuple[str, World]]:
             yield "two hosts own the domain", world
         if world.target[0] is OwnerState.INCOMING and world.target_copy is Copy.REMOVED:
             yield "a copy that may be the only one is thrown away without a verdict", world
+        if world.in_parts and world.source_runs:
+            yield "a guest that was sent in parts runs on the source", world
+        if world.lacking and world.source_copy is Copy.REMOVED and world.target_copy is Copy.HERE:
+            yield "a guest lacks memory that was thrown away", world
         if not has_right_epochs(world):
             yield "an epoch is not the number of moves", world
     for world in _stuck(worlds):
@@ -180,9 +190,13 @@ def is_settled(world: World) -> bool:
 
 
 def has_right_epochs(world: World) -> bool:
-    """An epoch counts moves, so that people can compare two hosts; what was taken back outranks the move."""
+    """An epoch counts moves, so that people can compare two hosts; what was taken back outranks the move.
+
+    A domain whose guest was lost with the target, and was taken back, is the target's all the same if that returns.
+    """
     has_left = world.source[0] is not OwnerState.OWNER
-    expected = 1 if has_left else 2 if world.forced is OwnerEvent.RECLAIMED else 0
+    was_back = world.forced is OwnerEvent.RECLAIMED
+    expected = 2 * was_back + has_left
     return (world.source[1], world.target[1]) == (expected, 1)
 
 
@@ -243,6 +257,8 @@ def _source_steps(world: World, bounds: Bounds) -> Steps:
             yield "the source removes", done
         case Action.ASK_TARGET:
             yield "the source asks", _send(world, "finish", bounds)
+            if world.lacking and world.source_copy is not Copy.HERE:
+                yield "the source tells that no more will come", _send(world, "abort", bounds)
         case Action.RUN | Action.DISCARD:
             raise IllegalTransition(f"{world.to_do_source} is not for a source")
     if world.source[0] is not OwnerState.OWNER or world.to_do_source is not Action.NOTHING:
@@ -253,6 +269,9 @@ def _source_steps(world: World, bounds: Bounds) -> Steps:
         yield "the source lets go", _advance_source(world, OwnerEvent.SENT_ALL)
     else:
         yield from _copy_steps(world)
+        if bounds.postcopy and not world.stopped and Copy.HERE is world.source_copy is world.target_copy:
+            split = world._replace(stopped=True, source_runs=False, in_parts=True, lacking=True, sent=True)
+            yield "the guest is stopped, and sent in parts", split
 
 
 def _copy_steps(world: World) -> Steps:
@@ -282,7 +301,16 @@ def _target_steps(world: World) -> Steps:
             yield "the target discards", done
         case Action.REMOVE | Action.RESUME | Action.ASK_TARGET:
             raise IllegalTransition(f"{world.to_do_target} is not for a target")
+    if world.lacking and world.source_copy is world.target_copy is Copy.HERE:
+        if not world.complete:
+            yield "what it needs to run arrives", world._replace(complete=True)
+        else:
+            yield "all of it has arrived", world._replace(lacking=False)
     if world.target[0] is not OwnerState.INCOMING:
+        return
+    if world.in_parts:
+        if world.target_copy is not Copy.HERE:
+            yield "the target gives up", _decide(world, OwnerEvent.GIVE_UP)
         return
     if world.stopped and world.called_off and not world.complete and world.target_copy is Copy.HERE:
         # The kernel may keep the last bytes for long, and deliver them after the source has given up.
@@ -301,7 +329,10 @@ def _deliver(message: str, world: World, bounds: Bounds) -> Steps:
         return
     state = world.source[0]
     verdict, _, question = message.partition(" to ")
-    if state is OwnerState.HANDING_OFF and question == "finish":
+    is_needed = world.lacking and world.target_copy is Copy.HERE  # or to tell the target that no more will come
+    if state is OwnerState.HANDING_OFF and verdict == Verdict.TAKEN and question == "finish" and is_needed:
+        yield f"{message} arrives, and the source serves pages", world
+    elif state is OwnerState.HANDING_OFF and question == "finish":
         event = OwnerEvent.PEER_TOOK if verdict == Verdict.TAKEN else OwnerEvent.PEER_REFUSED
         yield f"{message} arrives", _advance_source(world, event)
     elif state is OwnerState.OWNER and verdict == Verdict.TAKEN and question == "abort" and not world.source_runs:
@@ -311,6 +342,11 @@ def _deliver(message: str, world: World, bounds: Bounds) -> Steps:
 
 
 def _asked(world: World, message: str, bounds: Bounds) -> World:
+    lacks = world.lacking and world.target_copy is Copy.HERE
+    if world.verdict is None and message == "finish" and lacks and not world.complete:
+        return world  # still on its way: the source asks again
+    if world.verdict is Verdict.TAKEN and message == "abort" and lacks:
+        world = world._replace(target_copy=Copy.DIED, target_runs=False)
     if world.verdict is None:
         complete = message == "finish" and world.complete and world.target_copy is Copy.HERE
         return _send(_decide(world, OwnerEvent.TAKE_OVER if complete else OwnerEvent.GIVE_UP), message, bounds)
@@ -341,7 +377,10 @@ def _lose(world: World) -> Steps:
 
 
 def _force(world: World, *, knows: bool) -> Steps:
-    """What a person may settle: a claim needs a source that is off, a reclaim a target that is lost for good."""
+    """What a person may settle: a claim needs a source that is off, a reclaim a target that is lost for good.
+
+    A guest that lacks memory, and whose source is lost for good, is ended.
+    """
     may_reclaim = world.source_power is Power.ON and world.source[0] is OwnerState.HANDING_OFF
     if may_reclaim and (world.target_power is Power.LOST) is knows:
         yield (
@@ -349,8 +388,14 @@ def _force(world: World, *, knows: bool) -> Steps:
             _advance_source(world._replace(forced=OwnerEvent.RECLAIMED), OwnerEvent.RECLAIMED),
         )
     waits = world.target_power is Power.ON and world.target[0] is OwnerState.INCOMING and world.verdict is None
-    if waits and world.complete and world.target_copy is Copy.HERE and (world.source_power is not Power.ON) is knows:
+    is_whole = world.complete and not world.lacking and world.target_copy is Copy.HERE
+    if waits and is_whole and (world.source_power is not Power.ON) is knows:
         yield "a person claims it", _decide(world._replace(forced=OwnerEvent.TAKE_OVER), OwnerEvent.TAKE_OVER)
+    if world.lacking and world.target_copy is Copy.HERE and world.source_power is Power.LOST and knows:
+        if waits:
+            yield "a person discards it", _decide(world, OwnerEvent.GIVE_UP)
+        elif world.target[0] is OwnerState.OWNER and world.to_do_target is Action.NOTHING:
+            yield "a person ends the guest", world._replace(target_copy=Copy.DIED, target_runs=False)
 
 
 # The table
@@ -382,6 +427,8 @@ def _again(world: World) -> Action:
 
 
 def _resume(world: World) -> World:
+    if world.in_parts and world.source_copy is Copy.HERE:
+        return world._replace(source_copy=Copy.DIED)  # QEMU cannot
     return world._replace(source_runs=world.source_copy is Copy.HERE)
 
 

@@ -30,6 +30,8 @@ class HypervisorFacts:
         compressions: methods of multifd compression.
         migration_parameters: names of QEMU's, sorted; empty: the manager there is too old to say.
         dirty_ring: KVM can count what each virtual CPU changes (its dirty ring), which a dirty limit needs.
+        postcopy: a guest can run here before all of its memory has come.
+        postcopy_reason: why not, in QEMU's words; empty: the manager there is too old to say.
     """
 
     version: str
@@ -43,6 +45,8 @@ class HypervisorFacts:
     compressions: tuple[str, ...]
     migration_parameters: tuple[str, ...] = ()
     dirty_ring: bool = False
+    postcopy: bool = False
+    postcopy_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

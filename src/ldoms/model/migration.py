@@ -20,6 +20,8 @@ from ldoms.model.services import Services, Volume
 from ldoms.model.tuning import Tuning
 
 DEFAULT_MAX_SUSPEND_S = 0.3
+POSTCOPY = "postcopy-ram"
+"""QEMU's capability, which it takes only before the copy begins."""
 
 
 class Outcome(StrEnum):
@@ -49,6 +51,21 @@ class OnStall(StrEnum):
     """The guest is held back, in steps; if that does not help, it stays where it is."""
     SUSPEND = "suspend"
     """The guest is suspended for as long as the rest of the copy takes, however long that is."""
+    POSTCOPY = "postcopy"
+    """The guest goes over at once, and fetches the rest of its memory while it runs there.
+
+    Until it has all of it, the end of either QEMU, or of either host, is its end.
+    """
+
+
+class Pages(StrEnum):
+    """What a target knows of the memory of a guest that runs there before all of it has come."""
+
+    MISSING = "missing"
+    """Some of it is on the source only."""
+    WHOLE = "whole"
+    LOST = "lost"
+    """The guest has ended before it had all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +315,11 @@ class MigrationPlan:
         """Whether guest memory is encrypted on its way."""
         return bool(self.cipher)
 
+    @property
+    def may_postcopy(self) -> bool:
+        """Whether the guest may go over before all of its memory has."""
+        return POSTCOPY in self.capabilities
+
 
 @dataclass(frozen=True, slots=True)
 class DiskProgress:
@@ -399,6 +421,31 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Postcopy:
+    """The part of a copy in which the guest ran on the target already, and fetched the rest of its memory.
+
+    Attributes:
+        began_at: when the guest was handed over, in seconds since 1970, source's clock.
+        missing_bytes: of its memory that the target did not have then.
+        before_bytes: sent until then.
+        seconds: until it had all of it, or had ended; 0 = it has not yet.
+        sent_bytes: in that time.
+        recoveries: how often a connection that was cut, or stood still, was made anew.
+        broken_s: for how long there was none, in all.
+        is_lost: the guest has ended before it had all of its memory.
+    """
+
+    began_at: float
+    missing_bytes: int
+    before_bytes: int = 0
+    seconds: float = 0.0
+    sent_bytes: int = 0
+    recoveries: int = 0
+    broken_s: float = 0.0
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CopiedDisk:
     """A disk that was copied.
 
@@ -458,8 +505,6 @@ class MigrationReport:
         downtime_s: QEMU's own figure for the suspension.
         stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
             corrected for the offset between them.
-        slowdown_percent: of its speed that the guest has lost from the begin of the copy to its resumption, as far as
-            its host can see: its virtual CPUs were held back, waited for a CPU, or stood still. None = it is not known.
         throttle_percent: the most of its CPU time that the guest was held back by.
         throttled_s: for how long it was.
         held_back_s: CPU time that each of its virtual CPUs could not have for that.
@@ -469,7 +514,7 @@ class MigrationReport:
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
         changes: of its limits, while it was under way.
         queued: that it waits for its turn, or had to; None = it had not.
-        earlier: id of the first attempt, whose last part came too late, if this is the second.
+        postcopy: how the rest came, if the guest went over before all of its memory had; None = it did not.
     """
 
     id: str
@@ -506,8 +551,7 @@ class MigrationReport:
     boost: Boost | None = None
     changes: tuple[LimitChange, ...] = ()
     queued: Queued | None = None
-    earlier: str = ""
-    slowdown_percent: float | None = None
+    postcopy: Postcopy | None = None
 
     @property
     def total_s(self) -> float:
@@ -649,6 +693,7 @@ class TargetStatus:
         error: what QEMU said when the copy failed.
         settled: everything that follows the hand-off is done: network announced, clock set.
         bandwidth_bytes_s: that the copy may take of the target's network for now; 0 = not limited.
+        pages: of a guest that may run, or runs, there before all of its memory has come; None = it does not.
     """
 
     state: OwnerState | None
@@ -659,3 +704,4 @@ class TargetStatus:
     settled: bool = False
     guest_clock: GuestClock | None = None
     bandwidth_bytes_s: int = 0
+    pages: Pages | None = None

@@ -13,5 +13,7 @@ class Phase(StrEnum):
     HAND_OFF = "hand-off"
 
 
+POSTCOPY = "postcopy"
+"""What an operation says in place of its phase while a guest runs on the target and fetches its memory from here."""
 QUEUED = "queued"
 """What an operation says in place of its phase while a migration waits, between the first two, for its turn."""

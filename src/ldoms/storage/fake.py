@@ -25,7 +25,6 @@ class FakeDisks:
         sizes: of block devices, by path.
         free_bytes: room for images.
         is_full: no image can be made, whatever was said of the room.
-        is_away: images that were made are not found.
     """
 
     images: dict[str, str] = field(default_factory=dict)
@@ -36,7 +35,6 @@ class FakeDisks:
     sizes: dict[str, int] = field(default_factory=dict)
     free_bytes: int = 1 << 40
     is_full: bool = False
-    is_away: bool = False
 
 
 class FakeStorage:
@@ -98,19 +96,15 @@ class FakeStorage:
         self.disks.images[volume.backend] = volume.format
         self.disks.marks[volume.backend] = mark
 
-    async def keep_image(self, volume: Volume, mark: str) -> bool:
+    async def keep_image(self, volume: Volume, mark: str) -> None:
         """Forget the mark."""
-        if self.disks.is_away or self.disks.marks.get(volume.backend) != mark:
-            return False
-        del self.disks.marks[volume.backend]
-        return True
+        if self.disks.marks.get(volume.backend) == mark:
+            del self.disks.marks[volume.backend]
 
-    async def discard_image(self, volume: Volume, mark: str) -> bool:
+    async def discard_image(self, volume: Volume, mark: str) -> None:
         """Forget the image, if it has that mark."""
-        if not await self.keep_image(volume, mark):
-            return False
-        del self.disks.images[volume.backend]
-        return True
+        if self.disks.marks.get(volume.backend) == mark:
+            del self.disks.marks[volume.backend], self.disks.images[volume.backend]
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""

@@ -182,7 +182,12 @@ def test_a_log_that_is_not_there_says_nothing(guest: QemuGuest) -> None:
 
 def test_parameters_are_in_the_units_of_qemu() -> None:
     """The limit in whole milliseconds; what belongs to more than one channel only with that capability."""
-    one = {"max-bandwidth": 125_000_000, "downtime-limit": 30, "tls-creds": qemu_migration.TLS_OBJECT}
+    one = {
+        "max-bandwidth": 125_000_000,
+        "max-postcopy-bandwidth": 125_000_000,
+        "downtime-limit": 30,
+        "tls-creds": qemu_migration.TLS_OBJECT,
+    }
     assert qemu_migration._parameters(PLAN) == qemu_migration._USUAL | one
     several = MigrationPlan(("multifd",), 2, "", "zstd", 0, 0.3, 0.3)
     assert qemu_migration._parameters(several) == qemu_migration._USUAL | {
@@ -221,8 +226,9 @@ async def test_an_older_qemu_is_not_told_what_it_does_not_have(
     known = {"max-bandwidth": 0, "downtime-limit": 0, "tls-creds": ""}
     monkeypatch.setattr(guest._migration, "_monitor", ForgetfulMonitor(known, set()))
     usual, tuned = (qemu_migration._parameters(plan) for plan in (PLAN, replace(PLAN, zero_pages="none")))
-    assert set(await guest._migration._known(usual)) == set(known)
-    assert set(await guest._migration._known(tuned)) == {*known, "zero-page-detection"}
+    limit = "max-postcopy-bandwidth"
+    assert set(await guest._migration._known(usual)) == {*known, limit}
+    assert set(await guest._migration._known(tuned)) == {*known, limit, "zero-page-detection"}
 
 
 class ForgetfulMonitor:

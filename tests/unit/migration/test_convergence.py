@@ -20,6 +20,7 @@ from ldoms.migration.convergence import (
     Promise,
     SetLimit,
     Situation,
+    StartPostcopy,
     SuspendNow,
     Throttle,
     Wait,
@@ -124,7 +125,8 @@ def test_a_copy_without_end_is_given_up_with_the_figures() -> None:
         " sent, the guest changed 40.0 MiB/s, and would have had to be suspended for 800ms; tried: 200ms for QEMU's"
         " last part; what would do: --max-suspend 1000ms, or a bandwidth of 40.0 MiB/s, or --on-stall=throttle, which"
         " holds the guest back, by 88 % or more, or --on-stall=suspend, which suspends the guest for as long as the"
-        " rest takes, for about 0.8 s, or a time when the guest does less"
+        " rest takes, for about 0.8 s, or --on-stall=postcopy, which lets it run on the target before all of its memory"
+        " is there, and loses it if a host fails meanwhile, or a time when the guest does less"
     )
     assert decision.unkept is not None
     assert (decision.unkept.passes, decision.unkept.left_s, decision.unkept.dirty_bytes_s) == (5, 0.8, 40.0 * MIB)
@@ -224,6 +226,19 @@ def test_a_silent_target_is_handed_nothing() -> None:
     assert "has not been heard for 31 s" in decision.reason
 
 
+def test_a_guest_may_go_over_before_the_rest_if_that_is_allowed() -> None:
+    """Once, and never without a stall; a target that is silent is not handed anything."""
+    allowed = replace(PROMISE, on_stall=OnStall.POSTCOPY)
+    assert decide(STALLED, allowed) == StartPostcopy()
+    assert decide(replace(STALLED, silence_s=SILENT_S + 1), allowed) == SetLimit(0.0)
+    gone = replace(_later(STALLED, passes=9, held_back=0), goes_over=True)
+    assert decide(gone, allowed) == Wait()
+    assert isinstance(decide(replace(gone, silence_s=LOST_S + 1), allowed), GiveUp)
+    late = decide(gone, replace(allowed, max_time_s=5.0))
+    assert isinstance(late, GiveUp)
+    assert "--on-stall=postcopy" not in late.reason
+
+
 # What holds whatever is seen
 
 PROMISES = st.builds(
@@ -258,6 +273,8 @@ def walk(promise: Promise, left: Sequence[float], pass_s: float, silence_s: floa
                 now = replace(now, throttle_percent=percent, since_s=at_s)
             case SuspendNow():
                 now = replace(now, is_suspended=True, since_s=at_s)
+            case StartPostcopy():
+                now = replace(now, goes_over=True, since_s=at_s)
             case GiveUp():
                 break
     return made
@@ -278,13 +295,12 @@ def test_the_limit_never_exceeds_the_promise(
 
 
 @given(PROMISES, LEFT, st.floats(0.05, 20.0))
-def test_a_guest_is_held_back_or_suspended_only_if_that_is_allowed(
-    promise: Promise, left: list[float], pass_s: float
-) -> None:
-    """And at most once suspended."""
+def test_a_measure_is_taken_only_if_it_is_allowed(promise: Promise, left: list[float], pass_s: float) -> None:
+    """And at most once suspended, or handed over before the rest."""
     made = walk(promise, left, pass_s)
     assert not any(isinstance(one, Throttle) for one in made) or promise.on_stall is OnStall.THROTTLE
     assert sum(isinstance(one, SuspendNow) for one in made) <= (promise.on_stall is OnStall.SUSPEND)
+    assert sum(isinstance(one, StartPostcopy) for one in made) <= (promise.on_stall is OnStall.POSTCOPY)
 
 
 @given(PROMISES, st.lists(st.floats(0.0, 100.0), min_size=2, max_size=40), st.floats(0.0, 29.0))
@@ -299,9 +315,9 @@ def test_it_always_ends_within_the_time(promise: Promise, left: list[float], sil
 
 @given(PROMISES, st.floats(0.5, 20.0), st.floats(0.0, 100.0))
 def test_a_copy_that_gets_no_better_ends_without_a_time_limit(promise: Promise, pass_s: float, left_s: float) -> None:
-    """After every measure that is allowed; a guest that is suspended for the rest goes over."""
+    """After every measure that is allowed; a guest that is suspended for the rest, or does without it, goes over."""
     made = walk(replace(promise, max_time_s=0.0), [left_s] * 150, pass_s)
-    assert isinstance(made[-1], GiveUp) or any(isinstance(one, SuspendNow) for one in made)
+    assert isinstance(made[-1], GiveUp) or any(isinstance(one, SuspendNow | StartPostcopy) for one in made)
 
 
 @given(st.floats(0.001, 2000.0))

@@ -65,6 +65,7 @@ def test_a_short_promise_is_not_tried_with_more() -> None:
         (options(max_suspend_s=0.02), (40,), "held back by 40 %"),
         (options(on_stall=OnStall.ABORT), (), "the guest stays where it is, as asked for"),
         (options(on_stall=OnStall.SUSPEND), (), "suspended for as long as the rest takes, as asked for"),
+        (options(on_stall=OnStall.POSTCOPY), (), "goes over all the same, as asked for, and fetches the rest"),
         (grown(512), (), "it stands still anyway"),
     ],
 )
@@ -73,6 +74,7 @@ def test_what_is_done_at_a_stall(change: Facts, percents: tuple[int, ...], words
     plan = make_plan(change(good()))
     assert plan.throttle_percents == percents
     assert ("auto-converge" in plan.capabilities) == bool(percents)
+    assert plan.may_postcopy == (plan.on_stall is OnStall.POSTCOPY)
     assert words in plan.reasons["stall"]
 
 

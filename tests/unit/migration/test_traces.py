@@ -19,6 +19,7 @@ from ldoms.migration.convergence import (
     Promise,
     SetLimit,
     Situation,
+    StartPostcopy,
     SuspendNow,
     Throttle,
     Wait,
@@ -81,6 +82,8 @@ def replay(trace: Trace, promise: Promise) -> list[tuple[int, Decision]]:
                     now = replace(now, throttle_percent=percent, since_s=now.now_s)
                 case SuspendNow():
                     now = replace(now, is_suspended=True, since_s=now.now_s)
+                case StartPostcopy():
+                    now = replace(now, goes_over=True, since_s=now.now_s)
                 case GiveUp():
                     return made
             now = replace(now, now_s=now.now_s + POLL_S)
@@ -121,10 +124,11 @@ def test_no_limit_exceeds_the_promise_less_what_waits(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).measures or load(name).end == "stayed"])
 def test_a_stall_is_seen_whatever_is_allowed(name: str) -> None:
-    """Given up, held back or suspended: after the same pass."""
+    """Given up, held back, suspended or handed over: after the same pass."""
     trace = load(name)
     seen = {}
-    for on_stall, kind in ((OnStall.ABORT, GiveUp), (OnStall.THROTTLE, Throttle), (OnStall.SUSPEND, SuspendNow)):
+    ends = {OnStall.ABORT: GiveUp, OnStall.SUSPEND: SuspendNow, OnStall.POSTCOPY: StartPostcopy}
+    for on_stall, kind in {**ends, OnStall.THROTTLE: Throttle}.items():
         made = replay(trace, trace.promise(on_stall))
         seen[on_stall] = next(number for number, one in made if isinstance(one, kind))
     assert len(set(seen.values())) == 1, f"seen at different passes: {seen}"

@@ -95,6 +95,8 @@ def first_flaw(*bounds: Bounds) -> str:
         Bounds(messages=2, restarts=2, losses=1),
         Bounds(messages=1, restarts=3, losses=2),
         Bounds(messages=3, restarts=1, losses=0),
+        Bounds(messages=1, restarts=1, losses=2, postcopy=True),
+        Bounds(messages=2, restarts=2, losses=0, postcopy=True),
     ],
     ids=str,
 )
@@ -116,6 +118,28 @@ def test_everything_that_may_happen_does_happen() -> None:
     assert {world.source_power for world in worlds} == {world.target_power for world in worlds} == {*Power}
     assert {world.forced for world in worlds} == {None, OwnerEvent.RECLAIMED, OwnerEvent.TAKE_OVER}
     assert any(world.complete and world.called_off and world.source_runs for world in worlds), "no late bytes"
+
+
+def test_postcopy_is_explored_as_well() -> None:
+    """A guest that runs on the target and lacks memory; it gets all of it, or either QEMU dies before."""
+    worlds = [world for world in explore(Bounds(messages=1, restarts=1, losses=0, postcopy=True)) if world.in_parts]
+    assert any(world.target_runs and world.lacking for world in worlds)
+    assert any(world.target_runs and not world.lacking and exploration.is_settled(world) for world in worlds)
+    assert {world.source_copy for world in worlds if world.lacking} == {*exploration.Copy}
+    assert {world.target_copy for world in worlds if world.lacking} == {*exploration.Copy}
+
+
+def test_a_source_that_leaves_before_the_rest_has_come_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its QEMU has pages that the guest needs."""
+    deliver = exploration._deliver
+
+    def hasty(message: str, world: World, bounds: Bounds) -> exploration.Steps:
+        for label, after in deliver(message, world, bounds):
+            leaves = label.endswith("serves pages")
+            yield label, exploration._advance_source(world, OwnerEvent.PEER_TOOK) if leaves else after
+
+    monkeypatch.setattr(exploration, "_deliver", hasty)
+    assert first_flaw(Bounds(messages=1, restarts=1, losses=0, postcopy=True))
 
 
 @pytest.mark.parametrize("mistake", [one for one in mistakes() if not one.is_without_effect], ids=str)

@@ -1,0 +1,213 @@
+"""What the source does while its guest runs on the target and lacks memory: sends it, and mends the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+import structlog
+
+from ldoms.hypervisor.engine import Guest
+from ldoms.hypervisor.states import ENDED, MigrationStatus
+from ldoms.migration.journal import Journal
+from ldoms.migration.link import TargetLink, persist
+from ldoms.migration.local import Observer
+from ldoms.model.codec import to_wire
+from ldoms.model.errors import HostError, LdomsError
+from ldoms.model.migration import Pages, Progress
+from ldoms.model.ownership import Verdict
+from ldoms.model.phases import POSTCOPY
+from ldoms.store import StoreFailed
+
+POLL_S = 0.25
+STILL_S = 5.0
+"""A connection on which nothing has moved for so long is taken for cut: nobody says so by itself."""
+RECOVERY_S = 10.0
+"""The same for one that is being made anew: both ends compare what they have first."""
+RETRY_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Step(Enum):
+    """What is to be done about a postcopy that is under way."""
+
+    WAIT = auto()
+    BREAK = auto()
+    """Give the connection up, so that another one can be made."""
+    MEND = auto()
+    """Make another one."""
+    DONE = auto()
+    """All of the memory was sent."""
+    ASK = auto()
+    """QEMU here has given up, for a reason of its own: the target knows what became of the guest."""
+
+
+def next_step(status: str, still_s: float) -> Step:
+    """What to do, by QEMU's word for where it is, and the time for which nothing has moved."""
+    if status == MigrationStatus.COMPLETED:
+        return Step.DONE
+    if status in ENDED or status == MigrationStatus.NONE:
+        return Step.ASK
+    if status == MigrationStatus.POSTCOPY_PAUSED:
+        return Step.MEND
+    limit_s = STILL_S if status == MigrationStatus.POSTCOPY_ACTIVE else RECOVERY_S
+    return Step.BREAK if still_s > limit_s else Step.WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What moves as long as the connection is alive, and since when it has not."""
+
+    what: tuple[object, ...] = ()
+    at_s: float = 0.0
+
+    def after(self, what: tuple[object, ...], now_s: float) -> _Seen:
+        return self if what == self.what else _Seen(what, now_s)
+
+
+class PageService:
+    """Sends the rest of the memory of one guest, until the target has all of it or the guest has ended."""
+
+    def __init__(
+        self,
+        guest: Callable[[], Guest | None],
+        journal: Journal,
+        link: TargetLink,
+        observer: Observer,
+        limit_unsent: int,
+    ) -> None:
+        """Serve the guest that `guest` finds, as long as its QEMU lives; so many bytes of it may wait in the kernel."""
+        self._guest = guest
+        self._journal = journal
+        self._link = link
+        self._observer = observer
+        self._limit_unsent = limit_unsent
+        self._loop = asyncio.get_running_loop()
+        self._seen = _Seen(at_s=self._loop.time())
+        # After a restart of the manager it began long ago, and only the other clock knows when.
+        known = journal.report.postcopy
+        assert known is not None, "somebody has noted that it has begun"
+        self._began_s = self._loop.time() - max(0.0, time.time() - known.began_at)
+        self._broken_since_s: float | None = None
+        self._is_taken = False
+        self._serving: asyncio.Task[Pages] | None = None
+
+    async def __aenter__(self) -> PageService:
+        """Begin; it ends with the context."""
+        self._serving = asyncio.create_task(self._serve(), name=f"pages-{self._journal.record.name}")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._serving is not None
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def wait(self) -> Pages:
+        """The guest runs on the target: whether that has all of its memory in the end, or never will."""
+        assert self._serving is not None
+        self._is_taken = True
+        self._observer.update(phase=POSTCOPY)
+        return await self._serving
+
+    # Inside
+
+    async def _serve(self) -> Pages:
+        self._link.phase = POSTCOPY
+        async with self._link.heartbeat():
+            while True:
+                with suppress(HostError):  # a QEMU that is silent is asked again; one that has ended is found so
+                    pages = await self._look()
+                    if pages is not None:
+                        self._note_end(pages)
+                        return pages
+                await asyncio.sleep(POLL_S)
+
+    async def _look(self) -> Pages | None:
+        guest = self._guest()
+        if guest is None:
+            return await self._ask_what_became(f"QEMU on {self._journal.report.source} has ended")
+        progress = await guest.progress()
+        self._observer.update(progress=progress.percent, figures=to_wire(progress))
+        self._link.progress = progress.percent
+        self._note(progress)
+        now_s = self._loop.time()
+        self._seen = self._seen.after((progress.status, progress.transferred_bytes, guest.unsent_bytes()), now_s)
+        match next_step(progress.status, now_s - self._seen.at_s):
+            case Step.DONE:
+                return Pages.WHOLE
+            case Step.ASK:
+                return await self._ask_what_became(progress.error or progress.status)
+            case Step.BREAK:
+                await self._break(guest)
+            case Step.MEND:
+                return await self._mend(guest)
+        return None
+
+    async def _break(self, guest: Guest) -> None:
+        """Give the connection up, unless what the target needs to run at all may still be on it."""
+        if not self._is_taken:
+            status = await self._link.status_now()
+            if status is None or status.pages is None:
+                return
+        _log.warning("postcopy-stands-still", seconds=round(self._loop.time() - self._seen.at_s, 1))
+        await guest.pause_postcopy()
+        self._broken_since_s = self._broken_since_s or self._seen.at_s
+
+    async def _mend(self, guest: Guest) -> Pages | None:
+        """Make another connection; one try."""
+        if self._broken_since_s is None:
+            self._broken_since_s = self._loop.time()
+        try:
+            status = await self._link.status()
+            if status.verdict is Verdict.REFUSED:
+                return Pages.LOST
+            if status.pages in (Pages.WHOLE, Pages.LOST):
+                return status.pages
+            ticket = await self._link.peer.listen_again(self._journal.record.id)
+            await guest.send_again(ticket.host, ticket.port)
+        except LdomsError as error:
+            _log.warning("postcopy-not-mended", reason=error.message)
+            await asyncio.sleep(RETRY_S)
+            return None
+        guest.limit_unsent(self._limit_unsent)
+        self._seen = _Seen(at_s=self._loop.time())
+        return None
+
+    async def _ask_what_became(self, reason: str) -> Pages:
+        """Nothing more will come from here: the target ends a guest that lacks something, and says so."""
+        status = await persist(lambda: self._link.peer.abort(self._journal.record.id, reason))
+        return Pages.WHOLE if status.pages is Pages.WHOLE else Pages.LOST
+
+    # Notes
+
+    def _note(self, progress: Progress) -> None:
+        known = self._journal.report.postcopy
+        assert known is not None
+        known = replace(known, sent_bytes=max(0, progress.transferred_bytes - known.before_bytes))
+        is_back = progress.status in (MigrationStatus.POSTCOPY_ACTIVE, MigrationStatus.COMPLETED)
+        if is_back and self._broken_since_s is not None:
+            broken_s = self._loop.time() - self._broken_since_s
+            known = replace(known, recoveries=known.recoveries + 1, broken_s=known.broken_s + broken_s)
+            self._broken_since_s = None
+            _log.info("postcopy-mended", seconds=round(broken_s, 1))
+        is_news = known.recoveries != self._recoveries
+        self._journal.note(postcopy=known)
+        if is_news:
+            with suppress(StoreFailed):  # only for those who read reports
+                self._journal.write()
+
+    @property
+    def _recoveries(self) -> int:
+        known = self._journal.report.postcopy
+        return known.recoveries if known else 0
+
+    def _note_end(self, pages: Pages) -> None:
+        known = self._journal.report.postcopy
+        assert known is not None
+        seconds = self._loop.time() - self._began_s
+        self._journal.note(postcopy=replace(known, seconds=seconds, is_lost=pages is Pages.LOST))
