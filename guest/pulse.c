@@ -8,7 +8,7 @@
  *   pulse.size=MIB      memory rewritten round and round; every page is verified before it is rewritten (0)
  *   pulse.rate=MIB      how much of it, per second (0)
  *   pulse.period=MS     time between two heartbeats (100)
- *   pulse.disk=1        write a record to /dev/vda before every heartbeat (0)
+ *   pulse.disk=RECORDS  write a record to /dev/vda before every heartbeat, round and round in so many sectors (0)
  *   pulse.ip, .gateway  for the script that starts this program
  *
  * A heartbeat is one line on the console:
@@ -20,11 +20,13 @@
  * ms is a pause. While nobody reads the console, lines are left out, but the heart goes on.
  *
  * The console takes: echo TEXT, check (verify all of pulse.fill now), reboot, poweroff, crash. TCP port 7 answers
- * every line with the line, the count, the errors, the MiB of memory that the kernel has and the pages rewritten. The
- * power button switches off. A CPU that is plugged in is brought online.
+ * every line with the line, the count, the errors, the MiB of memory that the kernel has, the pages rewritten, and of
+ * the records the last one that is known to be on the disk and the boot id that is in it. The power button switches
+ * off. A CPU that is plugged in is brought online.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/input.h>
@@ -41,6 +43,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
@@ -64,13 +67,18 @@ enum {
     LINE_LIMIT = 1024,
     SOURCES = 64,
     SECTOR = 512,
-    DISK_SECTORS = 1024,
+    BOOT_ID = 36,
+    HOST_NAME = 12,
+    FIRMWARE_SELECTOR = 0x510,
+    FIRMWARE_DATA = 0x511,
+    FIRMWARE_DIRECTORY = 0x19,
     ECHO_PORT = 7,
 };
 
 static const uint64_t FILLED_ONCE = UINT64_MAX;     /* generation of the pages of pulse.fill */
 
-static atomic_ulong count, errors, dirtied;
+static atomic_ulong count, errors, dirtied, durable;
+static char boot_id[BOOT_ID] = "-";
 static atomic_bool check_now;
 
 /* ---- Console, parameters, clock -------------------------------------------------------------------------------- */
@@ -346,12 +354,12 @@ static void obey(const char *command)
 /* Answers one line; false when the other side does not take it. */
 static bool answer(int connection, const char *line)
 {
-    char text[LINE_LIMIT + 128];
+    char text[LINE_LIMIT + 256];
     struct sysinfo system;
     sysinfo(&system);
-    int length = snprintf(text, sizeof text, "%s count=%lu errors=%lu memory=%lu dirtied=%lu\n", line,
-                          atomic_load(&count), atomic_load(&errors), system.totalram * system.mem_unit >> 20,
-                          atomic_load(&dirtied));
+    int length = snprintf(text, sizeof text, "%s count=%lu errors=%lu memory=%lu dirtied=%lu durable=%lu boot=%.*s\n",
+                          line, atomic_load(&count), atomic_load(&errors), system.totalram * system.mem_unit >> 20,
+                          atomic_load(&dirtied), atomic_load(&durable), BOOT_ID, boot_id);
     return send(connection, text, length, MSG_NOSIGNAL) == length;
 }
 
@@ -435,34 +443,99 @@ static void *serve(void *unused)
 
 /* ---- Heart ----------------------------------------------------------------------------------------------------- */
 
-/* Sector count % DISK_SECTORS of the disk: after a printed heartbeat the last DISK_SECTORS records are all there. */
+/*
+ * What QEMU was told about its host with -fw_cfg name=opt/ldoms.lab/host,string=NAME (docs/specs/fw_cfg): the one thing
+ * here that is not the guest's own, and that another QEMU answers differently.
+ */
+static unsigned host_item, host_length;
+
+static void read_firmware(void *into, size_t bytes)
+{
+    for (uint8_t *byte = into; bytes--; byte++)
+        *byte = inb(FIRMWARE_DATA);
+}
+
+static void find_host_name(void)
+{
+    uint32_t entries;
+    struct {
+        uint32_t bytes;
+        uint16_t item, reserved;
+        char name[56];
+    } entry;
+    if (ioperm(FIRMWARE_SELECTOR, 2, 1) < 0)
+        fail("what QEMU says of its host cannot be read");
+    outw(FIRMWARE_DIRECTORY, FIRMWARE_SELECTOR);
+    read_firmware(&entries, sizeof entries);
+    for (uint32_t left = be32toh(entries); left; left--) {
+        read_firmware(&entry, sizeof entry);
+        if (strncmp(entry.name, "opt/ldoms.lab/host", sizeof entry.name))
+            continue;
+        host_item = be16toh(entry.item);
+        host_length = be32toh(entry.bytes);
+        if (host_length > HOST_NAME)
+            host_length = HOST_NAME;
+    }
+}
+
+/* That of the QEMU that runs us at this moment; nothing if it was not told. */
+static void read_host_name(char *name)
+{
+    if (!host_item)
+        return;
+    outw(host_item, FIRMWARE_SELECTOR);
+    read_firmware(name, host_length);
+}
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+/*
+ * In sector count % pulse.disk: after a printed heartbeat the last pulse.disk records are all there. Each has the time
+ * at which it was made, and that of the one before it: two guests that go on from the same memory make different ones.
+ */
 struct record {
     char magic[8];
     uint64_t count;
-    char boot_id[36];
-    char unused[SECTOR - 8 - 8 - 36];
+    char boot_id[BOOT_ID];
+    char host[HOST_NAME];
+    uint64_t made_ns, last_made_ns;
+    char unused[SECTOR - 8 - 8 - BOOT_ID - HOST_NAME - 8 - 8];
 };
 
-static void write_record(int disk)
+static int open_disk(void)
+{
+    int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+    if (file < 0 || read(file, boot_id, sizeof boot_id) < 0)
+        fail("the boot id cannot be read");
+    close(file);
+    find_host_name();
+    return open("/dev/vda", O_WRONLY | O_DIRECT | O_SYNC);
+}
+
+static void write_record(int disk, unsigned long records)
 {
     static alignas(PAGE_BYTES) struct record record = {.magic = "LDPULSE"};
-    if (!record.boot_id[0]) {
-        int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
-        if (file < 0 || read(file, record.boot_id, sizeof record.boot_id) < 0)
-            fail("the boot id cannot be read");
-        close(file);
-    }
+    memcpy(record.boot_id, boot_id, sizeof boot_id);
     record.count = atomic_load(&count);
-    if (pwrite(disk, &record, SECTOR, record.count % DISK_SECTORS * SECTOR) != SECTOR &&
-        atomic_fetch_add(&errors, 1) < COMPLAINTS)
+    record.last_made_ns = record.made_ns;
+    record.made_ns = nanoseconds();
+    read_host_name(record.host);
+    if (pwrite(disk, &record, SECTOR, record.count % records * SECTOR) == SECTOR)
+        atomic_store(&durable, record.count);
+    else if (atomic_fetch_add(&errors, 1) < COMPLAINTS)
         say("pulse cannot write record %lu: %m", record.count);
 }
 
-static void beat(int disk)
+static void beat(int disk, unsigned long records)
 {
     atomic_fetch_add(&count, 1);
     if (disk >= 0)
-        write_record(disk);
+        write_record(disk, records);
     if (console_is_read())
         say("pulse count=%lu ms=%ld errors=%lu dirtied=%lu", atomic_load(&count), milliseconds(),
             atomic_load(&errors), atomic_load(&dirtied));
@@ -489,6 +562,7 @@ int main(void)
 {
     static struct region filled, rewritten;
     const long period = (long)parameter("period", 100);
+    const unsigned long records = parameter("disk", 0);
     int disk = -1;
 
     if (period < 1)
@@ -499,8 +573,8 @@ int main(void)
     add_buttons();
     add_source(KERNEL, kernel_events());
     start(serve, NULL);
-    if (parameter("disk", 0))
-        disk = open("/dev/vda", O_WRONLY | O_DIRECT | O_SYNC);
+    if (records)
+        disk = open_disk();
 
     filled = fill(parameter("fill", 0), FILLED_ONCE);
     rewritten = fill(parameter("size", 0), 0);
@@ -510,5 +584,5 @@ int main(void)
         start(dirty, &rewritten);
 
     for (long due = milliseconds();; pace(&due, period))
-        beat(disk);
+        beat(disk, records);
 }

@@ -324,6 +324,8 @@ async def check_threads_are_where_they_belong(bench: EngineBench) -> None:
     assert bench.whereabouts(guest) == ([{b}, {a}], {a, b})
     assert len(guest.cpu_seconds()) == 2
     assert min(guest.cpu_seconds()) >= 0.0
+    assert len(guest.cpu_wait_seconds()) == 2
+    assert min(guest.cpu_wait_seconds()) >= 0.0
 
 
 async def check_virtual_cpus_are_plugged_while_there_are_sockets(bench: EngineBench) -> None:

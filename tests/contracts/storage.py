@@ -125,8 +125,8 @@ async def check_an_image_is_made_and_discarded(bench: StorageBench) -> None:
         assert await bench.ours.detect_format(bench.missing) == image_format
         assert facts.allocated_bytes < 1 << 20
         assert (await bench.ours.survey("root@vds", new)).exists
-        for _ in range(2):
-            await bench.ours.discard_image(new, "mark")
+        for is_found in (True, False):
+            assert await bench.ours.discard_image(new, "mark") is is_found
             assert not (await bench.ours.survey("root@vds", new)).exists
 
 
@@ -142,13 +142,13 @@ async def check_what_was_there_is_never_touched(bench: StorageBench) -> None:
 
 
 async def check_an_image_that_is_kept_stays(bench: StorageBench) -> None:
-    """Whoever made it cannot discard it any more, and another mark never could."""
+    """Whoever made it cannot discard it any more, and another mark never could; both are told."""
     new = volume(bench.missing, "qcow2")
     await bench.ours.make_image(new, 1 << 30, "mark")
-    await bench.ours.discard_image(new, "another")
-    for _ in range(2):
-        await bench.ours.keep_image(new, "mark")
-    await bench.ours.discard_image(new, "mark")
+    assert not await bench.ours.discard_image(new, "another")
+    for is_found in (True, False):
+        assert await bench.ours.keep_image(new, "mark") is is_found
+    assert not await bench.ours.discard_image(new, "mark")
     assert (await bench.ours.inspect("root@vds", new, ".beacon")).error == ""
 
 

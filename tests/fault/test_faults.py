@@ -10,23 +10,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.cells import forget_guests, limit_state, place, run_cell
+from faults.cells import place, prepared, run_cell
 from faults.matrix import Cell, sample
 from support import Hosts, make_hosts
 
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    """Two hosts for all cells, whose state is on small disks."""
-    with make_hosts() as made:
-        for host in made.lab.hosts:
-            limit_state(made, host)
+    """Two hosts for all cells."""
+    with make_hosts() as made, prepared(made):
         yield made
-        forget_guests(made)
 
 
 @pytest.mark.parametrize("cell", sample(), ids=lambda cell: cell.name)
 def test_one_host_owns_the_guest_whatever_breaks(hosts: Hosts, cell: Cell) -> None:
-    """It never runs twice, is on one host in the end, lives if its QEMU does, and `ldm` says where it is."""
-    with place(hosts) as (guest, source):
+    """It never runs twice, is on one host in the end, lives if its QEMU does, and has lost nothing of its disk."""
+    with place(hosts, cell.storage) as (guest, source):
         run_cell(hosts, cell, guest, source)

@@ -1,12 +1,14 @@
 """One cell of the fault matrix, on a lab: a migration is held, something breaks, is mended, and what then is looked at.
 
-What is asked is asked from outside: the kernel says which QEMU uses CPU, the guest what it has counted, and `ldm` and
-the file system of each host what is left.
+What is asked is asked from outside: the kernel says which QEMU uses CPU, the guest what it has counted, its disk what
+it has written and where, and `ldm` and the file system of each host what is left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -14,21 +16,55 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from faults.matrix import BOTH, COPYING, SOURCE, Cell
+from faults.disk import (
+    RECORDS,
+    RING_BYTES,
+    Witness,
+    check_acknowledged,
+    check_chain,
+    check_hosts,
+    check_left_behind,
+    parse,
+    tell_hosts,
+    witness,
+)
+from faults.matrix import BOTH, COPIED, COPYING, DISKS_COPYING, SOURCE, Cell
 from ldoms.lab import lab as labs
 from ldoms.lab.links import Cut, Shape
 from support import Hosts, Watch, kill_command, other, wait_until
 
 SETTLE_S = 120.0
+TORN_S = 3.0
+STEP_S = 3600.0
 STATE_MIB = 24
 """Size of the file system of a host's state, so that it can be filled."""
+DATA_BYTES = 12 << 20
+"""Of a disk that is copied: what the guest never writes to, behind what it does."""
 _LISTEN = """
 import socket, sys, time
 socket.create_server((sys.argv[1], 8101)); print("ready", flush=True); time.sleep(3600)
 """
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What is known of the guest's records before anything breaks.
+
+    Attributes:
+        heard: what it says of them meanwhile.
+        boot: the start of the guest that is migrated.
+        first: its last record on the source for sure.
+        older: earlier starts.
+    """
+
+    heard: Witness
+    boot: str
+    first: int
+    older: frozenset[str]
 
 
 @dataclass
@@ -50,23 +86,66 @@ class Held:
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
-def give_disk(hosts: Hosts, guest: str) -> Path:
-    """Give the domain a disk on shared storage, before it is started; the image, which can be taken away."""
-    image = hosts.lab.shared / f"{guest}.img"
-    with image.open("wb") as file:
-        file.truncate(4 << 20)
+@contextlib.contextmanager
+def prepared(hosts: Hosts) -> Iterator[None]:
+    """Make the hosts of a new lab what the cells need; at the end their guests are gone.
+
+    The state of each is on a file system of its own, which is small; each QEMU tells its guest where it runs; what is
+    in ``own`` of the lab is on each host another directory; and the clock of each manager can be stepped.
+    """
+    before = os.environ.get("PYTHONPATH", "")
+    clock = Path(__file__).with_name("clock")
+    os.environ |= {"PYTHONPATH": f"{clock}:{before}".rstrip(":"), "STEPPED_CLOCKS": str(hosts.lab.path)}
+    try:
+        _prepare(hosts)
+        yield
+        forget_guests(hosts)
+    finally:
+        del os.environ["STEPPED_CLOCKS"]
+        os.environ["PYTHONPATH"] = before
+
+
+def _prepare(hosts: Hosts) -> None:
+    tell_hosts(hosts)
+    (hosts.lab.path / "own").mkdir()
     for host in hosts.lab.hosts:
-        hosts.ldm(host, "add-vdsdev", str(image), f"{guest}-data@primary-vds0")
-    return image
+        _limit_state(hosts, host)
+        _own(hosts, host).mkdir()
+        hosts.lab.space(host).run(["mount", "--bind", str(_own(hosts, host)), str(hosts.lab.path / "own")])
 
 
-def limit_state(hosts: Hosts, host: str) -> None:
-    """Put a host's state on a file system of its own, which is small."""
+def _limit_state(hosts: Hosts, host: str) -> None:
     hosts.kill_manager(host)
     state = hosts.lab.root(host) / "var/lib/ldoms"
     script = f'cp -a "$0" "$0.kept" && mount -t tmpfs -o size={STATE_MIB}m,mode=700 none "$0" && cp -a "$0.kept/." "$0"'
     hosts.lab.space(host).run(["sh", "-c", script, str(state)])
     hosts.start_manager(host)
+
+
+def _own(hosts: Hosts, host: str) -> Path:
+    return hosts.lab.path / f"own-{host}"
+
+
+def image(hosts: Hosts, storage: str, guest: str, host: str) -> Path:
+    """The image of a guest's disk that a host has."""
+    return (_own(hosts, host) if storage == COPIED else hosts.lab.shared) / f"{guest}.img"
+
+
+def _volume(guest: str) -> str:
+    return f"{guest}-data@primary-vds0"
+
+
+def _give_disk(hosts: Hosts, storage: str, guest: str) -> None:
+    """Give the domain a disk, before it is started: one that all hosts have, or one that t4-1 has."""
+    first, *others = hosts.lab.hosts
+    with image(hosts, storage, guest, first).open("wb") as file:
+        file.truncate(RING_BYTES)
+        file.seek(RING_BYTES)
+        file.write(os.urandom(DATA_BYTES) if storage == COPIED else b"")
+    path = (hosts.lab.path / "own" if storage == COPIED else hosts.lab.shared) / f"{guest}.img"
+    for host in (first,) if storage == COPIED else (first, *others):
+        hosts.ldm(host, "add-vdsdev", str(path), _volume(guest))
+    hosts.ldm(first, "add-vdisk", "data", _volume(guest), guest)
 
 
 def run_cell(hosts: Hosts, cell: Cell, guest: str, source: str) -> dict[str, object]:
@@ -76,35 +155,71 @@ def run_cell(hosts: Hosts, cell: Cell, guest: str, source: str) -> dict[str, obj
         AssertionError: a promise is broken.
     """
     before = hosts.ask(guest)[0]
-    held = _hold(hosts, cell, guest, source)
-    held.host = source if cell.fault.place == SOURCE else other(source)
-    try:
-        with Watch(hosts, held.uuid) as watch:
-            began = time.monotonic()
-            with held.undo:
-                _BREAKS[cell.fault.kind](held)
-                _go_on(held)
-                time.sleep(cell.fault.hold_s)
-            mended = time.monotonic()
-            _wait_settled(held)
-            settled_s = time.monotonic() - mended
-        watch.check()
-        return _ask(held, before) | {"seconds": round(mended - began, 1), "settled_s": round(settled_s, 1)}
-    finally:
-        kill_command(held.command)
+    here = image(hosts, cell.storage, guest, source)
+    boots, data = {record.boot for record in parse(here.read_bytes())}, _data(here)
+    with witness(hosts, guest) as heard:
+        boot, first = heard.said[-1]
+        held = _hold(hosts, cell, guest, source)
+        held.host = source if cell.fault.place == SOURCE else other(source)
+        try:
+            with Watch(hosts, held.uuid) as watch:
+                began = time.monotonic()
+                with held.undo:
+                    _BREAKS[cell.fault.kind](held)
+                    _go_on(held)
+                    time.sleep(cell.fault.hold_s)
+                    _ask_meanwhile(held)
+                mended = time.monotonic()
+                _hurry(held)
+                _wait_settled(held)
+                settled_s = time.monotonic() - mended
+            watch.check()
+            result = _ask(held, before)
+            _ask_storage(held, data)
+            disk = Disk(heard, boot, first, frozenset(boots - {boot}))
+            result["records"] = _eventually(lambda: _ask_disk(held, disk, runs=result["guest"] == "runs"))
+        finally:
+            kill_command(held.command)
+    return result | {"seconds": round(mended - began, 1), "settled_s": round(settled_s, 1)}
 
 
 def _hold(hosts: Hosts, cell: Cell, guest: str, source: str) -> Held:
     view = hosts.view(source, guest)
     assert view is not None
+    options = ["--copy-storage"] if cell.storage == COPIED else []
     if cell.point.gate == COPYING:
-        command = hosts.start(source, *hosts.migrate_words(guest, source, "--max-bandwidth", "16M"))
-        wait_until(lambda: hosts.progress(source, guest) >= 10, 30, "the copy does not begin")
+        command = hosts.start(source, *hosts.migrate_words(guest, source, *options, "--max-bandwidth", "16M"))
+        wait_until(lambda: _memory_percent(hosts, source, guest) >= 10, 30, "the copy does not begin")
+    elif cell.point.gate == DISKS_COPYING:
+        command = hosts.start(source, *hosts.migrate_words(guest, source, *options, "--max-bandwidth", "4M"))
+        wait_until(lambda: _copied_bytes(hosts, source, guest) > 0, 30, "the disks are not copied")
     else:
         hosts.close_gate(cell.point.gate)
-        command = hosts.start(source, *hosts.migrate_words(guest, source))
+        command = hosts.start(source, *hosts.migrate_words(guest, source, *options))
         hosts.wait_at_gate(cell.point.gate)
     return Held(hosts, cell, guest, view["domain"]["uuid"], source, command)
+
+
+def _figures(hosts: Hosts, source: str, guest: str) -> dict[str, Any]:
+    operations = hosts.lab.client(source).get("/operations")
+    return next((one["figures"] for one in operations if one["domain"] == guest and one["status"] == "running"), {})
+
+
+def _copied_bytes(hosts: Hosts, source: str, guest: str) -> int:
+    """Of the disks, while they alone are copied."""
+    figures = _figures(hosts, source, guest)
+    return sum(disk["copied_bytes"] for disk in figures["disks"]) if figures.get("status") == "disks" else 0
+
+
+def _memory_percent(hosts: Hosts, source: str, guest: str) -> int:
+    """How far the migration is, once the disks are copied."""
+    return hosts.progress(source, guest) if _figures(hosts, source, guest).get("status") != "disks" else 0
+
+
+def _hurry(held: Held) -> None:
+    """What is still slow need not be any more; it may have ended."""
+    if held.cell.point.gate == DISKS_COPYING:
+        held.hosts.run(held.source, "ldm", "set-migration", held.guest, "max-bandwidth=0")
 
 
 def _go_on(held: Held) -> None:
@@ -139,6 +254,74 @@ def _ask(held: Held, before: int) -> dict[str, object]:
         assert errors == 0, "the guest's memory was damaged"
         assert count > before, "the guest did not go on from where it was"
     return {"on": "source" if host == held.source else "target", "guest": "died" if lost else "runs", "ldm": said}
+
+
+def _ask_meanwhile(held: Held) -> None:
+    """Before it is mended: a guest that does not run is listed as one that does not, or cannot be listed at all."""
+    hosts = held.hosts
+    if held.cell.fault.hold_s == 0 or "hung" in held.cell.fault.kind or hosts.answers(held.guest):
+        return
+    shown = {}
+    for host in hosts.lab.hosts:
+        if labs.manager_process(hosts.lab, host) is None:
+            return
+        shown[host] = (hosts.state(host, held.guest), hosts.flags(host, held.guest))
+    assert any(state in ("bound", "suspended") or flags[5:] in ("s", "t", "e") for state, flags in shown.values()), (
+        f"the guest does not run, and ldm shows {shown}"
+    )
+
+
+def _data(path: Path) -> str:
+    """What the guest does not write to."""
+    return hashlib.sha256(path.read_bytes()[RING_BYTES:]).hexdigest()
+
+
+def _ask_storage(held: Held, data: str) -> None:
+    """Where both hosts have an image: the target's is there if the guest is, and the source's is there anyway."""
+    if held.cell.storage != COPIED:
+        return
+    hosts, guest, target = held.hosts, held.guest, other(held.source)
+    (now,) = hosts.place(guest)
+    for host in {held.source, now}:
+        assert _data(image(hosts, COPIED, guest, host)) == data, f"the image on {host} was damaged"
+    wanted = {held.source: [f"{guest}.img"], target: [f"{guest}.img"] if now == target else []}
+    wait_until(lambda: {host: _files(hosts, host) for host in wanted} == wanted, 30, "images are left, or gone")
+    has_volume = _volume(guest).split("@")[0] in hosts.ldm(target, "list-services")
+    assert has_volume == (now == target), f"{target} has{'' if has_volume else ' not'} the volume of {guest}"
+
+
+def _files(hosts: Hosts, host: str) -> list[str]:
+    return sorted(path.name for path in _own(hosts, host).iterdir())
+
+
+def _ask_disk(held: Held, disk: Disk, *, runs: bool) -> int:
+    """What the guest has written is on its disk, all of it, and was written in one place at a time; how much it was."""
+    hosts, guest = held.hosts, held.guest
+    acknowledged = disk.heard.of(disk.boot)
+    (now,) = hosts.place(guest)
+    records = parse(image(hosts, held.cell.storage, guest, now).read_bytes())
+    overwritten = {record.count % RECORDS for record in records if record.boot not in (disk.boot, *disk.older)}
+    chain = check_chain(records, disk.boot, overwritten)
+    check_acknowledged(chain, acknowledged, overwritten)
+    check_hosts(chain, disk.first, held.source, now)
+    if runs:
+        assert chain[-1].host == now, f"the guest is on {now}, and says it is on {chain[-1].host}"
+        assert chain[-1].count > disk.first, "the guest does not write any more"
+    if held.cell.storage == COPIED and now != held.source:
+        left = parse(image(hosts, COPIED, guest, held.source).read_bytes())
+        check_chain(left, disk.boot)
+        check_left_behind(left, chain)
+    return len(acknowledged)
+
+
+def _eventually(question: Callable[[], int]) -> int:
+    """Looked at while the guest writes, a file can have the next record and not yet the last one: not for long."""
+    deadline = time.monotonic() + TORN_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(AssertionError):
+            return question()
+        time.sleep(0.1)
+    return question()
 
 
 def _is_clean(hosts: Hosts, host: str) -> bool:
@@ -195,6 +378,13 @@ def _fill_disk(held: Held) -> None:
     held.undo.callback(space.run, ["rm", "-f", str(state / "filler")])
 
 
+def _step_clock(held: Held) -> None:
+    step = held.hosts.lab.path / f"clock-{held.host}"
+    step.with_suffix(".new").write_text(f"{STEP_S}")
+    step.with_suffix(".new").rename(step)
+    held.undo.callback(step.unlink)
+
+
 def _shape(shape: Shape) -> Callable[[Held], None]:
     def change(held: Held) -> None:
         one = held.source if shape.cut in (Cut.OUT, Cut.IN) else ""
@@ -205,10 +395,17 @@ def _shape(shape: Shape) -> Callable[[Held], None]:
 
 
 def _take_image(held: Held) -> None:
-    image = held.hosts.lab.shared / f"{held.guest}.img"
-    away = image.with_suffix(".away")
-    image.rename(away)
-    held.undo.callback(away.rename, image)
+    """The image that both hosts have; or one host's storage, as if it had been unmounted, where it has its own."""
+    hosts = held.hosts
+    if held.cell.storage == COPIED:
+        own, space = str(hosts.lab.path / "own"), hosts.lab.space(held.host)
+        space.run(["umount", "--lazy", own])
+        held.undo.callback(space.run, ["mount", "--bind", str(_own(hosts, held.host)), own])
+        return
+    path = image(hosts, held.cell.storage, held.guest, held.host)
+    away = path.with_suffix(".away")
+    path.rename(away)
+    held.undo.callback(away.rename, path)
 
 
 def _take_port(held: Held) -> None:
@@ -231,6 +428,7 @@ _BREAKS: dict[str, Callable[[Held], None]] = {
     "ldmd-hung": _hang_manager,
     "host-gone": _lose_host,
     "disk-full": _fill_disk,
+    "clock-step": _step_clock,
     "cut-control": _shape(Shape(cut=Cut.CONTROL)),
     "cut-data": _shape(Shape(cut=Cut.DATA)),
     "cut-both": _shape(Shape(cut=Cut.ALL)),
@@ -262,14 +460,18 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def place(hosts: Hosts) -> Iterator[tuple[str, str]]:
-    """A guest with a disk, and the host that it runs on; and the hosts in order again afterwards."""
+def place(hosts: Hosts, storage: str) -> Iterator[tuple[str, str]]:
+    """A guest with a disk of that kind, and the host that it runs on; and the hosts in order again afterwards."""
     name = next((view for host in hosts.lab.hosts for view in _guests(hosts, host)), "")
+    if name and not any(image(hosts, storage, name, host).exists() for host in hosts.lab.hosts):
+        forget_guests(hosts)
+        name = ""
     if not name:
-        name = hosts.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4)
-        give_disk(hosts, name)
-        hosts.ldm("t4-1", "add-vdisk", "data", f"{name}-data@primary-vds0", name)
+        name = hosts.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4, pulse_disk=RECORDS)
+        _give_disk(hosts, storage, name)
     (host,) = hosts.place(name)
+    if storage == COPIED:
+        _forget_disk(hosts, name, other(host))
     if hosts.state(host, name) == "bound":
         hosts.boot(name, host)
     wait_until(lambda: hosts.answers(name), 60, "the guest does not answer")
@@ -285,14 +487,18 @@ def place(hosts: Hosts) -> Iterator[tuple[str, str]]:
 
 
 def forget_guests(hosts: Hosts) -> None:
-    """Remove all guests, wherever they are."""
-    for host in hosts.lab.hosts:
-        for name in _guests(hosts, host):
-            hosts.remove_guest(name)
-    for image in hosts.lab.shared.glob("*.img"):
+    """Remove all guests, wherever they are, and their disks."""
+    names = [name for host in hosts.lab.hosts for name in _guests(hosts, host)]
+    for name in names:
+        hosts.remove_guest(name)
         for host in hosts.lab.hosts:
-            hosts.run(host, "ldm", "remove-vdsdev", f"{image.stem}-data@primary-vds0")
-        image.unlink()
+            _forget_disk(hosts, name, host)
+
+
+def _forget_disk(hosts: Hosts, guest: str, host: str) -> None:
+    hosts.run(host, "ldm", "remove-vdsdev", _volume(guest))
+    for path in (hosts.lab.shared, _own(hosts, host)):
+        (path / f"{guest}.img").unlink(missing_ok=True)
 
 
 def _guests(hosts: Hosts, host: str) -> list[str]:

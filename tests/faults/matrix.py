@@ -9,13 +9,14 @@ from itertools import product
 from ldoms.migration.phases import PHASES
 from ldoms.model.phases import Phase
 
-COPYING = "copying"
-"""Not a gate: memory is flowing, slowly."""
+COPYING, DISKS_COPYING = "copying", "disks-copying"
+"""Not gates: memory, or the disks, are flowing, slowly."""
+SHARED, COPIED = "shared", "copied"
 
 INSIDE: dict[Phase, tuple[str, ...]] = {
     Phase.CHECK: (),
-    Phase.PREPARE: ("target-prepare", "target-prepared"),
-    Phase.COPY: (COPYING,),
+    Phase.PREPARE: ("target-prepare", "target-images-made", "target-prepared"),
+    Phase.COPY: (DISKS_COPYING, "source-disks-copied", COPYING),
     Phase.SUSPEND: (),
     Phase.HAND_OFF: (
         *("source-sent-all", "source-handing-off", "target-take-over", "target-taken", "target-running"),
@@ -23,8 +24,8 @@ INSIDE: dict[Phase, tuple[str, ...]] = {
     ),
 }
 """Gates within each phase; the edge into it is the gate ``source-PHASE``."""
-STORAGES = ("shared",)
-"""To be added: ``copied``."""
+OF_COPIED_STORAGE = ("target-images-made", DISKS_COPYING, "source-disks-copied")
+STORAGES = (SHARED, COPIED)
 WAYS = ("precopy",)
 """To be added: ``postcopy``."""
 SOURCE, TARGET, BOTH, LINK = "source", "target", "both", "link"
@@ -53,10 +54,10 @@ FAULTS: tuple[Fault, ...] = (
     *(Fault(kind, place, 12.0) for kind, place in product(("qemu-hung", "ldmd-hung"), (SOURCE, TARGET))),
     *(Fault("host-gone", place, 10.0) for place in (SOURCE, TARGET)),
     *(Fault("disk-full", place, 10.0) for place in (SOURCE, TARGET)),
-    *(Fault("clock-step", place) for place in (SOURCE, TARGET)),
+    *(Fault("clock-step", place, 3.0) for place in (SOURCE, TARGET)),
     *(Fault(cut, LINK, hold_s) for hold_s, cut in product((5.0, 60.0), CUTS)),
     *(Fault(kind, LINK, 12.0) for kind in ("loss-5-percent", "rate-10-mbit")),
-    Fault("image-gone", SOURCE, 10.0),
+    *(Fault("image-gone", place, 5.0) for place in (SOURCE, TARGET)),
     Fault("port-taken", TARGET),
     Fault("ldm-killed", SOURCE),
 )
@@ -105,13 +106,20 @@ class Cell:
         return next((reason for reason, applies in _RULES.items() if applies(self)), "")
 
 
+BEFORE_IMAGES = ("source-check", "source-prepare", "target-prepare")
+
+
 def _has_target_qemu(cell: Cell) -> bool:
-    return cell.point.gate not in ("source-check", "source-prepare", "target-prepare")
+    return cell.point.gate not in (*BEFORE_IMAGES, "target-images-made")
 
 
 _RULES = {
-    "hosts of a lab share the clock of the machine; on fakes, `tests/unit/migration/test_faults.py` steps it": (
-        lambda cell: cell.fault.kind == "clock-step"
+    "no disk is copied": lambda cell: cell.storage == SHARED and cell.point.gate in OF_COPIED_STORAGE,
+    "the target has no image yet, so that it is as with shared storage": (
+        lambda cell: cell.storage == COPIED and cell.point.gate in BEFORE_IMAGES
+    ),
+    "it is the image of both hosts": (
+        lambda cell: cell.storage == SHARED and (cell.fault.kind, cell.fault.place) == ("image-gone", TARGET)
     ),
     "the target has no QEMU yet": (
         lambda cell: cell.fault.place == TARGET and "qemu" in cell.fault.kind and not _has_target_qemu(cell)
@@ -128,18 +136,17 @@ def cells() -> tuple[Cell, ...]:
 def sample() -> tuple[Cell, ...]:
     """Few cells that hit every fault, in every place, and every point: one for each fault, the points in turn.
 
-    Of those that last for a minute, one is enough.
+    Of those that last for a minute, one is enough. Points that only copied storage has come last.
     """
     chosen: list[Cell] = []
     missing = list(POINTS)
     for fault in FAULTS:
         if fault.hold_s >= 60 and fault.kind != "cut-both":
             continue
-        possible = [Cell(fault, point) for point in (*missing, *POINTS) if not Cell(fault, point).left_out]
-        if possible:
-            chosen.append(possible[0])
-            if possible[0].point in missing:
-                missing.remove(possible[0].point)
-        if not missing:
-            missing = list(POINTS)
-    return tuple(chosen)
+        order = [(point, storage) for points in (missing, POINTS) for storage in STORAGES for point in points]
+        possible = (Cell(fault, point, storage) for point, storage in order)
+        cell = next((cell for cell in possible if not cell.left_out), None)
+        if cell is not None:
+            chosen.append(cell)
+            missing = [point for point in missing if point != cell.point] or list(POINTS)
+    return tuple(sorted(chosen, key=lambda cell: STORAGES.index(cell.storage)))

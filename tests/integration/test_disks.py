@@ -126,7 +126,7 @@ def two_paths(hosts: Hosts, image: Path) -> Iterator[Paths]:
 
 def test_a_disk_survives_the_loss_of_its_paths(hosts: Hosts, two_paths: Paths) -> None:
     """The next path takes over unseen; without any the guest stands still, or is told after the disk's timeout."""
-    domain = hosts.add_guest(pulse_disk=1)
+    domain = hosts.add_guest(pulse_disk=1024)
     volumes = [f"{name}@primary-vds0" for name in ("one", "two")]
 
     def beats() -> int:

@@ -250,7 +250,7 @@ def test_tiny_writes_every_heartbeat_to_its_disk(tiny: Image, start: Start, tmp_
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(2**20))
     drive = ["-drive", f"file={disk},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d"]
-    guest = start(tiny, {"pulse.disk": 1, "pulse.period": 20}, "-m", "128", *drive)
+    guest = start(tiny, {"pulse.disk": 1024, "pulse.period": 20}, "-m", "128", *drive)
     guest.heartbeat(BOOT_LIMIT_S)
     for _ in range(30):
         last = guest.heartbeat()

@@ -14,18 +14,19 @@ import pytest
 
 from ldoms.hypervisor.process import Process
 from ldoms.lab.links import Shape
-from support import SOURCE, TARGET, Hosts, wait_until
+from support import COMMAND_S, SOURCE, TARGET, Hosts, wait_until
 
-LINK = Shape(rate_bit_s=800_000_000)
-"""95 MiB/s; the guest changes 400, if its virtual CPU can."""
-PROMISE_S, ALLOWED_S = 0.3, 0.11
-"""Of the hosts' own figure; an outside view may be a fifth and 50 ms longer."""
+LINK = Shape(rate_bit_s=300_000_000)
+"""36 MiB/s; the guest changes 400, if its virtual CPU can."""
+PROMISE, PROMISE_S, ALLOWED_S = "--max-suspend=1s", 1.0, 0.25
+"""Long, as the machine may be shared; `ldoms-bench promise` asks for 300 ms. A fifth and 50 ms more will do."""
+COLLAPSED = Shape(rate_bit_s=1_000_000)
 
 
 @pytest.fixture
 def hot(hosts: Hosts) -> Iterator[str]:
-    """A guest that changes 32 MiB over and over, behind a link that is too slow for it."""
-    name = hosts.add_guest(pulse_fill=8, pulse_size=32, pulse_rate=400)
+    """A guest that changes 48 MiB over and over, behind a link that is too slow for it."""
+    name = hosts.add_guest(pulse_fill=4, pulse_size=48, pulse_rate=400)
     try:
         hosts.boot(name)
         hosts.shape(LINK)
@@ -39,11 +40,11 @@ def hot(hosts: Hosts) -> Iterator[str]:
 def test_a_promise_is_kept_or_the_guest_stays(hosts: Hosts, hot: str) -> None:
     """First refused with a status of its own, while the guest runs on; then, held back, it moves within the promise."""
     before = hosts.ask(hot)
-    refused = hosts.migrate(hot, SOURCE, "--on-stall=abort")
+    refused = hosts.migrate(hot, SOURCE, PROMISE, "--on-stall=abort")
     assert refused.returncode == 3, refused.stderr
     reason, last = refused.stderr.splitlines()
     assert last == f"Domain Migration of LDom {hot} failed"
-    assert "the copy does not come to an end with a suspension of at most 300ms" in reason
+    assert "the copy does not come to an end with a suspension of at most 1000ms" in reason
     assert "what would do: --max-suspend " in reason
     assert "--on-stall=throttle" in reason
     assert hosts.place(hot) == [SOURCE]
@@ -52,8 +53,8 @@ def test_a_promise_is_kept_or_the_guest_stays(hosts: Hosts, hot: str) -> None:
     time.sleep(0.5)
     assert hosts.ask(hot)[0] > count, "the guest does not run on"
 
-    moved = hosts.migrate(hot, SOURCE)
-    assert (moved.returncode, moved.stderr) == (0, "")
+    moved = hosts.migrate(hot, SOURCE, PROMISE)
+    assert (moved.returncode, moved.stderr) == (0, ""), moved.stderr
     assert hosts.place(hot) == [TARGET]
     assert hosts.ask(hot)[1] == 0, "the guest's memory was damaged"
     report = hosts.reports()[-1]
@@ -63,6 +64,35 @@ def test_a_promise_is_kept_or_the_guest_stays(hosts: Hosts, hot: str) -> None:
     assert 0 < report["held_back_s"] < report["throttled_s"]
     listed = hosts.ldm(SOURCE, "list-history", report["id"])
     assert f"throttled    {report['throttle_percent']} % at most, for " in listed
+
+
+def test_a_link_that_collapses_in_the_last_part_does_not_keep_the_guest(hosts: Hosts) -> None:
+    """It is cut off when the guest has stood still for as long as was promised; a second attempt by itself moves it."""
+    name = hosts.standing_guest()
+    before = hosts.ask(name)
+    known = len(hosts.reports())
+    hosts.close_gate("source-suspend")
+    moving = hosts.start(SOURCE, *hosts.migrate_words(name, SOURCE, PROMISE))
+    try:
+        hosts.wait_at_gate("source-suspend")
+        hosts.shape(COLLAPSED)
+        hosts.open_gate("source-suspend")
+        wait_until(lambda: len(hosts.reports()) > known + 1, 10, "there is no second attempt")
+        first = hosts.reports()[known]
+        assert "the last part of the copy did not arrive within the 1000ms" in first["cause"]
+        assert hosts.answers(name), "the guest does not go on while the next attempt begins"
+    finally:
+        hosts.open_gate("source-suspend")
+        hosts.shape(Shape())
+        output, errors = moving.communicate(timeout=COMMAND_S)
+    assert (moving.returncode, errors) == (0, ""), output
+    assert hosts.place(name) == [TARGET]
+    second = hosts.reports()[known + 1]
+    assert (second["outcome"], second["earlier"]) == ("done", first["id"])
+    count, damaged = hosts.ask(name)
+    assert count > before[0]
+    assert damaged == 0
+    assert first["id"] in hosts.ldm(SOURCE, "list-history", second["id"])
 
 
 _WRITER = """

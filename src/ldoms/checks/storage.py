@@ -177,7 +177,10 @@ def _place(facts: CheckFacts, ours: ImageFacts, place: Destination) -> Findings:
 
 def _is_another(ours: ImageFacts, theirs: ImageFacts | None) -> bool:
     """Whether what both hosts see is certainly not the same."""
-    return theirs is not None and bool(ours.identity and theirs.identity) and ours.identity != theirs.identity
+    if theirs is None:
+        return False
+    one, other = (image.behind or image.identity for image in (ours, theirs))
+    return bool(one and other) and one != other
 
 
 def _old_qemu(facts: CheckFacts) -> Findings:

@@ -37,7 +37,7 @@ def comparison_lines(report: MigrationReport) -> Iterable[str]:
         seconds(report.total_s),
         seconds(report.stop_resume_s) if report.stop_resume_s is not None else "-",
         mebibytes(report.transferred_bytes),
-        "-",
+        percent(report.slowdown_percent) if report.slowdown_percent is not None else "-",
     ]
     yield f"{'FORECAST':<16} {'EXPECTED':>10} {'FACT':>10}   BETWEEN"
     for (name, expected, between), fact in zip(_figures(report.forecast), facts, strict=True):

@@ -84,6 +84,8 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
         yield f"    throttled    {_throttled(report)}"
     if report.stall is not None:
         yield from _stall_lines(report.stall)
+    if report.earlier:
+        yield f"    second try   the last part of the first one came too late: {report.earlier}"
     if report.postcopy is not None:
         yield from _postcopy_lines(report.postcopy, report)
     if report.queued is not None:

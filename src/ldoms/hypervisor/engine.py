@@ -191,6 +191,9 @@ class Guest(Protocol):
     def cpu_seconds(self) -> tuple[float, ...]:
         """CPU time that each virtual CPU of its machine has used so far."""
 
+    def cpu_wait_seconds(self) -> tuple[float, ...]:
+        """For how long each of them has wanted a CPU of the host so far, and had none; 0 where nobody counts it."""
+
     # Virtual CPUs: they have no gaps, so that their number says it all
 
     async def count_vcpus(self) -> int:

@@ -56,6 +56,7 @@ class FakeWorld:
         passes: before the source is ready to switch over.
         hot_bytes: that a running guest changes in each pass: it is never ready then; 0 = it changes little.
         calm_percent: unless it is held back by so much.
+        late_s: by so much the last parts of the next copies are late, one after the other.
         rest_s: that the rest of the memory takes of a guest that has gone over before.
         doubles: UUIDs of guests that ran twice at once.
         links_up: migration data flows.
@@ -66,6 +67,7 @@ class FakeWorld:
     passes: int = 3
     hot_bytes: int = 0
     calm_percent: int = 100
+    late_s: list[float] = field(default_factory=list)
     rest_s: float = 2.0
     doubles: list[str] = field(default_factory=list)
     links_up: bool = True
@@ -234,6 +236,10 @@ class FakeGuest(FakeMirrors):
     def cpu_seconds(self) -> tuple[float, ...]:
         """As much as its `load` says, which is the same since the beginning of time."""
         return (self.load * asyncio.get_running_loop().time(),) * self.vcpus
+
+    def cpu_wait_seconds(self) -> tuple[float, ...]:
+        """As long as they have run: it gets half of what it wants."""
+        return self.cpu_seconds()
 
     # Virtual CPUs
 
@@ -491,7 +497,8 @@ class FakeGuest(FakeMirrors):
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             await self._switch.wait()
         self._set_status("device")
-        if not await self._transfer(receiver, 0.02):
+        late_s = self._world.late_s.pop(0) if self._world.late_s else 0.0
+        if not await self._transfer(receiver, 0.02 + late_s):
             await self._end_copy(MigrationStatus.FAILED)
             return
         if self._goes_over:

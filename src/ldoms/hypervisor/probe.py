@@ -21,9 +21,9 @@ from ldoms.model.errors import HostError
 from ldoms.model.host import HypervisorFacts
 from ldoms.model.migration import POSTCOPY
 
+START_S = 60.0
 BOOT_PROOF_S = 10.0
 """A healthy KVM boots a kernel in about one second."""
-START_S = 10.0
 MACHINE = "q35"
 # The kernel's words when it has come all the way up and finds that it was given no root file system.
 _BOOTED = b"Unable to mount root fs"

@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Process:
         self.pid = pid
         self.gone = asyncio.Event()
         self._child = child
+        self._known: Sequence[Any] = ()
         self._pidfd = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
 
@@ -89,15 +90,12 @@ class Process:
     def unsent_bytes(self) -> int:
         """What it has written to its TCP connections, all in all, and their other ends have not received.
 
-        0 where that cannot be known.
+        Of the connections that were there at the last look, if one of them still is: looking for them takes
+        milliseconds. 0 where it cannot be known.
         """
-        waiting = 0
         with suppress(psutil.Error, OSError):
-            for connection in self._connections():
-                # SIOCOUTQ of tcp(7) has the number of TIOCOUTQ.
-                (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
-                waiting += size
-        return waiting
+            return sum(list(_unsent(self._open_here(self._known))) or _unsent(self._connections()))
+        return 0
 
     def limit_unsent(self, size: int) -> None:
         """Have each of its TCP connections take no more than about so much before it can be sent; if that can be."""
@@ -127,6 +125,15 @@ class Process:
         except psutil.Error:
             return {}
 
+    def thread_wait_s(self, thread: int) -> float:
+        """For how long one of its threads has waited for a CPU so far; 0 if it has ended, or the kernel does not count.
+
+        The second field of schedstat: Linux's Documentation/scheduler/sched-stats.rst.
+        """
+        with suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.pid}/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
+
     @property
     def status(self) -> int | None:
         """How it ended: an exit status, or less than zero for a signal; None where that cannot be known."""
@@ -141,9 +148,13 @@ class Process:
 
     def _connections(self) -> Iterator[socket.socket]:
         """Its TCP connections, each open here as well until the next one is asked for."""
-        for known in psutil.Process(self.pid).net_connections("tcp"):
-            if not known.raddr:
-                continue
+        everything = psutil.Process(self.pid).net_connections("tcp")
+        self._known = [connection for connection in everything if connection.raddr]
+        return self._open_here(self._known)
+
+    def _open_here(self, connections: Sequence[Any]) -> Iterator[socket.socket]:
+        """Those that still are what psutil has told of, one after the other."""
+        for known in connections:
             file = _libc.syscall(_PIDFD_GETFD, self._pidfd, known.fd, 0)
             if file < 0:
                 if ctypes.get_errno() == errno.EBADF:
@@ -158,6 +169,12 @@ class Process:
         if self._child is not None:
             self._child.wait()
         self.gone.set()
+
+
+def _unsent(connections: Iterable[socket.socket]) -> Iterator[int]:
+    """Of each, the bytes that its other end has not received; tcp(7) calls it SIOCOUTQ, with the number of TIOCOUTQ."""
+    for connection in connections:
+        yield struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def _is(connection: socket.socket, known: Any) -> bool:

@@ -31,7 +31,7 @@ from ldoms.hypervisor.qemu_memory import QemuMemory
 from ldoms.hypervisor.qemu_migration import QemuMigration
 from ldoms.hypervisor.qemu_mirrors import QemuMirrors
 from ldoms.hypervisor.qemu_vcpus import QemuVcpus
-from ldoms.hypervisor.qmp import SLOW_S, Monitor
+from ldoms.hypervisor.qmp import CONNECT_S, SLOW_S, Monitor
 from ldoms.hypervisor.specs import ControlPlacement, DeviceSpec, DiskSpec, Placement
 from ldoms.hypervisor.states import (
     AddedMemory,
@@ -49,7 +49,6 @@ from ldoms.model.sizes import MIB
 
 _log = structlog.get_logger(__name__)
 
-START_S = 30.0
 FIND_S = 10.0
 """How long a QEMU that was found may take to answer, before its guest is taken for silent."""
 SILENT_RETRY_S = 1.0
@@ -108,7 +107,7 @@ class QemuGuest:
         self._migration = QemuMigration(name, directory, self._monitor, process.break_connections)
         self._mirrors = QemuMirrors(name, self._monitor, process.break_connections)
 
-    async def connect(self, limit_s: float = START_S) -> None:
+    async def connect(self, limit_s: float = CONNECT_S) -> None:
         """Connect to QEMU's monitor and learn its threads.
 
         Raises:
@@ -170,7 +169,13 @@ class QemuGuest:
 
     async def resume(self) -> float:
         """Let it run; the host's clock when it did."""
-        await self._monitor.execute("cont", limit_s=SLOW_S)
+        with self.events() as events:
+            await self._monitor.execute("cont", limit_s=SLOW_S)
+            # QEMU answers when its virtual CPUs let it; it has said before when they began.
+            while not events.empty():
+                event = events.get_nowait()
+                if event.kind is GuestEventKind.RESUMED:
+                    return event.at
         return time.time()
 
     async def pause(self) -> None:
@@ -262,6 +267,10 @@ class QemuGuest:
         """CPU time that each virtual CPU has used so far."""
         times = self._process.thread_times()
         return tuple(times.get(thread, 0.0) for thread in self._vcpus.threads)
+
+    def cpu_wait_seconds(self) -> tuple[float, ...]:
+        """For how long each of them has wanted a CPU of the host so far, and had none."""
+        return tuple(self._process.thread_wait_s(thread) for thread in self._vcpus.threads)
 
     # Virtual CPUs
 

@@ -16,7 +16,8 @@ QUICK_S = 5.0
 """For commands that QEMU answers from its own state."""
 SLOW_S = 20.0
 """For commands that open images, or wait for a disk."""
-CONNECT_S = 10.0
+CONNECT_S = 30.0
+"""A QEMU that was just started may have to be read from a slow disk first; one that ends is noticed at once."""
 RETRY_S = 0.01
 MOST_UNANSWERED = 4
 """QEMU keeps 8 commands that it has not come to yet, and then reads no more: not even what goes out of band."""

@@ -378,15 +378,19 @@ class LocalMigrationHost:
                 await self._host.storage.make_image(disk.volume, disk.size_bytes, migration)
             self._disk_services.set_volume_format(disk.service, disk.volume.name, disk.volume.format)
 
-    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
+    async def keep_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
         """The domain is ours: its images are like any other."""
-        for disk in disks:
-            await self._host.storage.keep_image(disk.volume, migration)
+        made = [disk.volume for disk in disks if disk.makes_image]
+        return all([await self._host.storage.keep_image(volume, migration) for volume in made])
 
-    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
-        """Remove the images and volumes that were made for a migration."""
+    async def discard_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
+        """Remove the images that were made for a migration."""
+        made = [disk.volume for disk in disks if disk.makes_image]
+        return all([await self._host.storage.discard_image(volume, migration) for volume in made])
+
+    def discard_volumes(self, disks: Sequence[DiskCopy]) -> None:
+        """Offer the volumes no more that were made for a migration."""
         for disk in disks:
-            await self._host.storage.discard_image(disk.volume, migration)
             if disk.makes_volume:
                 self._disk_services.remove_made_volume(disk.service, disk.volume)
             elif disk.finds_format:

@@ -6,6 +6,7 @@ import time
 import uuid as uuids
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from ldoms.migration.source import SourceMigration, beacon_name
 from ldoms.migration.target import TargetSide
 from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.domain import Domain, MigrationStatus
-from ldoms.model.errors import LdomsError, NotFound, RequestError
+from ldoms.model.errors import LdomsError, MigrationError, NotFound, RequestError
 from ldoms.model.migration import (
     LimitChanges,
     MigrationOptions,
@@ -220,7 +221,7 @@ class MigrationVerbs:
     async def recover(self) -> None:
         """Go on with, or take back, every migration that a restart of the manager has interrupted."""
         unsettled = self._host.store.migrations(unsettled=True)
-        for waiting in sorted(unsettled, key=lambda known: known.report.started_at):
+        for waiting in sorted(unsettled, key=_in_queue_since):
             if waiting.role is Role.SOURCE and waiting.phase is Phase.CHECK:
                 self._queue_again(waiting)
         for operation in self._host.store.operations():
@@ -257,30 +258,52 @@ class MigrationVerbs:
         """The work of a migration: from the beginning with credentials, from where it stands without."""
 
         async def work(handle: Handle) -> Mapping[str, Any]:
-            migration = self._migration(record, handle)
-            self._sources[record.name] = migration
             try:
-                if credentials is None:
-                    if record.active:
-                        self._queue.enter(record.id, record.name)
-                    report = await migration.resume()
-                    self._configurations.save_after_migration(record.options)
-                elif record.options.dry_run:
-                    report = await migration.check(credentials)
-                else:
-                    report = await migration.run(credentials)
-                    self._configurations.save_after_migration(record.options)
-                    self._background.start(migration.settle(), f"settle {record.id}")
-            except LdomsError:
-                if not migration.record.settled:
-                    self._settle_later(migration)
-                raise
-            finally:
-                self._queue.leave(record.id)
-                del self._sources[record.name]
+                report = await self._attempt(record, credentials, handle)
+            except MigrationError as error:
+                again = self._again(record, error)
+                if again is None or credentials is None:
+                    raise
+                _log.warning("migration-tried-again", earlier=record.id, migration=again.id, reason=error.message)
+                report = await self._attempt(again, credentials, handle)
             return {"report": to_wire(report)}
 
         return work
+
+    async def _attempt(
+        self, record: MigrationRecord, credentials: Credentials | None, handle: Handle
+    ) -> MigrationReport:
+        migration = self._migration(record, handle)
+        self._sources[record.name] = migration
+        try:
+            if credentials is None:
+                if record.active:
+                    self._queue.enter(record.id, record.name)
+                report = await migration.resume()
+                self._configurations.save_after_migration(record.options)
+            elif record.options.dry_run:
+                report = await migration.check(credentials)
+            else:
+                report = await migration.run(credentials)
+                self._configurations.save_after_migration(record.options)
+                self._background.start(migration.settle(), f"settle {record.id}")
+        except LdomsError:
+            if not migration.record.settled:
+                self._settle_later(migration)
+            raise
+        finally:
+            self._queue.leave(record.id)
+            del self._sources[record.name]
+        return report
+
+    def _again(self, first: MigrationRecord, error: MigrationError) -> MigrationRecord | None:
+        """The second attempt after one whose last part was late, which nobody could foresee; None: there is none."""
+        ended = self._host.store.migration(first.id)
+        options = options_again(ended, error) if ended is not None else None
+        if options is None:
+            return None
+        record = self._new_record(self._host.store.domain(first.name), options, first.report.user)
+        return replace(record, report=replace(record.report, earlier=first.id))
 
     def _migration(self, record: MigrationRecord, observer: Observer) -> SourceMigration:
         journal = Journal(self._host.store, record)
@@ -291,6 +314,7 @@ class MigrationVerbs:
         if record.options.certificates:
             _log.info("migration-queued-again", migration=record.id, domain=record.name)
             self._sources_again.add(record.id)
+            self._queue.keep_place(record.id, record.name)
             self._host.operations.start(
                 KIND,
                 record.name,
@@ -390,3 +414,24 @@ class MigrationVerbs:
             report=report,
             active=active,
         )
+
+
+def _in_queue_since(record: MigrationRecord) -> float:
+    queued = record.report.queued
+    return queued.since_at if queued else record.report.started_at
+
+
+def options_again(ended: MigrationRecord, error: MigrationError) -> MigrationOptions | None:
+    """With what a migration that has ended with `error` is tried once more.
+
+    Returns:
+        None if it is not: for another reason than a last part that came too late; while something is left of it; when
+        another would not be over in time; or when disks would have to be copied again.
+    """
+    options, took_s = ended.options, ended.report.total_s
+    if error.code != "promise" or error.phase is not Phase.SUSPEND or not ended.settled or options.copy_storage:
+        return None
+    if not options.max_time_s:
+        return options
+    left_s = options.max_time_s - took_s
+    return replace(options, max_time_s=left_s) if left_s > took_s else None

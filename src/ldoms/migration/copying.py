@@ -24,6 +24,7 @@ from ldoms.migration.disks import end_copies
 from ldoms.migration.journal import Journal
 from ldoms.migration.link import TargetLink
 from ldoms.migration.local import Observer
+from ldoms.migration.unkept import milliseconds
 from ldoms.model.codec import to_wire
 from ldoms.model.errors import HostError, MigrationError
 from ldoms.model.migration import MigrationPlan, OnStall, Progress, Ticket
@@ -32,8 +33,8 @@ from ldoms.model.phases import POSTCOPY
 POLL_S = 0.25
 STILL_POLL_S = 0.05
 """Of a guest that stands still meanwhile."""
-MIN_SWITCHOVER_S = 3.0
-"""The last part of the copy gets at least so long before the connection is cut and the guest resumes here."""
+REST_S = 3.0
+"""What is left of a guest that was allowed to be suspended for all of it gets at least so long."""
 STOP_S = 10.0
 WAITING_FIRST, WAITING_LEAST, WAITING_S = 1 << 20, 64 * 1024, 0.02
 """So much of what is sent may wait in the kernel, beyond what is on its way: enough that the link has always something.
@@ -89,7 +90,7 @@ class MemoryCopy:
         """
         progress = await self._guest.progress()
         if progress.status in (MigrationStatus.NONE, *ENDED):
-            self._journal.begin_copy()
+            self._journal.begin_copy(*self._cpu_use())
             if self._plan.stands_still:
                 await self._guest.pause()
             await self._keep_to_share()
@@ -120,16 +121,24 @@ class MemoryCopy:
                 await self._make_sure_of_target()
                 await end_copies(self._guest, self._plan, self._journal)
                 await self._guest.continue_switchover()
-            async with asyncio.timeout(max(MIN_SWITCHOVER_S, 3 * self._plan.max_suspend_s)):
+            async with asyncio.timeout(self._last_part_s()):
                 status = await self._wait_ended()
         except (TimeoutError, HostError) as error:
             if self._guest.is_gone:
                 return False
+            if await self._is_in_postcopy():
+                return True
             if isinstance(error, HostError):
                 raise self._journal.error(
                     f"the last part of the copy failed: {error.message}", "copy-failed"
                 ) from error
-            raise self._journal.error("the last part of the copy did not arrive in time", "too-slow") from error
+            raise self._journal.error(
+                f"the last part of the copy did not arrive within the {milliseconds(self._plan.max_suspend_s)} that"
+                f" LDom {self._journal.record.name} may stand still, although QEMU had expected it: the link, or one"
+                " of the hosts, is slower than it was; what would do: a longer --max-suspend, or a time when they have"
+                " less to do",
+                "promise",
+            ) from error
         if status is None:
             return False
         if status != MigrationStatus.COMPLETED and status not in IN_POSTCOPY:
@@ -147,12 +156,32 @@ class MemoryCopy:
         if not is_alive:
             raise self._journal.error("the target's manager does not answer: it gets nothing", "peer-silent")
 
+    async def _is_in_postcopy(self) -> bool:
+        """Whether QEMU has passed the point of no return while nobody looked."""
+        with suppress(HostError):
+            return self._plan.may_postcopy and (await self._guest.progress()).status in IN_POSTCOPY
+        return False
+
     async def note_figures(self) -> None:
-        """Put QEMU's own figures into the report; after the hand-off, as each question takes time."""
+        """Put QEMU's own figures into the report, and the guest's cost; after the hand-off, as questions take time."""
+        self._journal.note_slowdown(*self._cpu_use())
         with suppress(HostError):
             self._journal.note_copied(await self._guest.progress())
 
     # Inside
+
+    def _cpu_use(self) -> tuple[float, float]:
+        """For how long the virtual CPUs have run so far, and waited for a CPU."""
+        return sum(self._guest.cpu_seconds()), sum(self._guest.cpu_wait_seconds())
+
+    def _last_part_s(self) -> float:
+        """How long the last part may take: then the guest has stood still for as long as was promised, and goes on."""
+        promised_s, stopped_at = self._plan.max_suspend_s, self._journal.report.stopped_at
+        if self._plan.stands_still or self._plan.on_stall is OnStall.SUSPEND or self._goes_over:
+            return max(REST_S, 3 * promised_s)
+        left_s = stopped_at + promised_s - time.time() if stopped_at else promised_s
+        # It may be over already, after a restart of the manager. To go on is as quick then as to go back.
+        return left_s if 0 < left_s < promised_s else promised_s
 
     async def _follow(self, observer: Observer) -> bool:
         loop = asyncio.get_running_loop()

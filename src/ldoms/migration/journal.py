@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 
 from ldoms.migration.convergence import PassSample
+from ldoms.migration.forecast import slowdown_percent
 from ldoms.migration.phases import PHASES
 from ldoms.migration.plan import changed_plan
 from ldoms.model.codec import to_wire
@@ -62,6 +63,7 @@ class Journal:
         self.record = record
         self._pass_began = (time.time(), 0)
         self._throttle = (0.0, 0)
+        self._copy_began: tuple[float, float, float] | None = None
 
     @property
     def report(self) -> MigrationReport:
@@ -158,9 +160,23 @@ class Journal:
         """An error that ends the migration in the phase that it is in."""
         return MigrationError(reason, phase=self.record.phase, code=code, **details)
 
-    def begin_copy(self) -> None:
-        """Memory starts to flow: the first pass begins."""
+    def begin_copy(self, ran_s: float, waited_s: float) -> None:
+        """Memory starts to flow: the first pass begins. The guest's virtual CPUs have run and waited for so long."""
         self._pass_began = (time.time(), 0)
+        self._copy_began = (time.time(), ran_s, waited_s)
+
+    def note_slowdown(self, ran_s: float, waited_s: float) -> None:
+        """What it has cost the guest, whose virtual CPUs have run and waited for so long; not known after a restart."""
+        report = self.report
+        if self._copy_began is None or not report.stopped_at or report.stop_resume_s is None:
+            return
+        began, ran_before_s, waited_before_s = self._copy_began
+        copy_s = max(0.0, report.stopped_at - began)
+        held_share = min(1.0, report.held_back_s / copy_s) if copy_s else 0.0
+        lost = slowdown_percent(
+            ran_s - ran_before_s, waited_s - waited_before_s, held_share, copy_s, report.stop_resume_s
+        )
+        self.note(slowdown_percent=lost)
 
     def note_copied(self, progress: Progress) -> None:
         """QEMU has handed everything over."""

@@ -171,11 +171,22 @@ class LocalHost(Protocol):
             NoResources: none is free.
         """
 
-    async def keep_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
-        """The domain is ours: its images are like any other. May be repeated."""
+    async def keep_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
+        """The domain is ours: its images are like any other. May be repeated.
 
-    async def discard_copies(self, migration: str, disks: Sequence[DiskCopy]) -> None:
-        """Remove the images and volumes that were made for a migration, and nothing else. May be repeated."""
+        Returns:
+            Whether all were found: not if this was done before, or if their storage is away.
+        """
+
+    async def discard_images(self, migration: str, disks: Sequence[DiskCopy]) -> bool:
+        """Remove the images that were made for a migration, and nothing else. May be repeated.
+
+        Returns:
+            Whether all were found, as with `keep_images`.
+        """
+
+    def discard_volumes(self, disks: Sequence[DiskCopy]) -> None:
+        """Offer the volumes no more that were made for a migration. May be repeated."""
 
     async def start_incoming(self, domain: Domain) -> Guest:
         """Start the guest of a domain that waits for its memory.

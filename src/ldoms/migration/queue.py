@@ -57,6 +57,10 @@ class SendingQueue:
         """One is under way already, from before a restart of the manager."""
         self._running[migration] = name
 
+    def keep_place(self, migration: str, name: str) -> None:
+        """One has waited before a restart of the manager: those that come later do not overtake its new check."""
+        self._waiting[migration] = name
+
     def leave(self, migration: str) -> None:
         """One is over, or does not want to go any more."""
         for group in (self._running, self._waiting, self._elsewhere):

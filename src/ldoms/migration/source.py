@@ -65,6 +65,9 @@ ABORT_TRIES_S = 600.0
 SETTLE_TRIES, SETTLE_PAUSE_S = 20, 0.5
 """How often the target is asked for what it does after the hand-off."""
 TELL_LATER_S = 1.0
+LATE_POLL_S = 0.25
+TELL_LATE_S = 2.0
+"""A target that is too slow to get ready in time is not waited for any longer before its end is said here."""
 ANSWER_SOON_S = 2.0
 """A target that has not answered the hand-off within so long is waited for without a boost."""
 
@@ -200,11 +203,11 @@ class SourceMigration:
     async def _go_through(self, phases: tuple[Phase, ...]) -> MigrationReport:
         for phase in phases:
             if phase is Phase.PREPARE and self.record.active:
-                await self._or_cancelled(self._wait_for_turn)
+                await self._or_cancelled(self._wait_for_turn, lambda: f"it waits for its turn: {self._place[1]}")
             self._enter(phase)
             await gate(f"source-{phase.value}")
             step = self._steps[phase]
-            await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step))
+            await (step() if PHASES[phase].undo is Undo.IMPOSSIBLE else self._or_cancelled(step, self._too_slow(phase)))
         await self._give_back()
         return await self._end(Outcome.DONE)
 
@@ -217,6 +220,17 @@ class SourceMigration:
             Phase.SUSPEND: self._suspend,
             Phase.HAND_OFF: self._hand_off,
         }
+
+    def _too_slow(self, phase: Phase) -> Callable[[], str] | None:
+        """Says what a phase has waited for when the time is over; None = nothing was promised, or it looks itself."""
+        if self.record.options.dry_run:
+            return None
+        match phase:
+            case Phase.CHECK:
+                return lambda: f"{self.record.peer} has not answered all that is asked before"
+            case Phase.PREPARE:
+                return lambda: f"{self.record.peer} is not ready for it"
+        return None
 
     def _enter(self, phase: Phase) -> None:
         self._journal.enter(phase, self._journal.report.stopped_at if phase is Phase.SUSPEND else 0.0)
@@ -311,17 +325,7 @@ class SourceMigration:
         async def ask() -> Turn:
             return await self._link.peer.ask_turn(self.record.id) if grants_turns else Turn(True)
 
-        promised_s = self.record.options.max_time_s
-        left_s = self.record.report.started_at + promised_s - time.time() if promised_s else None
-        try:
-            async with asyncio.timeout(left_s):
-                waited = await self._queue.wait(self.record.id, self.record.name, ask, self._note_queued)
-        except TimeoutError as error:
-            raise self._journal.error(
-                f"LDom {self.record.name} has waited for its turn longer than the {promised_s:g} s that were promised"
-                f" for all of it: {self._place[1]}",
-                "promise",
-            ) from error
+        waited = await self._queue.wait(self.record.id, self.record.name, ask, self._note_queued)
         if not waited:
             return
         queued = self._journal.report.queued
@@ -605,7 +609,8 @@ class SourceMigration:
             await gate("source-called-off")
             await self._bring_guest_back(error)
             await self._give_back()
-            is_told = await self._tell_target(error.message)
+            is_slow = self.record.phase is Phase.PREPARE and error.code == "promise"
+            is_told = await self._tell_target(error.message, TELL_LATE_S if is_slow else None)
         await self._give_back()
         outcome = Outcome.CANCELLED if isinstance(error, Cancelled) else Outcome.FAILED
         await self._end(outcome, error.message, settled=is_told and not self.record.suspended)
@@ -651,12 +656,13 @@ class SourceMigration:
         while loop.time() < deadline and not await self._tell_target(self._journal.report.cause):
             await asyncio.sleep(LAST_RETRY_S)
 
-    async def _tell_target(self, reason: str) -> bool:
-        """Whether the target knows that it is off."""
+    async def _tell_target(self, reason: str, limit_s: float | None = None) -> bool:
+        """Whether the target knows that it is off; it may be told again if it has not said so within the limit."""
         try:
-            status = await abort_target(self._connector, self.record, reason)
-        except LdomsError as error:
-            _log.warning("target-not-told", reason=error.message)
+            async with asyncio.timeout(limit_s):
+                status = await abort_target(self._connector, self.record, reason)
+        except (LdomsError, TimeoutError) as error:
+            _log.warning("target-not-told", reason=str(error) or "it is busy")
             return False
         if status is not None and status.verdict is Verdict.TAKEN:
             await self._taken_after_all()
@@ -765,24 +771,52 @@ class SourceMigration:
         with guest.events() as self._events:
             yield
 
-    async def _or_cancelled(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do `work`, unless somebody asks for an end before it is done."""
+    async def _or_cancelled(
+        self, work: Callable[[], Coroutine[Any, Any, None]], too_slow: Callable[[], str] | None
+    ) -> None:
+        """Do `work`, unless somebody asks for an end before it is done, or what was promised ends.
+
+        Args:
+            work: to do.
+            too_slow: says what it has waited for when the time is over; None = `work` looks at the time itself.
+        """
         if self._observer.cancelled.is_set():
             raise self._cancellation()
         task = asyncio.ensure_future(work())
         wish = asyncio.ensure_future(self._observer.cancelled.wait())
+        late = asyncio.ensure_future(self._until_late(too_slow))
         try:
-            await asyncio.wait({task, wish}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, wish, late}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
                 return
+            end = self._cancellation() if wish.done() else self._journal.error(late.result(), "promise")
         finally:
-            wish.cancel()
+            for other in (wish, late):
+                other.cancel()
             if not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError, LdomsError):
                     await task
-        raise self._cancellation()
+        raise end
+
+    async def _until_late(self, too_slow: Callable[[], str] | None) -> str:
+        """Wait until what is left of the time that was promised would only do for the suspension; say why it is over.
+
+        The time may be changed meanwhile.
+        """
+        clock = asyncio.get_running_loop().time
+        began = clock() - max(0.0, time.time() - self._journal.report.started_at)
+        while True:
+            options = self.record.options
+            if too_slow is not None and (promised_s := options.max_time_s):
+                rest_s = options.max_suspend_s if self.record.active else 0.0
+                if clock() - began > promised_s - rest_s:
+                    return (
+                        f"the {promised_s:g} s that were promised for all of the migration of LDom {self.record.name}"
+                        f" are over, and {too_slow()}; what would do: a longer --max-time"
+                    )
+            await asyncio.sleep(LATE_POLL_S)
 
     def _cancellation(self) -> Cancelled:
         return Cancelled(f"the migration of LDom {self.record.name} was cancelled")

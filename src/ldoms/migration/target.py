@@ -65,6 +65,8 @@ TRIAL_S = 15.0
 """A trial of the link that its source does not end is ended after so long."""
 MOST_TRIAL_MIB = 1024
 RUN_TRIES, RUN_PAUSE_S = 5, 0.2
+TIDY_S, TIDY_PAUSE_S = 600.0, 5.0
+"""How long images are looked for that were not found when the migration was decided, and how often."""
 ARRIVE_S, ARRIVE_POLL_S = 1.0, 0.01
 """What a guest needs to run may be on its way still when the source asks to take over."""
 PAGES_S = 1.0
@@ -110,6 +112,7 @@ class TargetSide:
         self._names: dict[str, str] = {}
         self._queue = ReceivingQueue(local.max_incoming, self._now)
         self._trials: dict[str, asyncio.Task[None]] = {}
+        self._tidying: set[asyncio.Task[None]] = set()
 
     # What the source calls
 
@@ -387,6 +390,9 @@ class TargetSide:
 
     async def recover(self) -> None:
         """Go on with every migration to this host that a restart has interrupted."""
+        for record in self._local.store.migrations():
+            if record.role is Role.TARGET and record.settled:
+                await self._keep_or_discard(record)  # their storage may have been away to the end
         for record in self._local.store.migrations(unsettled=True):
             if record.role is not Role.TARGET:
                 continue
@@ -416,7 +422,7 @@ class TargetSide:
             for task in (arrival.watcher, arrival.follow_up)
             if task is not None
         ]
-        tasks += self._trials.values()
+        tasks += [*self._trials.values(), *self._tidying]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -460,7 +466,8 @@ class TargetSide:
         if arrival.watcher is not None and arrival.watcher is not asyncio.current_task():
             arrival.watcher.cancel()
         await self._local.remove(record.uuid)
-        await self._local.discard_copies(record.id, _disks(record))
+        await self._tidy_up(record)
+        self._local.discard_volumes(_disks(record))
         await self._settle(record, Outcome.FAILED, arrival.error)
 
     async def _run(self, record: MigrationRecord, arrival: Arrival) -> bool:
@@ -550,13 +557,31 @@ class TargetSide:
 
     async def _settle(self, record: MigrationRecord, outcome: Outcome, cause: str) -> None:
         if outcome is Outcome.DONE:
-            await self._local.keep_copies(record.id, _disks(record))
+            await self._tidy_up(record)
         known = self._local.store.migration(record.id) or record
         await self._local.give_back(record.id)
         report = replace(known.report, outcome=outcome, cause=cause, ended_at=time.time())
         if known.report.phases:
             report = known.report  # the source's own, which has been delivered
         self._local.store.put_migration(replace(known, report=report, settled=True))
+
+    async def _tidy_up(self, record: MigrationRecord) -> None:
+        """Keep or remove the images that were made: now, or when the storage is back that they are on."""
+        if not await self._keep_or_discard(record):
+            task = asyncio.create_task(self._tidy_up_later(record), name=f"tidy-up-{record.name}")
+            self._tidying.add(task)
+            task.add_done_callback(self._tidying.discard)
+
+    async def _tidy_up_later(self, record: MigrationRecord) -> None:
+        deadline = self._now() + TIDY_S
+        while self._now() < deadline and not await self._keep_or_discard(record):
+            await asyncio.sleep(TIDY_PAUSE_S)
+
+    async def _keep_or_discard(self, record: MigrationRecord) -> bool:
+        """Whether all images of a migration that is decided were found, if any were made."""
+        is_ours = self._verdict(record) is Verdict.TAKEN
+        decide = self._local.keep_images if is_ours else self._local.discard_images
+        return await decide(record.id, _disks(record))
 
     # Watching
 

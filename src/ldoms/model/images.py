@@ -21,6 +21,8 @@ class ImageFacts:
         locked: whether another process has QEMU's write lock on it.
         writable: whether this host can write to it.
         allocated_bytes: what it takes of the host's storage at most, if it was copied without its empty parts.
+        behind: of a loop device, the inode of its file, as `identity` has that of a file: another one is another
+            file. The same one proves nothing, as each host may have a file system of its own.
     """
 
     volume: str
@@ -33,6 +35,7 @@ class ImageFacts:
     locked: bool = False
     writable: bool = True
     allocated_bytes: int = 0
+    behind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -505,6 +505,8 @@ class MigrationReport:
         downtime_s: QEMU's own figure for the suspension.
         stop_resume_s: from the guest's stop on the source to its resumption on the target, by the hosts' clocks,
             corrected for the offset between them.
+        slowdown_percent: of its speed that the guest has lost from the begin of the copy to its resumption, as far as
+            its host can see: its virtual CPUs were held back, waited for a CPU, or stood still. None = it is not known.
         throttle_percent: the most of its CPU time that the guest was held back by.
         throttled_s: for how long it was.
         held_back_s: CPU time that each of its virtual CPUs could not have for that.
@@ -514,6 +516,7 @@ class MigrationReport:
         boost: strands that were lent to the control domains meanwhile; None = none were asked for.
         changes: of its limits, while it was under way.
         queued: that it waits for its turn, or had to; None = it had not.
+        earlier: id of the first attempt, whose last part came too late, if this is the second.
         postcopy: how the rest came, if the guest went over before all of its memory had; None = it did not.
     """
 
@@ -551,6 +554,8 @@ class MigrationReport:
     boost: Boost | None = None
     changes: tuple[LimitChange, ...] = ()
     queued: Queued | None = None
+    earlier: str = ""
+    slowdown_percent: float | None = None
     postcopy: Postcopy | None = None
 
     @property

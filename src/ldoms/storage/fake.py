@@ -25,6 +25,7 @@ class FakeDisks:
         sizes: of block devices, by path.
         free_bytes: room for images.
         is_full: no image can be made, whatever was said of the room.
+        is_away: images that were made are not found.
     """
 
     images: dict[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class FakeDisks:
     sizes: dict[str, int] = field(default_factory=dict)
     free_bytes: int = 1 << 40
     is_full: bool = False
+    is_away: bool = False
 
 
 class FakeStorage:
@@ -96,15 +98,19 @@ class FakeStorage:
         self.disks.images[volume.backend] = volume.format
         self.disks.marks[volume.backend] = mark
 
-    async def keep_image(self, volume: Volume, mark: str) -> None:
+    async def keep_image(self, volume: Volume, mark: str) -> bool:
         """Forget the mark."""
-        if self.disks.marks.get(volume.backend) == mark:
-            del self.disks.marks[volume.backend]
+        if self.disks.is_away or self.disks.marks.get(volume.backend) != mark:
+            return False
+        del self.disks.marks[volume.backend]
+        return True
 
-    async def discard_image(self, volume: Volume, mark: str) -> None:
+    async def discard_image(self, volume: Volume, mark: str) -> bool:
         """Forget the image, if it has that mark."""
-        if self.disks.marks.get(volume.backend) == mark:
-            del self.disks.marks[volume.backend], self.disks.images[volume.backend]
+        if not await self.keep_image(volume, mark):
+            return False
+        del self.disks.images[volume.backend]
+        return True
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""

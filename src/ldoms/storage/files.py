@@ -26,6 +26,9 @@ CHECK_S = 5.0
 # Byte that QEMU locks while it may write: RAW_LOCK_PERM_BASE + bit of BLK_PERM_WRITE (QEMU, block/file-posix.c).
 _WRITE_LOCK_BYTE = 101
 _FLOCK = "hhqqi4x"  # struct flock of x86-64: type, whence, start, length, process
+_LOOP_MAJOR = 7
+_LOOP_GET_STATUS64, _LOOP_INFO64_BYTES = 0x4C05, 232  # linux/loop.h
+_LOOP_INFO64 = "QQQ"  # its beginning: file system of the file, inode, and the device if it is none
 
 
 class FileStorage:
@@ -86,6 +89,7 @@ class FileStorage:
             locked=_is_locked(back_end.path),
             writable=not volume.is_read_only,
             allocated_bytes=_allocated(info),
+            behind=_behind(back_end.path),
         )
 
     async def survey(self, name: str, volume: Volume) -> Destination:
@@ -125,19 +129,21 @@ class FileStorage:
             await self.discard_image(volume, mark)
             raise
 
-    async def keep_image(self, volume: Volume, mark: str) -> None:
+    async def keep_image(self, volume: Volume, mark: str) -> bool:
         """Forget that an image was made by us."""
-        with suppress(OSError):
+        try:
             _marked(volume, mark).unlink()
+        except OSError:
+            return False
+        return True
 
-    async def discard_image(self, volume: Volume, mark: str) -> None:
+    async def discard_image(self, volume: Volume, mark: str) -> bool:
         """Remove the image that was made with that mark."""
         path, marked = Path(volume.backend), _marked(volume, mark)
         with suppress(OSError):
             if marked.samefile(path) and not path.is_symlink():
                 path.unlink()
-        with suppress(OSError):
-            marked.unlink()
+        return await self.keep_image(volume, mark)
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image."""
@@ -250,6 +256,25 @@ def _identity(path: Path) -> str:
             if value:
                 return f"device {value}"
     return ""
+
+
+def _behind(path: Path) -> str:
+    """What a loop device shows, if that is a file."""
+    status = path.stat()
+    if not stat.S_ISBLK(status.st_mode) or os.major(status.st_rdev) != _LOOP_MAJOR:
+        return ""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        answer = fcntl.ioctl(number, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_BYTES))
+    except OSError:
+        return ""  # nothing is behind it
+    finally:
+        os.close(number)
+    _, inode, device = struct.unpack_from(_LOOP_INFO64, answer)
+    return "" if device else f"inode {inode}"
 
 
 def _is_locked(path: Path) -> bool:

@@ -79,11 +79,19 @@ class Storage(Protocol):
                 cannot be made.
         """
 
-    async def keep_image(self, volume: Volume, mark: str) -> None:
-        """Forget that an image was made by us; never raises, and may be repeated."""
+    async def keep_image(self, volume: Volume, mark: str) -> bool:
+        """Forget that an image was made by us; never raises, and may be repeated.
 
-    async def discard_image(self, volume: Volume, mark: str) -> None:
-        """Remove the image that was made with that mark, and nothing else; never raises, and may be repeated."""
+        Returns:
+            Whether it was found: not if this was done before, or if its storage is away.
+        """
+
+    async def discard_image(self, volume: Volume, mark: str) -> bool:
+        """Remove the image that was made with that mark, and nothing else; never raises, and may be repeated.
+
+        Returns:
+            Whether it was found, as with `keep_image`.
+        """
 
     async def place_beacons(self, paths: tuple[str, ...], beacon: str, content: str) -> None:
         """Leave a small file beside each image, by which another host can tell that it sees the same storage.

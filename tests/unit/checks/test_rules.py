@@ -309,6 +309,8 @@ CASES: tuple[tuple[str, Facts, Severity, str, str], ...] = (
     ("copy-storage", copying(exists=True, device_bytes=8 << 30), ERROR, "takes no image in the format qcow2", "another back end"),
     ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw"), their_image(error="", identity="device 9")), OVERRIDABLE, "whatever is on the device /b/ldg1.qcow2", "then use -f"),
     ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw", identity=""), their_image(error="", identity="device 9")), ERROR, "it cannot be told whether the device /b/ldg1.qcow2", "another back end"),
+    ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw", identity="", behind="inode 4"), their_image(error="", identity="", behind="inode 5")), OVERRIDABLE, "whatever is on the device /b/ldg1.qcow2", "then use -f"),
+    ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw", identity="inode 5"), their_image(error="", identity="", behind="inode 5")), ERROR, "it cannot be told whether the device /b/ldg1.qcow2", "another back end"),
     ("copy-storage", together(copying(exists=True, device_bytes=8 << 30), our_image(format="raw"), their_image(error="", format="qcow2")), ERROR, "is another one than /a/ldg1.qcow2 on t4-1", "another back end"),
     ("copy-storage", together(copying(exists=True, device_bytes=8 << 30, locked=True), our_image(format="raw")), ERROR, "is in use by another guest", "another back end"),
     ("copy-storage", together(copying(exists=True, device_bytes=9 << 30), our_image(format="raw")), ERROR, "has 9663676416 bytes, and the disk has 8589934592", "another back end"),

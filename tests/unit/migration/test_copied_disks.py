@@ -229,6 +229,36 @@ def test_trouble_while_disks_are_copied(trouble: Callable[[Pair], Awaitable[None
     moving(tmp_path, work)
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancelled", "done"])
+@pytest.mark.parametrize("restarts", [True, False], ids=["after a restart", "soon"])
+def test_images_whose_storage_is_away_are_not_forgotten(is_cancelled: bool, restarts: bool, tmp_path: Path) -> None:
+    """They are kept or removed when it is back, as if it had never been away."""
+
+    async def work(pair: Pair) -> None:
+        operation = migrate(pair)
+        await until_copying(pair)
+        pair.target.disks.is_away = True
+        if is_cancelled:
+            await cancelled(pair)
+        await pair.wait(operation)
+        await pair.settle()
+        await asyncio.sleep(60)
+        assert set(pair.target.disks.marks) == {ROOT, DATA}
+        if restarts:
+            await asyncio.sleep(3600)
+            await pair.target.stop()
+        pair.target.disks.is_away = False
+        if restarts:
+            await asyncio.sleep(60)
+            assert pair.target.disks.marks
+            await pair.target.start()
+        await asyncio.sleep(10)
+        check_images(pair)
+        assert pair.runs_on() == ["t4-1" if is_cancelled else "t4-2"]
+
+    moving(tmp_path, work)
+
+
 def test_a_target_whose_manager_restarts_goes_on(tmp_path: Path) -> None:
     """It finds its QEMU again, and what it had made for the disks."""
 

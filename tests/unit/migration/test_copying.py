@@ -25,7 +25,7 @@ class Quick:
     def __init__(self) -> None:
         self.status = MigrationStatus.NONE
         self.noted: dict[str, Any] = {}
-        self.report = SimpleNamespace(passes=(), started_at=0.0)
+        self.report = SimpleNamespace(passes=(), stopped_at=0.0, started_at=0.0)
 
     async def progress(self) -> Progress:
         return Progress(self.status, passes=1)
@@ -46,6 +46,11 @@ class Quick:
     def unsent_bytes(self) -> int:
         return 0
 
+    def cpu_seconds(self) -> tuple[float, ...]:
+        return ()
+
+    cpu_wait_seconds = cpu_seconds
+
     def limit_unsent(self, size: int) -> None:
         pass
 
@@ -62,7 +67,7 @@ class Quick:
     async def set_bandwidth(self, bytes_s: int) -> None:
         pass
 
-    def begin_copy(self) -> None:
+    def begin_copy(self, ran_s: float, waited_s: float) -> None:
         pass
 
     def note_throttle(self, percent: int, at_s: float) -> None:

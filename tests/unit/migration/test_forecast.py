@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldoms.cli.forecast import comparison_lines
 from ldoms.migration import trial
 from ldoms.migration.forecast import (
     FIXED_S,
@@ -22,6 +23,7 @@ from ldoms.migration.forecast import (
     learn,
     link_of_history,
     rates_of_history,
+    slowdown_percent,
 )
 from ldoms.migration.trial import speed_of
 from ldoms.model.codec import from_wire, to_wire
@@ -477,6 +479,33 @@ def test_ranges_are_what_they_say() -> None:
     assert isinstance(narrow, Range)
     assert wide.low < narrow.low
     assert wide.high > narrow.high
+
+
+def test_what_a_guest_has_lost() -> None:
+    """For want of a CPU, held back, and standing still: each by itself, and together."""
+    assert slowdown_percent(0, 0, 0, 0, 0) == 0
+    assert slowdown_percent(2.0, 0.0, 0.0, 2.0, 0.0) == 0
+    assert slowdown_percent(1.0, 1.0, 0.0, 2.0, 0.0) == pytest.approx(50)
+    assert slowdown_percent(0.0, 0.0, 0.4, 2.0, 0.0) == pytest.approx(40)
+    assert slowdown_percent(0.0, 0.0, 0.0, 3.0, 1.0) == pytest.approx(25)
+    assert slowdown_percent(1.0, 1.0, 0.4, 3.0, 1.0) == pytest.approx(100 * (1 - 0.5 * 0.6 * 0.75))
+
+
+def test_a_report_has_the_slow_down_beside_its_forecast(tmp_path: Path) -> None:
+    """The fake gets half of the CPU time that it wants."""
+
+    async def work(pair: Pair) -> None:
+        assert pair.source.guest is not None
+        pair.source.guest.load = 1.0
+        await pair.wait(pair.migrate())
+        await pair.settle()
+        (record,) = pair.source.store.migrations()
+        assert record.report.slowdown_percent is not None
+        assert 50 <= record.report.slowdown_percent <= 100
+        line = next(line for line in comparison_lines(record.report) if line.startswith("slow-down"))
+        assert line.split()[3:5] == [f"{record.report.slowdown_percent:.0f}", "%"]
+
+    migrating(tmp_path, work)
 
 
 def test_disks_are_sent_before_the_memory() -> None:

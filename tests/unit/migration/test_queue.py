@@ -131,6 +131,32 @@ def test_who_gives_up_waiting_lets_the_others_pass() -> None:
     run(main())
 
 
+def test_a_place_is_kept_while_a_check_is_made_again() -> None:
+    """After a restart of the manager, who is checked faster does not overtake; who fails the check lets others pass."""
+
+    async def main() -> None:
+        line = Line(1)
+        for name in "bcd":
+            line.queue.keep_place(name, name)
+        line.queue.enter("a", "a")
+        for name in "dc":
+            line.join(name)
+            await asyncio.sleep(0.01)
+        assert line.told["d"][-1] == (3, "1 of 1 outgoing migrations are under way: a")
+        line.queue.leave("a")
+        await asyncio.sleep(2)
+        assert line.seen == [], "b is before them"
+        assert line.told["c"][-1] == (2, "LDom b is before it in the queue")
+        line.queue.leave("b")
+        await asyncio.sleep(2)
+        assert line.seen == ["c"]
+        line.queue.leave("c")
+        await asyncio.sleep(2)
+        assert line.seen == ["c", "d"]
+
+    run(main())
+
+
 def test_who_waits_for_a_target_keeps_nobody_from_another_one() -> None:
     """And has its place again when the target has a turn for it."""
 
@@ -389,7 +415,8 @@ def test_a_promise_that_ends_in_the_queue(tmp_path: Path) -> None:
         second = fleet.manager.migrations.migrate("a2", options, Credentials("tracy", "secret"), "root")
         ended = await fleet.wait(second)
         assert ended.error["code"] == "promise"
-        assert "longer than the 3 s that were promised" in ended.error["message"]
+        assert "the 3 s that were promised" in ended.error["message"]
+        assert "1 of 1 outgoing migrations are under way: a1" in ended.error["message"]
         assert fleet.status("a1")[0] == "copy"
         assert (await fleet.wait(first)).status is OperationStatus.SUCCESS
 
