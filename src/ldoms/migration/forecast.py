@@ -60,6 +60,11 @@ RATE_SPREAD, LONG_TAIL, MEMORY_SPREAD = 0.25, 5.0, 0.02
 """Of the measured rates, of what is expected beyond the longest window, and of all memory."""
 MOST_BUSIER = 4.0
 """A guest that is busier, or quieter, by more than this than it was then, is another one."""
+COMPRESSED_SHARES = (0.39, 0.55, 0.77)
+"""Of what compressed memory takes on the wire: of files, in between, and of what a guest had filled at random."""
+COMPRESSED_BYTES_S = 250e6
+"""Of memory, that one thread compresses."""
+_UNCOMPRESSED = ("", "none")
 NINE_IN_TEN = 1.64
 """Standard deviations to either side."""
 
@@ -250,6 +255,9 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
     )
     before_s = basis.check_s + lessons.fixed_s + FIXED_ROUND_TRIPS * basis.round_trip_s
     befores = [before_s + sum(disk.content_bytes for disk in plan.disks) / bytes_s for bytes_s in (fast, speed, slow)]
+    shares = (1.0, 1.0, 1.0) if plan.compression in _UNCOMPRESSED else COMPRESSED_SHARES
+    most = math.inf if plan.compression in _UNCOMPRESSED else COMPRESSED_BYTES_S * plan.channels
+    fast, speed, slow = (min(most, bytes_s / share) for bytes_s, share in zip((fast, speed, slow), shares, strict=True))
     courses = [
         (follow_copy(few, total, calm, fast, plan, befores[0]), fast),
         (follow_copy(nonzero, total, curve, speed, plan, befores[1]), speed),
@@ -271,7 +279,7 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
     return Forecast(
         total_s=_range(totals, off_total),
         suspension_s=_range(suspensions, off_suspension),
-        bytes=_range([course.sent_bytes for course, _ in courses], 1.03),
+        bytes=_range([course.sent_bytes * share for (course, _), share in zip(courses, shares, strict=True)], 1.03),
         slowdown_percent=Range(slowdown / 2, slowdown, min(100.0, slowdown * 2 + 5)),
         passes=expected.passes,
         converges=expected.converges,
@@ -301,17 +309,22 @@ def learn(reports: Sequence[MigrationReport]) -> Lessons:
     )
 
 
-def link_of_history(reports: Sequence[MigrationReport], plan: MigrationPlan) -> LinkSpeed:
-    """How fast earlier migrations have sent memory, in their longest pass; an assumption if there are none."""
+def link_of_history(reports: Sequence[MigrationReport], encrypted: bool) -> LinkSpeed | None:
+    """How fast earlier migrations have sent memory, in their longest pass, where nothing else has held them back.
+
+    None = there are none.
+    """
     speeds = [
         longest.sent_bytes / longest.seconds
         for report in reports[-LEARNT_FROM:]
-        if report.outcome is Outcome.DONE and report.plan and report.plan.encrypted == plan.encrypted and report.passes
+        if report.outcome is Outcome.DONE and report.plan and _tells_of_link(report.plan, encrypted) and report.passes
         if (longest := max(report.passes, key=lambda one: one.seconds)).seconds > 0 and longest.sent_bytes > 0
     ]
-    if not speeds:
-        return bounded(LinkSpeed(ASSUMED_BYTES_S, ASSUMED_SPREAD, LinkSource.ASSUMED), plan)
-    return bounded(LinkSpeed(sorted(speeds)[len(speeds) // 2], HISTORY_SPREAD, LinkSource.HISTORY), plan)
+    return LinkSpeed(sorted(speeds)[len(speeds) // 2], HISTORY_SPREAD, LinkSource.HISTORY) if speeds else None
+
+
+def _tells_of_link(plan: MigrationPlan, encrypted: bool) -> bool:
+    return plan.encrypted == encrypted and plan.compression in _UNCOMPRESSED and not plan.max_bandwidth_bytes_s
 
 
 def rates_of_history(reports: Sequence[MigrationReport], rates: Sequence[DirtyRate]) -> tuple[DirtyRate, ...]:

@@ -9,7 +9,16 @@ from dataclasses import replace
 import structlog
 
 from ldoms.hypervisor.engine import Guest
-from ldoms.migration.forecast import Lessons, bounded, forecast, learn, link_of_history, rates_of_history
+from ldoms.migration.forecast import (
+    ASSUMED_BYTES_S,
+    ASSUMED_SPREAD,
+    Lessons,
+    bounded,
+    forecast,
+    learn,
+    link_of_history,
+    rates_of_history,
+)
 from ldoms.migration.local import ControlUse, LocalHost
 from ldoms.migration.peer import Peer
 from ldoms.migration.trial import try_link
@@ -40,6 +49,7 @@ class Forecasting:
         self._guest = guest
         self._thorough = thorough
         self._memory: MemoryUse | None = None
+        self._tried: LinkSpeed | None = None
         self._rates: list[DirtyRate] = []
         self._reports = local.past_migrations(uuid)
         self._began = asyncio.get_running_loop().time()
@@ -56,24 +66,47 @@ class Forecasting:
         """The checks are over: how long they took is known."""
         self._check_s = asyncio.get_running_loop().time() - self._began
 
-    async def measure(self, facts: CheckFacts, plan: MigrationPlan, peer: Peer, migration: str) -> Forecast:
-        """Wait for all measurements, try the link, and forecast. It takes some two seconds."""
+    async def measure(self, facts: CheckFacts, plan: MigrationPlan, peer: Peer, migration: str) -> None:
+        """Wait for all measurements, and try the link. It takes some two seconds."""
         await self._looking
         size = self._memory.nonzero_bytes if self._memory else _memory_bytes(facts)
         long_window = asyncio.create_task(self._window(LONG_WINDOW_S), name="forecast-window")
         try:
-            link = await try_link(self._local, peer, migration, plan, size)
-            self._local.remember_link(facts.target.host.identity, plan.encrypted, link)
+            self._tried = await try_link(self._local, peer, migration, plan, size)
+            if not plan.max_bandwidth_bytes_s:
+                self._local.remember_link(facts.target.host.identity, plan.encrypted, self._tried)
         except LdomsError as error:
             _log.warning("link-not-tried", reason=error.message)
-            link = self._known_link(facts, plan)
         finally:
             await long_window
-        return self._forecast(facts, plan, link)
+
+    def known_link(self, facts: CheckFacts) -> LinkSpeed | None:
+        """What the link to the target carries, as far as that was measured before."""
+        encrypted = facts.options.encrypted
+        known = self._local.recall_link(facts.target.host.identity, encrypted, REMEMBERED_S)
+        return known or link_of_history([one for one in self._reports if _is_between(one, facts)], encrypted)
+
+    @property
+    def control_cpus(self) -> float:
+        """CPUs that the control domain of this host has."""
+        return self._control.cpus
 
     def guess(self, facts: CheckFacts, plan: MigrationPlan) -> Forecast:
         """Forecast from what is known by now, and wait for nothing."""
-        return self._forecast(facts, plan, self._known_link(facts, plan))
+        alike = [one for one in self._reports if one.plan is None or one.plan.compression == plan.compression]
+        lessons: Lessons = learn(alike)
+        control: ControlUse = self._local.control_use()
+        basis = ForecastBasis(
+            memory=self._memory,
+            dirty_rates=(*self._rates, *rates_of_history(self._reports, self._rates)),
+            link=self._known_link(facts, plan),
+            round_trip_s=2 * facts.clock.uncertainty_s,
+            control_cpus=control.cpus,
+            control_busy=control.busy_since(self._control),
+            control_shared=control.shared,
+            check_s=self._check_s,
+        )
+        return forecast(basis, plan, lessons, _memory_bytes(facts))
 
     # Inside
 
@@ -90,26 +123,12 @@ class Forecasting:
             _log.warning("dirty-rate-unknown", reason=error.message)
 
     def _known_link(self, facts: CheckFacts, plan: MigrationPlan) -> LinkSpeed:
-        known = self._local.recall_link(facts.target.host.identity, plan.encrypted, REMEMBERED_S)
-        if known is None:
-            return link_of_history([one for one in self._reports if _is_between(one, facts)], plan)
-        spread = max(known.spread, REMEMBERED_SPREAD)
-        return bounded(replace(known, spread=spread, source=LinkSource.EARLIER_PROBE), plan)
-
-    def _forecast(self, facts: CheckFacts, plan: MigrationPlan, link: LinkSpeed) -> Forecast:
-        lessons: Lessons = learn(self._reports)
-        control: ControlUse = self._local.control_use()
-        basis = ForecastBasis(
-            memory=self._memory,
-            dirty_rates=(*self._rates, *rates_of_history(self._reports, self._rates)),
-            link=link,
-            round_trip_s=2 * facts.clock.uncertainty_s,
-            control_cpus=control.cpus,
-            control_busy=control.busy_since(self._control),
-            control_shared=control.shared,
-            check_s=self._check_s,
-        )
-        return forecast(basis, plan, lessons, _memory_bytes(facts))
+        if self._tried is not None:
+            return self._tried
+        known = self.known_link(facts) or LinkSpeed(ASSUMED_BYTES_S, ASSUMED_SPREAD, LinkSource.ASSUMED)
+        if known.source is LinkSource.PROBE:
+            known = replace(known, spread=max(known.spread, REMEMBERED_SPREAD), source=LinkSource.EARLIER_PROBE)
+        return bounded(known, plan)
 
 
 def _memory_bytes(facts: CheckFacts) -> int:

@@ -270,15 +270,25 @@ class SourceMigration:
             )
         # The limits may have been changed since the facts were asked for.
         self._facts = facts = replace(facts, options=self.record.options)
-        plan = make_plan(facts) if self.record.active else None
-        self._journal.amend(plan=plan)
-        self._journal.note(plan=plan)
+        plan = self._make_plan(facts)
         if self._forecasting is not None:
             self._forecasting.checked()
             if self.record.options.dry_run:
                 assert plan is not None
-                expected = await self._forecasting.measure(facts, plan, self._link.peer, self.record.id)
-                self._journal.note(forecast=expected)
+                await self._forecasting.measure(facts, plan, self._link.peer, self.record.id)
+                plan = self._make_plan(facts)  # the speed of the link is known now
+                assert plan is not None
+                self._journal.note(forecast=self._forecasting.guess(facts, plan))
+
+    def _make_plan(self, facts: CheckFacts) -> MigrationPlan | None:
+        plan = None
+        if self.record.active:
+            if (measured := self._forecasting) is not None:
+                facts = replace(facts, link=measured.known_link(facts), source_control_cpus=measured.control_cpus)
+            plan = make_plan(facts)
+        self._journal.amend(plan=plan)
+        self._journal.note(plan=plan)
+        return plan
 
     async def _collect_facts(self, guest_time: Awaitable[GuestTime | None]) -> CheckFacts:
         options, domain = self.record.options, self._domain()

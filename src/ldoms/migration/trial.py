@@ -40,9 +40,10 @@ Samples = Sequence[tuple[float, int]]
 
 
 def trial_plan(plan: MigrationPlan) -> MigrationPlan:
-    """The plan for the trial of a plan."""
-    kept = tuple(name for name in plan.capabilities if name in CAPABILITIES)
-    return replace(plan, capabilities=kept, downtime_limit_s=0.0, stands_still=False)
+    """The plan for the trial of a plan: of the link, so what it sends is not compressed."""
+    not_wanted = {"multifd"} if plan.channels == 1 else set()
+    kept = tuple(name for name in plan.capabilities if name in CAPABILITIES - not_wanted)
+    return replace(plan, capabilities=kept, compression="none", downtime_limit_s=0.0, stands_still=False)
 
 
 async def try_link(local: LocalHost, peer: Peer, migration: str, plan: MigrationPlan, size_bytes: int) -> LinkSpeed:

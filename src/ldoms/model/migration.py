@@ -9,7 +9,7 @@ from enum import StrEnum
 from ldoms.model.boost import Boost
 from ldoms.model.domain import Domain
 from ldoms.model.findings import Finding
-from ldoms.model.forecast import Forecast
+from ldoms.model.forecast import Forecast, LinkSpeed
 from ldoms.model.guest import GuestTime
 from ldoms.model.host import HostFacts
 from ldoms.model.images import BootFileFacts, Destination, ImageFacts
@@ -212,6 +212,8 @@ class CheckFacts:
     Attributes:
         guest_time: the guest's clock; None = no guest, or one that does not tell.
         source_free_strands: that can be lent to the control domain of the source.
+        link: what the way of the memory carries uncompressed, where that was measured before; None = it was not.
+        source_control_cpus: CPUs of the machine that the control domain of the source has.
     """
 
     options: MigrationOptions
@@ -222,6 +224,8 @@ class CheckFacts:
     source_data_mtu: int = 0
     guest_time: GuestTime | None = None
     source_free_strands: int = 0
+    link: LinkSpeed | None = None
+    source_control_cpus: float = 0.0
 
     @property
     def must_stand_still(self) -> bool:

@@ -307,10 +307,11 @@ def test_longer_windows_come_from_earlier_passes() -> None:
 
 
 def test_the_link_of_history_is_that_of_the_longest_passes() -> None:
-    """With the same encryption only; else it is assumed, widely; never more than the limit."""
-    assert link_of_history((report(),), PLAN) == LinkSpeed(200 * MIB, 0.3, LinkSource.HISTORY)
-    assert link_of_history((report(),), replace(PLAN, cipher="")).source is LinkSource.ASSUMED
-    assert link_of_history((report(),), replace(PLAN, max_bandwidth_bytes_s=5 * MIB)).bytes_s == 5 * MIB
+    """With the same encryption only, and where neither a limit nor compression has decided."""
+    assert link_of_history((report(),), True) == LinkSpeed(200 * MIB, 0.3, LinkSource.HISTORY)
+    assert link_of_history((report(),), False) is None
+    for plan in (replace(PLAN, max_bandwidth_bytes_s=5 * MIB), replace(PLAN, compression="zstd")):
+        assert link_of_history((replace(report(), plan=plan),), True) is None
 
 
 def test_a_forecast_that_cannot_be_made_does_not_stop_a_migration(tmp_path: Path) -> None:
@@ -363,8 +364,11 @@ def test_a_dry_run_forecasts_and_leaves_nothing(tmp_path: Path) -> None:
         pair.source.guest.nonzero_bytes = 100 * MIB
         operation = await pair.wait(pair.migrate(dry_run=True))
         assert operation.status is OperationStatus.SUCCESS, operation.error
-        known = from_wire(MigrationReport, operation.result["report"]).forecast
+        made_report = from_wire(MigrationReport, operation.result["report"])
+        known = made_report.forecast
         assert known is not None
+        assert made_report.plan is not None
+        assert made_report.plan.compression == "zstd", "the trial has shown a slow link"
         assert known.basis.memory == MemoryUse(1024 * MIB, 100 * MIB)
         assert known.basis.link.source is LinkSource.PROBE
         assert {one.bytes_s for one in known.basis.dirty_rates} == {10 * MIB}
@@ -473,6 +477,14 @@ def test_the_trial_asks_for_no_more_than_a_bare_qemu_can() -> None:
     assert tried.cipher == plan.cipher
 
 
+@pytest.mark.parametrize(("channels", "capabilities"), [(1, ("events",)), (2, ("events", "multifd"))])
+def test_the_trial_is_one_of_the_link(channels: int, capabilities: tuple[str, ...]) -> None:
+    """Whether to compress what is sent follows from it; over as many connections as the copy."""
+    plan = replace(PLAN, capabilities=("events", "multifd"), channels=channels, compression="zstd")
+    tried = trial.trial_plan(plan)
+    assert (tried.capabilities, tried.compression, tried.channels) == (capabilities, "none", channels)
+
+
 def test_ranges_are_what_they_say() -> None:
     """A faster link at the low end, a slower one at the high end."""
     narrow, wide = (made(basis(spread=spread)).total_s for spread in (0.05, 1.0))
@@ -522,3 +534,15 @@ def test_disks_are_sent_before_the_memory() -> None:
     assert longer.suspension_s == plain.suspension_s
     slow = replace(report(plain, copy_s=500.0), storage=(CopiedDisk("vdisk0", "/v", 9 << 30, 1 << 30, 499.0),))
     assert learn([slow]).copy_factor == learn([]).copy_factor
+
+
+def test_compressed_memory_is_less_on_a_slow_link() -> None:
+    """What share of it is not known beforehand: the range is that of what was measured, and the plan is another one."""
+    slow = basis(bytes_s=25e6)
+    plain, packed = made(slow), made(slow, replace(PLAN, compression="zstd"))
+    for figure in ("total_s", "bytes"):
+        before, after = getattr(plain, figure), getattr(packed, figure)
+        assert after.high < before.high
+        assert after.low < 0.5 * before.low
+        assert after.expected < 0.6 * before.expected
+    assert made(basis(), replace(PLAN, compression="zstd")).total_s.expected > made(basis()).total_s.expected

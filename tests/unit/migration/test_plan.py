@@ -6,10 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from ldoms.migration.plan import changed_plan, make_plan
+from ldoms.migration.plan import SLOW_LINK_BYTES_S, changed_plan, make_plan
+from ldoms.model.forecast import LinkSource, LinkSpeed
 from ldoms.model.migration import LimitChanges, OnStall
 from ldoms.model.tuning import TUNABLE, Tuning
-from unit.checks.test_rules import Facts, good, grown, options, ring, source, target_host, together, tuned
+from unit.checks.test_rules import (
+    Facts,
+    copying,
+    good,
+    grown,
+    options,
+    our_qemu,
+    ring,
+    source,
+    target_host,
+    target_qemu,
+    together,
+    tuned,
+)
 
 
 def test_encrypted_on_one_connection() -> None:
@@ -140,3 +154,38 @@ def test_what_is_changed_on_the_way_is_changed_alone() -> None:
     assert short == replace(fresh, reasons=short.reasons)
     by_hand = changed_plan(plan, LimitChanges(max_suspend_s=0.02), Tuning(throttle_percents=(50, 70, 85, 93)))
     assert by_hand.throttle_percents == plan.throttle_percents
+
+
+def link(bytes_s: float, cpus: float = 2.0) -> Facts:
+    """What the way of the memory carries, as was measured before."""
+    known = LinkSpeed(bytes_s, 0.2, LinkSource.HISTORY)
+    return lambda facts: replace(facts, link=known, source_control_cpus=cpus)
+
+
+SLOW, FAST = link(24e6), link(110e6)
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen", "words"),
+    [
+        (SLOW, "zstd", "zstd: the link carries 24 MB/s"),
+        (link(SLOW_LINK_BYTES_S), "zstd", "the link carries 64 MB/s"),
+        (FAST, "none", "none: the link carries 110 MB/s"),
+        (options(), "none", "will be known after a dry run"),
+        (together(SLOW, tuned("compression=none")), "none", "set by hand"),
+        (together(FAST, tuned("compression=zlib")), "zlib", "set by hand"),
+        (together(SLOW, our_qemu(compressions=("none",))), "none", "the QEMU of t4-1 has no zstd"),
+        (together(SLOW, target_qemu(migration_capabilities=("events",))), "none", "the QEMU of t4-2 has no zstd"),
+        (together(SLOW, tuned("xbzrle=64M")), "none", "xbzrle, which was set by hand"),
+        (together(SLOW, copying()), "none", "not measured with disks"),
+        (together(SLOW, grown(512)), "none", "stands still"),
+        (link(24e6, cpus=0.5), "none", "primary has less than 1 CPU"),
+    ],
+)
+def test_compression_is_for_slow_links(change: Facts, chosen: str, words: str) -> None:
+    """Where the link is known to be slow, and nothing else is in the way; on one connection, as ever."""
+    plan = make_plan(change(good()))
+    assert plan.compression == chosen
+    assert words in plan.reasons["compression"]
+    assert ("multifd" in plan.capabilities) == (chosen != "none")
+    assert plan.channels == 1
