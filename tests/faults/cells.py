@@ -33,6 +33,7 @@ from faults.disk import (
     witness,
 )
 from faults.matrix import BOTH, COPIED, COPYING, DISKS_COPYING, SOURCE, Cell
+from ldoms.cli.migrate import UNKEPT
 from ldoms.lab import lab as labs
 from ldoms.lab.links import Cut, Shape
 from support import Hosts, Watch, kill_command, other, wait_until
@@ -240,7 +241,9 @@ def _ask(held: Held, before: int) -> dict[str, object]:
     said = None if held.ended else held.command.returncode
     if said is not None and not (held.cell.fault.kind == "host-gone" and held.host == held.source):
         complaint = held.command.stderr.read() if held.command.stderr else ""
-        assert said == (1 if host == held.source else 0), f"ldm says {said}, the domain is on {host}: {complaint}"
+        assert said in ((1, UNKEPT) if host == held.source else (0,)), (
+            f"ldm says {said}, the domain is on {host}: {complaint}"
+        )
     wait_until(lambda: _is_clean(hosts, other(host)), 30, f"{other(host)} is not clean")
     hosts.check_clean(other(host))
     lost = host == held.killed or (held.cell.fault.kind == "host-gone" and host == held.host)
