@@ -177,6 +177,7 @@ SLOW, FAST = link(24e6), link(110e6)
         (together(SLOW, our_qemu(compressions=("none",))), "none", "the QEMU of t4-1 has no zstd"),
         (together(SLOW, target_qemu(migration_capabilities=("events",))), "none", "the QEMU of t4-2 has no zstd"),
         (together(SLOW, tuned("xbzrle=64M")), "none", "xbzrle, which was set by hand"),
+        (together(SLOW, options(on_stall=OnStall.POSTCOPY)), "none", "--on-stall=postcopy excludes it"),
         (together(SLOW, copying()), "none", "not measured with disks"),
         (together(SLOW, grown(512)), "none", "stands still"),
         (link(24e6, cpus=0.5), "none", "primary has less than 1 CPU"),
