@@ -35,6 +35,8 @@ STILL_POLL_S = 0.05
 """Of a guest that stands still meanwhile."""
 REST_S = 3.0
 """What is left of a guest that was allowed to be suspended for all of it gets at least so long."""
+CANCEL_S = 1.0
+"""QEMU may end a copy by itself for so long; over a silent link it may not even answer, and the guest stands still."""
 STOP_S = 10.0
 WAITING_FIRST, WAITING_LEAST, WAITING_S = 1 << 20, 64 * 1024, 0.02
 """So much of what is sent may wait in the kernel, beyond what is on its way: enough that the link has always something.
@@ -327,8 +329,9 @@ MAY_RESUME = frozenset({RunState.PAUSED, RunState.SENT})
 async def stop_copy(guest: Guest) -> None:
     """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises."""
     with suppress(HostError, TimeoutError):
-        await guest.cancel_migration()
-        await _wait_stopped(guest)
+        async with asyncio.timeout(CANCEL_S):
+            await guest.cancel_migration()
+            await _wait_stopped(guest)
     # QEMU may be blocked on the connection: cutting it overtakes everything. One that is not made yet QEMU goes on with
     # although it was cancelled, and takes no other migration as long as it does.
     with suppress(HostError, TimeoutError):

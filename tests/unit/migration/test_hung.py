@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ldoms.hypervisor.fake import FakeGuest
 from ldoms.hypervisor.states import RunState
 from ldoms.migration.copying import MemoryCopy
 from ldoms.model.domain import DomainState, DomainView
-from ldoms.model.errors import LdomsError
+from ldoms.model.errors import HostError, LdomsError
 from ldoms.model.operation import Operation, OperationStatus
 from unit.clock import run
 from unit.migration.harness import DOMAIN, FakeHost, Gates, Pair, migrating
@@ -77,6 +78,30 @@ def test_nobody_takes_it_for_settled(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (view.status.state, view.status.flags[5]) == (DomainState.BOUND, "-")
         await pair.manager.life.start(DOMAIN)
         assert pair.runs_on() == ["t4-1"]
+
+    migrating(tmp_path, work)
+
+
+def test_a_copy_that_does_not_let_itself_be_cancelled_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a silent link QEMU may not even answer: its guest, which stands still, does not wait for that."""
+
+    async def no_answer(guest: FakeGuest) -> None:
+        await asyncio.sleep(5.0)
+        raise HostError("migrate_cancel: QEMU does not answer", code="qemu-silent")
+
+    async def work(pair: Pair) -> None:
+        pair.world.late_s = [60.0, 60.0]
+        monkeypatch.setattr(FakeGuest, "cancel_migration", no_answer)
+        clock, guest = asyncio.get_running_loop().time, pair.source.guest
+        started = pair.migrate()
+        assert guest is not None
+        while guest.run_state is RunState.RUNNING:
+            await asyncio.sleep(0.05)
+        stopped_s = clock()
+        while guest.run_state is not RunState.RUNNING:
+            await asyncio.sleep(0.05)
+        assert clock() - stopped_s < 2.5
+        await pair.wait(started)
 
     migrating(tmp_path, work)
 
