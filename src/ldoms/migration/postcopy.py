@@ -29,6 +29,8 @@ STILL_S = 5.0
 RECOVERY_S = 10.0
 """The same for one that is being made anew: both ends compare what they have first."""
 RETRY_S = 1.0
+GIVE_UP_S = 5.0
+"""QEMU notices within so long that its connection was broken."""
 
 _log = structlog.get_logger(__name__)
 
@@ -37,10 +39,8 @@ class Step(Enum):
     """What is to be done about a postcopy that is under way."""
 
     WAIT = auto()
-    BREAK = auto()
-    """Give the connection up, so that another one can be made."""
     MEND = auto()
-    """Make another one."""
+    """Make another connection."""
     DONE = auto()
     """All of the memory was sent."""
     ASK = auto()
@@ -56,7 +56,7 @@ def next_step(status: str, still_s: float) -> Step:
     if status == MigrationStatus.POSTCOPY_PAUSED:
         return Step.MEND
     limit_s = STILL_S if status == MigrationStatus.POSTCOPY_ACTIVE else RECOVERY_S
-    return Step.BREAK if still_s > limit_s else Step.WAIT
+    return Step.MEND if still_s > limit_s else Step.WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class PageService:
         assert known is not None, "somebody has noted that it has begun"
         self._began_s = self._loop.time() - max(0.0, time.time() - known.began_at)
         self._broken_since_s: float | None = None
-        self._is_taken = False
+        self._is_anew = False
         self._serving: asyncio.Task[Pages] | None = None
 
     async def __aenter__(self) -> PageService:
@@ -110,7 +110,6 @@ class PageService:
     async def wait(self) -> Pages:
         """The guest runs on the target: whether that has all of its memory in the end, or never will."""
         assert self._serving is not None
-        self._is_taken = True
         self._observer.update(phase=POSTCOPY)
         return await self._serving
 
@@ -134,34 +133,26 @@ class PageService:
         progress = await guest.progress()
         self._observer.update(progress=progress.percent, figures=to_wire(progress))
         self._link.progress = progress.percent
-        self._note(progress)
         now_s = self._loop.time()
         self._seen = self._seen.after((progress.status, progress.transferred_bytes, guest.unsent_bytes()), now_s)
+        self._note(progress, moves=self._seen.at_s == now_s)
         match next_step(progress.status, now_s - self._seen.at_s):
             case Step.DONE:
                 return Pages.WHOLE
             case Step.ASK:
                 return await self._ask_what_became(progress.error or progress.status)
-            case Step.BREAK:
-                await self._break(guest)
             case Step.MEND:
                 return await self._mend(guest)
         return None
 
-    async def _break(self, guest: Guest) -> None:
-        """Give the connection up, unless what the target needs to run at all may still be on it."""
-        if not self._is_taken:
-            status = await self._link.status_now()
-            if status is None or status.pages is None:
-                return
-        _log.warning("postcopy-stands-still", seconds=round(self._loop.time() - self._seen.at_s, 1))
-        await guest.pause_postcopy()
-        self._broken_since_s = self._broken_since_s or self._seen.at_s
-
     async def _mend(self, guest: Guest) -> Pages | None:
-        """Make another connection; one try."""
+        """Make another connection; one try.
+
+        The old one is broken only when the target is ready for another: it may come back by itself, and what is on it
+        may be what the target needs to run at all.
+        """
         if self._broken_since_s is None:
-            self._broken_since_s = self._loop.time()
+            self._broken_since_s = self._seen.at_s
         try:
             status = await self._link.status()
             if status.verdict is Verdict.REFUSED:
@@ -169,12 +160,14 @@ class PageService:
             if status.pages in (Pages.WHOLE, Pages.LOST):
                 return status.pages
             ticket = await self._link.peer.listen_again(self._journal.record.id)
+            await _give_up_connection(guest)
             await guest.send_again(ticket.host, ticket.port)
-        except LdomsError as error:
-            _log.warning("postcopy-not-mended", reason=error.message)
+        except (LdomsError, TimeoutError) as error:
+            _log.warning("postcopy-not-mended", reason=str(error))
             await asyncio.sleep(RETRY_S)
             return None
         guest.limit_unsent(self._limit_unsent)
+        self._is_anew = True
         self._seen = _Seen(at_s=self._loop.time())
         return None
 
@@ -185,29 +178,39 @@ class PageService:
 
     # Notes
 
-    def _note(self, progress: Progress) -> None:
+    def _note(self, progress: Progress, *, moves: bool) -> None:
         known = self._journal.report.postcopy
         assert known is not None
         known = replace(known, sent_bytes=max(0, progress.transferred_bytes - known.before_bytes))
-        is_back = progress.status in (MigrationStatus.POSTCOPY_ACTIVE, MigrationStatus.COMPLETED)
-        if is_back and self._broken_since_s is not None:
-            broken_s = self._loop.time() - self._broken_since_s
-            known = replace(known, recoveries=known.recoveries + 1, broken_s=known.broken_s + broken_s)
-            self._broken_since_s = None
-            _log.info("postcopy-mended", seconds=round(broken_s, 1))
-        is_news = known.recoveries != self._recoveries
         self._journal.note(postcopy=known)
-        if is_news:
+        is_on = progress.status in (MigrationStatus.POSTCOPY_ACTIVE, MigrationStatus.COMPLETED)
+        if moves and is_on and self._broken_since_s is not None:
+            broken_s = self._loop.time() - self._broken_since_s
+            recoveries = known.recoveries + self._is_anew  # else the link has come back by itself
+            self._journal.note(postcopy=replace(known, recoveries=recoveries, broken_s=known.broken_s + broken_s))
+            _log.info("postcopy-mended", seconds=round(broken_s, 1), connected_anew=self._is_anew)
+            self._broken_since_s, self._is_anew = None, False
             with suppress(StoreFailed):  # only for those who read reports
                 self._journal.write()
-
-    @property
-    def _recoveries(self) -> int:
-        known = self._journal.report.postcopy
-        return known.recoveries if known else 0
 
     def _note_end(self, pages: Pages) -> None:
         known = self._journal.report.postcopy
         assert known is not None
         seconds = self._loop.time() - self._began_s
         self._journal.note(postcopy=replace(known, seconds=seconds, is_lost=pages is Pages.LOST))
+
+
+async def _give_up_connection(guest: Guest) -> None:
+    """Break the connection of a postcopy, whatever it does, and wait until QEMU knows.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    async with asyncio.timeout(GIVE_UP_S):
+        while (await guest.progress()).status != MigrationStatus.POSTCOPY_PAUSED:
+            try:
+                await guest.pause_postcopy()
+            except HostError:  # it is not made yet, or is gone just now
+                with suppress(HostError):
+                    await guest.cut_migration()
+            await asyncio.sleep(POLL_S)
