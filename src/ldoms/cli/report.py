@@ -77,7 +77,7 @@ def report_lines(report: MigrationReport) -> Iterable[str]:
             yield f"    {disk.disk:<12} {disk.seconds:>9.3f} {size:>12} {copied:>12}  {disk.path}"
     if report.active:
         yield ""
-        yield f"    suspended    {milliseconds(report.stop_resume_s)} from stop to resumption by the hosts' clocks"
+        yield f"    suspended    {_suspended(report)}"
         yield f"                 {milliseconds(report.downtime_s)} by QEMU"
         bandwidth = f"{mebibytes(report.bandwidth_bytes_s)}/s in the last part"
         yield f"    sent         {mebibytes(report.transferred_bytes)}, {bandwidth}"
@@ -121,6 +121,13 @@ def _outcome(report: MigrationReport) -> str:
     if report.outcome is Outcome.UNDER_WAY and report.queued is not None and report.queued.position:
         return f"{QUEUED} {report.queued.position}"
     return report.outcome.value
+
+
+def _suspended(report: MigrationReport) -> str:
+    """By the hosts' clocks, on the way to the target or back."""
+    if report.stop_resume_s is None and report.stopped_at and report.resumed_at:
+        return f"{milliseconds(report.resumed_at - report.stopped_at)}, then resumed on {report.source}"
+    return f"{milliseconds(report.stop_resume_s)} from stop to resumption by the hosts' clocks"
 
 
 def _waited(queued: Queued) -> str:

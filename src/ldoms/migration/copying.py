@@ -37,6 +37,8 @@ REST_S = 3.0
 """What is left of a guest that was allowed to be suspended for all of it gets at least so long."""
 CANCEL_S = 1.0
 """QEMU may end a copy by itself for so long; over a silent link it may not even answer, and the guest stands still."""
+LATE_CANCEL_S = 0.05
+"""The same where the time that was promised is over already."""
 STOP_S = 10.0
 WAITING_FIRST, WAITING_LEAST, WAITING_S = 1 << 20, 64 * 1024, 0.02
 """So much of what is sent may wait in the kernel, beyond what is on its way: enough that the link has always something.
@@ -326,10 +328,15 @@ MAY_RESUME = frozenset({RunState.PAUSED, RunState.SENT})
 """What a guest does that was stopped for a copy."""
 
 
-async def stop_copy(guest: Guest) -> None:
-    """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises."""
+async def stop_copy(guest: Guest, cancel_s: float = CANCEL_S) -> None:
+    """End a copy, however far it is; what QEMU makes of it shows afterwards. Never raises.
+
+    Args:
+        guest: whose memory is copied.
+        cancel_s: how long QEMU may take to end it by itself, before the connection is cut.
+    """
     with suppress(HostError, TimeoutError):
-        async with asyncio.timeout(CANCEL_S):
+        async with asyncio.timeout(cancel_s):
             await guest.cancel_migration()
             await _wait_stopped(guest)
     # QEMU may be blocked on the connection: cutting it overtakes everything. One that is not made yet QEMU goes on with

@@ -21,7 +21,16 @@ from ldoms.checks import evaluate
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.states import ENDED, IN_POSTCOPY, GuestEvent, MigrationEnd, MigrationStatus, RunState
 from ldoms.migration.clock import measure_clock, read_guest_time
-from ldoms.migration.copying import WAITING_LEAST, WAITING_S, MemoryCopy, make_run, make_run_later, stop_copy
+from ldoms.migration.copying import (
+    CANCEL_S,
+    LATE_CANCEL_S,
+    WAITING_LEAST,
+    WAITING_S,
+    MemoryCopy,
+    make_run,
+    make_run_later,
+    stop_copy,
+)
 from ldoms.migration.disks import DiskCopies, WithDisks
 from ldoms.migration.forecasting import Forecasting
 from ldoms.migration.gates import gate
@@ -629,9 +638,12 @@ class SourceMigration:
         guest = self._guest_or_none()
         if guest is None or not self.record.active:
             return
-        await stop_copy(guest)
+        is_late = error.code == "promise" and self.record.phase is Phase.SUSPEND
+        await stop_copy(guest, LATE_CANCEL_S if is_late else CANCEL_S)
         try:
             await self._make_run()
+            if self._journal.report.stopped_at:
+                self._journal.note(resumed_at=time.time())
         except HostError as problem:
             if guest.is_gone:
                 return
