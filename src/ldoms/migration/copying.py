@@ -37,6 +37,8 @@ REST_S = 3.0
 """What is left of a guest that was allowed to be suspended for all of it gets at least so long."""
 CANCEL_S = 1.0
 """QEMU may end a copy by itself for so long; over a silent link it may not even answer, and the guest stands still."""
+WAY_BACK_S = 0.05
+"""Kept of what was promised for a guest whose last part is late: a write to disk, QEMU's cancel and ``cont``."""
 LATE_CANCEL_S = 0.05
 """The same where the time that was promised is over already."""
 STOP_S = 10.0
@@ -179,13 +181,14 @@ class MemoryCopy:
         return sum(self._guest.cpu_seconds()), sum(self._guest.cpu_wait_seconds())
 
     def _last_part_s(self) -> float:
-        """How long the last part may take: then the guest has stood still for as long as was promised, and goes on."""
+        """How long the last part may take: after it the guest goes on here within what was promised."""
         promised_s, stopped_at = self._plan.max_suspend_s, self._journal.report.stopped_at
         if self._plan.stands_still or self._plan.on_stall is OnStall.SUSPEND or self._goes_over:
             return max(REST_S, 3 * promised_s)
-        left_s = stopped_at + promised_s - time.time() if stopped_at else promised_s
+        most_s = promised_s - min(WAY_BACK_S, promised_s / 3)
+        left_s = stopped_at + most_s - time.time() if stopped_at else most_s
         # It may be over already, after a restart of the manager. To go on is as quick then as to go back.
-        return left_s if 0 < left_s < promised_s else promised_s
+        return left_s if 0 < left_s < most_s else most_s
 
     async def _follow(self, observer: Observer) -> bool:
         loop = asyncio.get_running_loop()

@@ -336,26 +336,26 @@ def test_limits_are_changed_on_the_way(tmp_path: Path) -> None:
         pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_bandwidth_bytes_s=0, max_time_s=900.0), "tracy")
         await asyncio.sleep(1.0)
         assert guest.bandwidths == [16 << 20, 0]
-        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_suspend_s=0.03, max_time_s=900.0), "root")
+        pair.manager.migrations.change_limits(DOMAIN, LimitChanges(max_suspend_s=0.036, max_time_s=900.0), "root")
         await asyncio.sleep(1.0)
-        assert guest.downtime_limits == [pytest.approx(0.02)], "QEMU must not use what is allowed no more"
+        assert guest.downtime_limits == [pytest.approx(0.024)], "QEMU must not use what is allowed no more"
         await pair.source.restart()
         await asyncio.sleep(1.0)
         assert guest.bandwidths == [16 << 20, 0, 0], "nobody knows what QEMU was told before a restart"
-        assert guest.downtime_limits == [pytest.approx(0.02)] * 2
+        assert guest.downtime_limits == [pytest.approx(0.024)] * 2
         await pair.settle()
         (record,) = pair.source.store.migrations()
         assert record.report.outcome is Outcome.DONE
-        assert (record.options.max_bandwidth_bytes_s, record.options.max_suspend_s) == (0, 0.03)
+        assert (record.options.max_bandwidth_bytes_s, record.options.max_suspend_s) == (0, 0.036)
         assert record.plan == record.report.plan
         assert record.plan is not None
-        assert (record.plan.max_suspend_s, record.plan.max_time_s) == (0.03, 900.0)
+        assert (record.plan.max_suspend_s, record.plan.max_time_s) == (0.036, 900.0)
         assert "changed on the way" in record.plan.reasons["bandwidth"]
         changes = [(one.user, one.name, one.before, one.after) for one in record.report.changes]
         assert changes == [
             ("tracy", "max_bandwidth_bytes_s", 16 << 20, 0),
             ("tracy", "max_time_s", 0.0, 900.0),
-            ("root", "max_suspend_s", 1.0, 0.03),
+            ("root", "max_suspend_s", 1.0, 0.036),
         ]
 
     migrating(tmp_path, work)
