@@ -23,7 +23,7 @@ class FakeProcess:
         self.spec = spec
         self.run_state = RunState.INCOMING if spec.incoming else RunState.PAUSED
         self.hangs = False
-        self._is_dead = False
+        self._is_dead = self._boot_fault = False
         self._gone = asyncio.Event()
         self._queues: set[asyncio.Queue[GuestEvent]] = set()
 
@@ -44,8 +44,9 @@ class FakeProcess:
         finally:
             self._queues.discard(queue)
 
-    def die(self, noticed_after_s: float = 0.0) -> None:
+    def die(self, noticed_after_s: float = 0.0, *, boot_fault: bool = False) -> None:
         """End as a killed process does: it answers no more at once, and is known to be gone somewhat later."""
+        self._boot_fault = boot_fault
         self.run_state = RunState.CRASHED
         self._is_dead = True
         if noticed_after_s:
@@ -58,7 +59,7 @@ class FakeProcess:
             return
         self._gone.set()
         self._cut()
-        self._emit(GuestEventKind.GONE)
+        self._emit(GuestEventKind.GONE, boot_fault=self._boot_fault)
 
     def _emit(self, kind: GuestEventKind, **data: object) -> None:
         for queue in self._queues:

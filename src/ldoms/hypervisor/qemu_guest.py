@@ -53,6 +53,8 @@ FIND_S = 10.0
 """How long a QEMU that was found may take to answer, before its guest is taken for silent."""
 SILENT_RETRY_S = 1.0
 """Between two tries to reach a silent one."""
+BOOT_FAULT = "iotlb_to_section: Assertion"
+"""With several virtual CPUs TCG may end so while the firmware sets up the memory map (QEMU's issue 1921)."""
 QUIT_S = 5.0
 CONTROL_GROUP = "primary"
 
@@ -499,8 +501,9 @@ class QemuGuest:
     async def _supervise(self) -> None:
         await self._process.gone.wait()
         await self._monitor.lost.wait()  # what QEMU said last comes first
-        _log.info("qemu-ended", domain=self.name, status=self._process.status, said=self._last_words())
-        self._emit(GuestEvent(GuestEventKind.GONE, time.time()))
+        said = self._last_words()
+        _log.info("qemu-ended", domain=self.name, status=self._process.status, said=said)
+        self._emit(GuestEvent(GuestEventKind.GONE, time.time(), {"boot_fault": BOOT_FAULT in said}))
 
 
 def _added_memory(device: Mapping[str, Any]) -> AddedMemory:

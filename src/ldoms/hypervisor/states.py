@@ -95,7 +95,7 @@ class GuestEventKind(StrEnum):
     DEVICE_GONE = "device-gone"
     """The guest has let a device go, and its back end is closed; data: ``device``."""
     GONE = "gone"
-    """The process has ended; always the last one."""
+    """The process has ended; always the last one; data: ``boot_fault`` if it was by a fault of QEMU's at the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class RunningGuest:
         panicked: its kernel has said that it has panicked, and it has not started anew since.
         failed: its failure has been dealt with; for those that depend on it, it does not fail again before it starts
             anew.
+        boot_fault: it has ended by a fault of QEMU's while it was booting, and has done nothing yet.
         booting: it has started here, and no driver of its own was seen since: it is in its firmware, or its kernel
             is only just coming up.
         system: the name of its operating system, as its agent says it; empty where that is not known.
@@ -71,6 +72,7 @@ class RunningGuest:
         self.meter = Meter(guest)
         self.panicked = False
         self.failed = False
+        self.boot_fault = False
         self.booting = False
         self.system = ""
         self.changed = asyncio.Event()
@@ -217,6 +219,7 @@ class GuestBook:
                     self.on_device_gone(guest.uuid, event.data["device"])
                 if event.kind in (GuestEventKind.RESET, GuestEventKind.RESUMED):
                     self.on_running(guest.uuid)
+            running.boot_fault = running.booting and bool(event.data.get("boot_fault"))
         try:
             if self._guests.get(guest.uuid) is running:
                 del self._guests[guest.uuid]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -15,6 +16,7 @@ import structlog
 from ldoms.hypervisor.engine import Guest
 from ldoms.hypervisor.specs import GuestSpec, NetworkSpec
 from ldoms.manager.back_ends import BackEnds, lost_disk
+from ldoms.manager.background import Background
 from ldoms.manager.consoles import Consoles
 from ldoms.manager.failure import FailurePolicies
 from ldoms.manager.guests import RunningGuest
@@ -28,7 +30,7 @@ from ldoms.manager.vcons import ConsoleVerbs
 from ldoms.model.boot import boot_positions, with_boot_roms
 from ldoms.model.cores import fresh, lay_out
 from ldoms.model.domain import Bindings, Constraints, CpuModel, Domain, Machine
-from ldoms.model.errors import RequestError
+from ldoms.model.errors import LdomsError, RequestError
 from ldoms.model.events import EventKind
 from ldoms.model.memory import as_before, at_start, memory_maximum_mib
 from ldoms.model.operation import Operation
@@ -38,6 +40,8 @@ from ldoms.model.stopping import StopMode, StopOptions
 MAX_VCPUS = 240
 """QEMU's PC has an interrupt number of eight bits for each, unless it also has an IOMMU."""
 MAX_DISK_QUEUES = 4
+MOST_BOOT_FAULTS = 3
+"""So often in a row a guest is started again that has ended by a fault of QEMU's while it booted."""
 SOCKET_MIB = 8
 """Memory of a guest for each socket: a kernel spends a quarter of a MiB on a CPU that may come."""
 
@@ -62,6 +66,8 @@ class LifeVerbs:
         self._stopping = Stopping(host, self.start_now)
         self._failures = failures
         self._taps = Taps(host)
+        self._background = Background()
+        self._boot_faults = Counter[str]()
         host.guests.on_end = self._guest_ended
         host.guests.on_reset = self._guest_reset
         host.guests.on_panic = self._guest_panicked
@@ -123,6 +129,7 @@ class LifeVerbs:
                 )
             if self._host.guests.get(domain.uuid) is not None:
                 raise RequestError(f"LDom {name} is active already", code="domain-active")
+            del self._boot_faults[domain.uuid]
             return await self.start_now(domain)
 
     async def stop(self, name: str, *, force: bool, limit_s: float | None = None) -> Domain:
@@ -151,6 +158,10 @@ class LifeVerbs:
             return {"notes": await self._stopping.stop(domain, options, handle)}
 
         return self._host.operations.start(STOP_DOMAIN, name, user, work, may_cancel=True)
+
+    async def close(self) -> None:
+        """Let go of what goes on by itself."""
+        await self._background.close()
 
     # For others who start and end guests
 
@@ -290,8 +301,21 @@ class LifeVerbs:
         if domain is None:
             return
         crashed = await self._note_end(domain, well=running.ended_well)
-        if crashed and not running.failed:
+        if crashed and running.boot_fault and self._boot_faults[domain.uuid] < MOST_BOOT_FAULTS:
+            self._boot_faults[domain.uuid] += 1
+            _log.warning("boot-fault", domain=domain.name, reason="a known fault of QEMU", consequence="started again")
+            self._background.start(self._start_again(running, domain.name), f"start {domain.name} again")
+        elif crashed and not running.failed:
             self._failures.failed(domain, "its QEMU has ended")
+
+    async def _start_again(self, running: RunningGuest, name: str) -> None:
+        await running.ended.wait()
+        try:
+            with self._host.changing(name, "start-domain") as domain:
+                if domain.is_bound and self._host.guests.get(domain.uuid) is None:
+                    await self.start_now(domain)
+        except LdomsError as error:  # somebody was faster, or it cannot be started any more
+            _log.warning("not-started-again", domain=name, reason=error.message)
 
     async def _note_end(self, domain: Domain, *, well: bool) -> bool:
         """Clear away what belonged to a guest, and tell everybody; whether it is a crash of a guest of this host."""

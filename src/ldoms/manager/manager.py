@@ -132,6 +132,7 @@ class Manager:
         """Let go of everything. Guests go on running, and migrations go on after the next start."""
         await self.policies.close()
         await self.power_on.close()
+        await self.life.close()
         await self.host.operations.close()
         await self.vcpus.close()
         await self.memory.close()

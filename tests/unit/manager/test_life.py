@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from ldoms.hypervisor.fake import FakeGuest
 from ldoms.hypervisor.states import RunState
 from ldoms.manager.control_domain import fit
 from ldoms.manager.manager import Manager
@@ -92,6 +93,47 @@ def test_a_guest_that_ends_by_itself_leaves_its_domain_bound(tmp_path: Path) -> 
             assert state(manager) is DomainState.BOUND
             assert not host.network.taps
             assert host.store.events()[-1].kind is kind
+
+    at_desk(tmp_path, work)
+
+
+def test_a_guest_that_a_fault_of_qemu_ends_while_it_boots_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few times in a row; it has done nothing yet. Later it is a crash like any other."""
+    has_booted = False
+
+    async def sign_of_life(guest: FakeGuest) -> bool:
+        return has_booted
+
+    monkeypatch.setattr(FakeGuest, "has_driver", sign_of_life)
+    monkeypatch.setattr(FakeGuest, "has_agent", sign_of_life)
+
+    async def work(host: FakeHost, manager: Manager) -> None:
+        nonlocal has_booted
+
+        async def fault() -> None:
+            assert host.guest is not None
+            host.guest.die(boot_fault=True)
+            await asyncio.sleep(1)
+
+        await manager.life.bind("ldg1")
+        await manager.life.start("ldg1")
+        for _ in range(3):
+            first = host.guest
+            await fault()
+            assert state(manager) is DomainState.ACTIVE
+            assert host.guest is not first
+        await fault()
+        assert state(manager) is DomainState.BOUND
+
+        await manager.life.start("ldg1")
+        await fault()
+        assert state(manager) is DomainState.ACTIVE, "an administrator's start is a new beginning"
+        has_booted = True
+        await asyncio.sleep(10)
+        await fault()
+        assert state(manager) is DomainState.BOUND, "it had booted"
 
     at_desk(tmp_path, work)
 
