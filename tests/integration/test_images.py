@@ -223,7 +223,9 @@ def test_tiny_answers_over_tcp(tiny: Image, start: Start) -> None:
         for line in ("hello", "", "two words"):
             stream.write(f"{line}\n")
             stream.flush()
-            match = re.fullmatch(rf"{line} count=(\d+) errors=0 memory=(\d+) dirtied=\d+\n", stream.readline())
+            match = re.fullmatch(
+                rf"{line} count=(\d+) errors=0 memory=(\d+) dirtied=\d+ durable=0 boot=-\n", stream.readline()
+            )
             assert match
             counts.append(int(match[1]))
             guest.heartbeat()
