@@ -4,6 +4,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
+# Modules that take minutes come first, so that nobody waits for one of them alone in the end.
+LONGEST := tests/integration/test_postcopy.py tests/integration/test_table1.py
+
 .DEFAULT_GOAL := help
 .PHONY: help setup system system-tests bench-peer python images demo test check format test-unit test-integration test-fault test-faults bench bench-peers \
         bench-forecast docs docs-faults \
@@ -17,7 +20,7 @@ demo: setup images  ## set everything up, then move a busy database between two 
 	$(BIN)/ldoms-bench demo
 
 test: system-tests setup images check  ## set everything up, then run all tests
-	$(PYTEST) -n 2 --dist loadfile tests/fault tests/integration
+	$(PYTEST) -n 2 --dist loadfile $(LONGEST) tests/fault tests/integration
 
 check: python  ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check --quiet src tests
