@@ -56,6 +56,7 @@ class FakeWorld:
         passes: before the source is ready to switch over.
         hot_bytes: that a running guest changes in each pass: it is never ready then; 0 = it changes little.
         calm_percent: unless it is held back by so much.
+        last_s: how long the last part takes.
         late_s: by so much the last parts of the next copies are late, one after the other.
         rest_s: that the rest of the memory takes of a guest that has gone over before.
         doubles: UUIDs of guests that ran twice at once.
@@ -67,6 +68,7 @@ class FakeWorld:
     passes: int = 3
     hot_bytes: int = 0
     calm_percent: int = 100
+    last_s: float = 0.02
     late_s: list[float] = field(default_factory=list)
     rest_s: float = 2.0
     doubles: list[str] = field(default_factory=list)
@@ -498,7 +500,7 @@ class FakeGuest(FakeMirrors):
             await self._switch.wait()
         self._set_status("device")
         late_s = self._world.late_s.pop(0) if self._world.late_s else 0.0
-        if not await self._transfer(receiver, 0.02 + late_s):
+        if not await self._transfer(receiver, self._world.last_s + late_s):
             await self._end_copy(MigrationStatus.FAILED)
             return
         if self._goes_over:

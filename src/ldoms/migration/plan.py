@@ -11,7 +11,7 @@ from ldoms.model.tuning import Compression, Tuning
 
 REQUIRED = ("events", "pause-before-switchover", "return-path")
 LATE_DISKS = "late-block-activate"
-FIRST_DOWNTIME_LIMIT_S = 0.03
+FIRST_DOWNTIME_LIMIT_S = 0.01
 """QEMU makes use of the whole allowance, so it starts small and is raised only as needed."""
 UNCOUNTED_S, UNCOUNTED_SHARE = 0.1, 0.1
 """Of a suspension, what QEMU does not count: the state of devices, the hand-off, and a bandwidth that falls."""

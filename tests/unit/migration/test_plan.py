@@ -32,7 +32,7 @@ def test_encrypted_on_one_connection() -> None:
     assert plan.capabilities == ("auto-converge", "events", "pause-before-switchover", "return-path")
     assert (plan.channels, plan.compression, plan.max_bandwidth_bytes_s) == (1, "none", 0)
     assert "AES-128-GCM" in plan.cipher
-    assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.03, 0.3)
+    assert (plan.downtime_limit_s, plan.max_suspend_s) == (0.01, 0.3)
     assert plan.downtime_most_s == pytest.approx(0.2)
     assert (plan.zero_pages, plan.xbzrle_cache_bytes, plan.dirty_limit_bytes_s) == ("", 0, 0)
     assert plan.switchover_bandwidth_bytes_s == 0
