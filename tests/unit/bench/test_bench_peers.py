@@ -26,11 +26,12 @@ from ldoms.bench.peers.record import (
     table,
     targets,
 )
-from ldoms.bench.peers.run import fewer_percent, slower_percent
+from ldoms.bench.peers.run import LIMIT_MS, fewer_percent, slower_percent
 from ldoms.bench.peers.scenario import SCENARIOS, SPARE_MIB, chosen, guests_of
 from ldoms.bench.peers.tools import Ldm, Plain, Virsh, all_tools, qemu_words, worst
 from ldoms.bench.probe import Ending, Exchange, ProbeRecord
 from ldoms.bench.solo import Image
+from ldoms.migration.plan import FIRST_DOWNTIME_LIMIT_S
 from ldoms.model.errors import NotFound
 
 IMAGE = Image(Path("/home/vmlinuz"), Path("/home/initrd.img"), "quiet")
@@ -207,3 +208,8 @@ def test_a_guest_that_is_slowed_down_shows() -> None:
     record = ProbeRecord("tcp", "guest", 1.0, 0.0, 5.0, Ending.STOPPED, exchanges)
     assert slower_percent(record, 2.0, 2.0) == pytest.approx((1 - (260 - 190) / 2.2 / 100) * 100)
     assert slower_percent(replace(record, exchanges=exchanges[:1]), 2.0, 2.0) is None
+
+
+def test_virsh_is_told_what_ldm_tries_first() -> None:
+    """Half of its variants, so that both aim at the same suspension."""
+    assert pytest.approx(FIRST_DOWNTIME_LIMIT_S * 1000) == LIMIT_MS

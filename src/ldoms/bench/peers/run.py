@@ -1,8 +1,8 @@
 """``make bench-peers``: every tool moves the same guests, in shuffled order, over the same link.
 
-Each run has guests of its own, which are started for it, so that none is changed by an earlier run; and before each
-the machine's free memory is touched, so that the target's QEMU finds it in the same state whatever ran before. All
-runs are kept, and written anew after each.
+Each run has guests of its own, which are started for it, so that none is changed by an earlier run; and the memory that
+the target's QEMU comes to use is held for it, so that it is found in the same state whatever ran before. All runs are
+kept, and written anew after each.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import mmap
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ldoms.bench.backed import backed_memory
 from ldoms.bench.conditions import conditions
 from ldoms.bench.figures import Window, window_figures
 from ldoms.bench.libvirt import copied, why_not
@@ -57,7 +56,7 @@ STRANDS, MEMORY = "16", "8G"
 """Of each CPU, and of each host; both are only counted. Ten guests find room in half of it."""
 ATTEMPTS = 2
 """Of a run whose guests do not get ready, or cannot be asked."""
-LIMIT_MS = 30.0
+LIMIT_MS = 10.0
 """The suspension that `ldm` tries first, which half of the variants of virsh are told as well."""
 ASK_S, ASK_MANY_S = 0.005, 0.02
 """How often one guest is pinged, and each of many."""
@@ -68,7 +67,8 @@ WARM_UP_S = 10.0
 """In which the emulator translates the database's code."""
 SCALE = {"customers": 500, "warehouses": 20}
 READY_S = 120.0
-WARM_SPARE_MIB = 512
+SPARE_MIB = 512
+"""Of memory, beside that of the guests, for what moves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +201,15 @@ def _run(place: _Place, tool: Tool, number: int) -> PeerRun:
     try:
         tool.start(world, guests)
         _await_guests(place, guests)
-        _touch_free_memory(sum(guest.memory_mib for guest in guests) + WARM_SPARE_MIB)
-        with _probes(place, guests) as pings, _work(place, guests[0]) as slower:
+        with (
+            backed_memory(sum(guest.memory_mib for guest in guests) + SPARE_MIB) as about_to_move,
+            _probes(place, guests) as pings,
+            _work(place, guests[0]) as slower,
+        ):
             time.sleep(BEFORE_S)
             world.source.watch()
             world.target.watch()
+            about_to_move()
             moved = tool.move(world, guests, scenario)
             source, target = world.source.watched(), world.target.watched()
             time.sleep(AFTER_S)
@@ -349,14 +353,6 @@ def _rate(points: Sequence[tuple[float, int]]) -> float | None:
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return None
     return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
-
-
-def _touch_free_memory(mib: int) -> None:
-    """Have the machine's hypervisor give so much memory back that it has taken: else the order of runs would count."""
-    touch = (
-        f"import mmap; mmap.mmap(-1, {mib} << 20, flags={mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE})"
-    )
-    subprocess.run([sys.executable, "-c", touch], check=False, timeout=COMMAND_S)
 
 
 def _floor(world: World, scenario: Scenario, least: int, *, encrypted: bool, number: int) -> PeerRun:
