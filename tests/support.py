@@ -211,6 +211,19 @@ class Hosts:
         assert self.state(host, name) == "active"
         return name, host
 
+    @contextlib.contextmanager
+    def guest_behind(self, link: Shape, **pulse: int) -> Iterator[str]:
+        """A guest of its own that does so much, booted before the link became like that; nothing of either is left."""
+        name = self.add_guest(**pulse)
+        try:
+            self.boot(name)
+            self.shape(link)
+            yield name
+        finally:
+            self.shape(Shape())
+            self.settle(name)
+            self.remove_guest(name)
+
     def standing_guest(self) -> str:
         """The same, on t4-1."""
         name, host = self.running_guest()

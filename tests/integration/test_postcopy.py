@@ -23,16 +23,9 @@ IN_PARTS = ("--on-stall=postcopy", "--max-suspend=300ms")
 @pytest.fixture
 def hot(hosts: Hosts) -> Iterator[str]:
     """A guest that changes 16 MiB over and over, behind a link that is too slow for it."""
-    name = hosts.add_guest(pulse_fill=8, pulse_size=16, pulse_rate=400)
-    try:
-        hosts.boot(name)
-        hosts.shape(LINK)
+    with hosts.guest_behind(LINK, pulse_fill=8, pulse_size=16, pulse_rate=400) as name:
         yield name
-    finally:
-        hosts.shape(Shape())
-        hosts.settle(name)
-        hosts.remove_guest(name)
-        hosts.check_clean()
+    hosts.check_clean()
 
 
 def begin(hosts: Hosts, name: str) -> subprocess.Popen[str]:
@@ -160,6 +153,16 @@ def test_a_qemu_that_dies_takes_the_guest_with_it(hosts: Hosts, hot: str, host: 
     wait_until(lambda: hosts.state(TARGET, hot) == "bound", LIMIT_S, "it is not settled on the target")
     assert last(hosts)["outcome"] == "failed"
     assert last(hosts)["postcopy"]["is_lost"]
+    hosts.boot(hot, TARGET)
+
+
+def test_a_guest_that_shuts_down_meanwhile_is_not_lost(hosts: Hosts, hot: str) -> None:
+    """Asked on the target to: the migration has succeeded, and the domain is bound there and can be started."""
+    command = begin(hosts, hot)
+    hosts.ldm(TARGET, "stop-domain", hot)
+    assert end(command) == (0, "")
+    assert (hosts.place(hot), hosts.state(TARGET, hot)) == ([TARGET], "bound")
+    assert not last(hosts)["postcopy"]["is_lost"]
     hosts.boot(hot, TARGET)
 
 

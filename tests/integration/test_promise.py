@@ -26,15 +26,8 @@ COLLAPSED = Shape(rate_bit_s=1_000_000)
 @pytest.fixture
 def hot(hosts: Hosts) -> Iterator[str]:
     """A guest that changes 48 MiB over and over, behind a link that is too slow for it."""
-    name = hosts.add_guest(pulse_fill=4, pulse_size=48, pulse_rate=400)
-    try:
-        hosts.boot(name)
-        hosts.shape(LINK)
+    with hosts.guest_behind(LINK, pulse_fill=4, pulse_size=48, pulse_rate=400) as name:
         yield name
-    finally:
-        hosts.shape(Shape())
-        hosts.settle(name)
-        hosts.remove_guest(name)
 
 
 def test_a_promise_is_kept_or_the_guest_stays(hosts: Hosts, hot: str) -> None:

@@ -16,15 +16,8 @@ LINK = Shape(rate_bit_s=200_000_000)
 @pytest.fixture
 def guest(hosts: Hosts) -> Iterator[str]:
     """One that has filled memory and goes on changing some, behind that link."""
-    name = hosts.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4)
-    try:
-        hosts.boot(name)
-        hosts.shape(LINK)
+    with hosts.guest_behind(LINK, pulse_fill=32, pulse_size=8, pulse_rate=4) as name:
         yield name
-    finally:
-        hosts.shape(Shape())
-        hosts.settle(name)
-        hosts.remove_guest(name)
 
 
 def test_memory_is_compressed_on_a_slow_link(hosts: Hosts, guest: str) -> None:

@@ -72,6 +72,7 @@ ARRIVE_S, ARRIVE_POLL_S = 1.0, 0.01
 PAGES_S = 1.0
 """Between two looks at whether all of a guest's memory has come; QEMU tells it by itself."""
 
+_NEWS_OF_PAGES = frozenset({GuestEventKind.MIGRATION, GuestEventKind.GONE})
 _log = structlog.get_logger(__name__)
 
 
@@ -86,6 +87,7 @@ class Arrival:
         error: what QEMU said when the copy failed.
         keeps_time: the guest corrects its clock by itself; forgotten with a restart, and its clock is set then.
         fetching: the guest runs here, and part of its memory has still to come.
+        has_shut_down: it did that while it was so, and lacks nothing any more; forgotten with a restart.
         deciding: held while the verdict is being made.
     """
 
@@ -99,6 +101,7 @@ class Arrival:
     guest_clock: GuestClock | None = None
     follow_up: asyncio.Task[None] | None = None
     fetching: bool = False
+    has_shut_down: bool = False
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -524,7 +527,7 @@ class TargetSide:
             cause = arrival.error or "the guest has ended before all of its memory had come"
             await durably(lambda: self._settle(record, Outcome.FAILED, cause))
             return
-        if guest is not None:
+        if guest is not None and not guest.is_gone:
             await guest.clear_migration()
             arrival.guest_clock = await correct_guest_clock(guest, keeps_time=arrival.keeps_time)
         await durably(lambda: self._settle(record, Outcome.DONE, ""))
@@ -537,8 +540,8 @@ class TargetSide:
                 while (pages := await self._look_for_pages(record)) is Pages.MISSING:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(PAGES_S):
-                            while (await events.get()).kind not in (GuestEventKind.MIGRATION, GuestEventKind.GONE):
-                                pass
+                            while (kind := (await events.get()).kind) not in _NEWS_OF_PAGES:
+                                arrival.has_shut_down |= kind is GuestEventKind.SHUT_DOWN
                 return pages
         finally:
             arrival.fetching = False
@@ -658,6 +661,8 @@ class TargetSide:
 
     async def _look_for_pages(self, record: MigrationRecord) -> Pages | None:
         guest, is_taken = self._guest(record), self._verdict(record) is Verdict.TAKEN
+        if guest is None and self._arrival(record).has_shut_down:
+            return Pages.WHOLE
         if guest is None:
             return Pages.LOST if is_taken else None
         try:

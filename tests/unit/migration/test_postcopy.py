@@ -220,6 +220,29 @@ def test_when_the_targets_qemu_dies_the_guest_is_lost(tmp_path: Path, cut: bool)
     migrating(tmp_path, work)
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["link up", "link cut"])
+def test_a_guest_that_shuts_down_meanwhile_is_not_lost(tmp_path: Path, cut: bool) -> None:
+    """It needs no more memory: it has moved, and is bound on the target."""
+
+    async def work(pair: Pair) -> None:
+        started = begin(pair)
+        await fetching(pair, started)
+        pair.world.links_up = not cut
+        assert pair.target.guest is not None
+        await pair.target.guest.press_power_button()
+        await asyncio.sleep(2 * STILL_S)
+        pair.world.links_up = True
+        operation = await pair.wait(started)
+        assert operation.status is OperationStatus.SUCCESS, operation.error
+        assert pair.runs_on() == []
+        assert not [one for one in pair.source.store.domains() if one.name == DOMAIN]
+        assert pair.target.store.domain(DOMAIN).is_bound
+        assert (last_report(pair).outcome, part(pair).is_lost) == (Outcome.DONE, False)
+        assert pair.target.store.migrations()[-1].report.outcome is Outcome.DONE
+
+    migrating(tmp_path, work)
+
+
 def test_when_the_sources_qemu_dies_the_guest_is_lost(tmp_path: Path) -> None:
     """The target's hangs, as a page will never come: it is ended there, and all of that is told."""
 
