@@ -297,6 +297,56 @@ async def test_a_target_that_says_nothing_is_cut_off(probed: Probe) -> None:
         assert guest.cpu_seconds() > used
 
 
+async def test_a_sender_whose_connection_says_nothing_does_not_hold_the_guest(probed: Probe) -> None:
+    """QEMU waits for it without its virtual CPUs; the copy can be stopped, and the next one succeeds."""
+    plan = replace(engine.PLAN, channels=1)
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        spec = bench.spec()
+        source = await bench.engine.start(spec)
+        await bench.booted(source)
+        ends = await engine.make_ends(bench, plan=plan, source=source, away=bench.away(spec))
+        async with first_connection_only(ends.host, ends.port) as address:
+            await source.send(*address)
+            assert (await source.progress()).status == MigrationStatus.SETUP
+            used = sum(source.cpu_seconds())
+            await asyncio.sleep(1)
+            assert sum(source.cpu_seconds()) > used
+            began = asyncio.get_running_loop().time()
+            await stop_copy(source)
+            assert asyncio.get_running_loop().time() - began < 5
+        await make_run(source)
+        assert (await source.progress()).status in engine.ENDED
+        await ends.target.quit()
+        again = await engine.make_ends(bench, plan=plan, source=source, away=bench.away(spec))
+        assert await again.copy() == MigrationStatus.PRE_SWITCHOVER
+        await source.continue_switchover()
+        assert await engine.until(again.target, engine.ENDED.__contains__) == MigrationStatus.COMPLETED
+
+
+@asynccontextmanager
+async def first_connection_only(host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+    """A way to there for one connection; others are taken, and nothing is said on them."""
+    tasks, taken = set[asyncio.Task[None]](), itertools.count()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if next(taken) == 0:
+            there, back = await asyncio.open_connection(host, port)
+            tasks.update((asyncio.create_task(carry(reader, back)), asyncio.create_task(carry(there, writer))))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+
+
 async def test_a_copy_that_never_connected_is_not_in_the_way_of_the_next(probed: Probe) -> None:
     """QEMU 10 goes on connecting after a cancel, and refuses another migration ("duplicate yank instance")."""
     async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
