@@ -33,10 +33,15 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         status = arguments.run(arguments) if os.geteuid() == 0 or not arguments.needs_cell else _in_cell(arguments)
+        sys.stdout.flush()
     except LdomsError as error:
         sys.exit(f"ldoms-lab: {error.message}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `ldoms-lab status | head` does; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     sys.exit(status)
 
 
