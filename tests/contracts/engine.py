@@ -311,6 +311,17 @@ async def check_the_power_button_switches_off(bench: EngineBench) -> None:
         await until_event(queue, GuestEventKind.GONE)
 
 
+async def check_a_guest_that_is_ended_has_not_shut_down(bench: EngineBench) -> None:
+    """Whatever is heard of it: it was not the guest's doing."""
+    guest = await bench.engine.start(bench.spec())
+    with guest.events() as queue:
+        await guest.resume()
+        await guest.quit()
+        async with asyncio.timeout(LIMIT_S):
+            while (event := await queue.get()).kind is not GuestEventKind.GONE:
+                assert event.kind is not GuestEventKind.SHUT_DOWN or not event.data["guest"]
+
+
 async def check_threads_are_where_they_belong(bench: EngineBench) -> None:
     """Each virtual CPU on its own CPUs, everything else with the control domain; both may change."""
     a, b = bench.cpus

@@ -223,6 +223,8 @@ class FakeGuest(FakeMirrors):
 
     async def quit(self) -> None:
         """End it."""
+        if not self.is_gone:
+            self._emit(GuestEventKind.SHUT_DOWN, guest=False)
         self.die()
 
     async def wait_gone(self) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from ldoms.auth.tokens import digest, make_token, matches
 from ldoms.hypervisor.engine import Guest
-from ldoms.hypervisor.states import IN_POSTCOPY, GuestEventKind, MigrationEnd, RunState
+from ldoms.hypervisor.states import IN_POSTCOPY, GuestEvent, GuestEventKind, MigrationEnd, RunState
 from ldoms.hypervisor.states import MigrationStatus as CopyStatus
 from ldoms.migration.clock import correct_guest_clock
 from ldoms.migration.gates import gate
@@ -540,8 +540,8 @@ class TargetSide:
                 while (pages := await self._look_for_pages(record)) is Pages.MISSING:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(PAGES_S):
-                            while (kind := (await events.get()).kind) not in _NEWS_OF_PAGES:
-                                arrival.has_shut_down |= kind is GuestEventKind.SHUT_DOWN
+                            while (event := await events.get()).kind not in _NEWS_OF_PAGES:
+                                arrival.has_shut_down |= _is_own_end(event)
                 return pages
         finally:
             arrival.fetching = False
@@ -777,6 +777,11 @@ class TargetSide:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_own_end(event: GuestEvent) -> bool:
+    """Whether the guest has shut down by itself; QEMU says as much of one that it was told to end."""
+    return event.kind is GuestEventKind.SHUT_DOWN and bool(event.data.get("guest"))
 
 
 def _may_be_split(record: MigrationRecord) -> bool:

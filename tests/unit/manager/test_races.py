@@ -137,7 +137,7 @@ def test_what_goes_wrong_at_the_end_of_a_guest_is_waited_for_by_nobody(
 
         monkeypatch.setattr(manager.host.guests, "on_end", fails)
         with first.events() as events:
-            await first.quit()
+            first.die()
             assert (await events.get()).kind is GuestEventKind.GONE
         async with asyncio.timeout(5):
             await running.ended.wait()
