@@ -25,5 +25,5 @@ def hosts() -> Iterator[Hosts]:
 @pytest.mark.parametrize("cell", sample(), ids=lambda cell: cell.name)
 def test_one_host_owns_the_guest_whatever_breaks(hosts: Hosts, cell: Cell) -> None:
     """It never runs twice, is on one host in the end, lives if its QEMU does, and has lost nothing of its disk."""
-    with place(hosts, cell.storage) as (guest, source):
+    with place(hosts, cell) as (guest, source):
         run_cell(hosts, cell, guest, source)

@@ -38,7 +38,7 @@ def run(words: list[str]) -> int:
     wanted = [cell for cell in all_cells if all(word in cell.name for word in words)]
     results = known()
     left = [cell for cell in wanted if not _is_answered(results.get(cell.name, {}))]
-    left.sort(key=lambda cell: (STORAGES.index(cell.storage), cell.name in results))
+    left.sort(key=lambda cell: (STORAGES.index(cell.storage), WAYS.index(cell.way), cell.name in results))
     while left:
         try:
             with make_hosts() as hosts, prepared(hosts):
@@ -57,7 +57,7 @@ def _is_answered(result: Mapping[str, Any]) -> bool:
 def _run_one(hosts: Hosts, cell: Cell, left: list[Cell]) -> bool:
     result: dict[str, object] = {"revision": _revision(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     try:
-        with place(hosts, cell.storage) as (guest, source):
+        with place(hosts, cell) as (guest, source):
             result |= run_cell(hosts, cell, guest, source)
         result["result"] = "kept"
     except Exception as error:
@@ -106,6 +106,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         "",
     ]
     for storage, way in product(STORAGES, WAYS):
+        if all(cell.left_out for cell in cells() if (cell.storage, cell.way) == (storage, way)):
+            continue
         lines += [f"## {storage.capitalize()} storage, {way}", "", *_rows(storage, way, results, reasons), ""]
     lines += ["A number is the time to settle, in s, from when the fault was mended; `?` has not run;"]
     lines += [f"`{chr(ord('a') + index)}` is left out: {reason};" for index, reason in enumerate(reasons)]
@@ -139,6 +141,9 @@ _BEGIN = (
     "is the last one that is known to be on the disk. The disk is then read from outside: is every record on it that",
     "the guest has acknowledged? Is none missing, and does each follow from the one before, as only one guest can",
     "have written them? Were they made on the source, and then on the target if the guest is there, and not by turns?",
+    "",
+    "With postcopy (`--on-stall=postcopy`) the guest changes more than the link carries. From `source-sent-all` on it",
+    "is in parts: if the QEMU or the host of one of them dies, the guest may be lost, which `ldm` has to say.",
     "",
     "With copied storage (`--copy-storage`) each host has a directory of its own. Is the source's image whole, with",
     "nothing in it that the target's has not? Are the target's image and volume there if the guest is, and only then?",

@@ -32,7 +32,7 @@ from faults.disk import (
     tell_hosts,
     witness,
 )
-from faults.matrix import BOTH, COPIED, COPYING, DISKS_COPYING, SOURCE, Cell
+from faults.matrix import BOTH, COPIED, COPYING, DISKS_COPYING, FETCHING, IN_PARTS, POSTCOPY, SOURCE, Cell
 from ldoms.cli.migrate import UNKEPT
 from ldoms.lab import lab as labs
 from ldoms.lab.links import Cut, Shape
@@ -45,6 +45,10 @@ STATE_MIB = 24
 """Size of the file system of a host's state, so that it can be filled."""
 DATA_BYTES = 12 << 20
 """Of a disk that is copied: what the guest never writes to, behind what it does."""
+LINK, SLOW = Shape(rate_bit_s=80_000_000), Shape(rate_bit_s=12_000_000)
+"""For postcopy: too slow for the guest; and what it then lacks comes so slowly that something can break meanwhile."""
+_GUESTS = {POSTCOPY: {"pulse_fill": 8, "pulse_size": 16, "pulse_rate": 400}}
+_USUAL_GUEST = {"pulse_fill": 32, "pulse_size": 8, "pulse_rate": 4}
 _LISTEN = """
 import socket, sys, time
 socket.create_server((sys.argv[1], 8101)); print("ready", flush=True); time.sleep(3600)
@@ -188,6 +192,8 @@ def _hold(hosts: Hosts, cell: Cell, guest: str, source: str) -> Held:
     view = hosts.view(source, guest)
     assert view is not None
     options = ["--copy-storage"] if cell.storage == COPIED else []
+    if cell.way == POSTCOPY:
+        return Held(hosts, cell, guest, view["domain"]["uuid"], source, _hold_in_parts(hosts, cell, guest, source))
     if cell.point.gate == COPYING:
         command = hosts.start(source, *hosts.migrate_words(guest, source, *options, "--max-bandwidth", "16M"))
         wait_until(lambda: _memory_percent(hosts, source, guest) >= 10, 30, "the copy does not begin")
@@ -199,6 +205,30 @@ def _hold(hosts: Hosts, cell: Cell, guest: str, source: str) -> Held:
         command = hosts.start(source, *hosts.migrate_words(guest, source, *options))
         hosts.wait_at_gate(cell.point.gate)
     return Held(hosts, cell, guest, view["domain"]["uuid"], source, command)
+
+
+def _hold_in_parts(hosts: Hosts, cell: Cell, guest: str, source: str) -> subprocess.Popen[str]:
+    """A guest that goes over before all of its memory has, held on its way."""
+    hosts.shape(LINK)
+    gate = {COPYING: "", FETCHING: "source-suspend"}.get(cell.point.gate, cell.point.gate)
+    if gate:
+        hosts.close_gate(gate)
+    command = hosts.start(source, *hosts.migrate_words(guest, source, "--on-stall=postcopy", "--max-suspend=300ms"))
+    if gate:
+        hosts.wait_at_gate(gate)
+    else:
+        wait_until(lambda: hosts.progress(source, guest) >= 10, 30, "the copy does not begin")
+    hosts.shape(SLOW)
+    if cell.point.gate == FETCHING:
+        hosts.open_gate(gate)
+        wait_until(lambda: _phase(hosts, source, guest) == POSTCOPY, 60, "it does not come to postcopy")
+    return command
+
+
+def _phase(hosts: Hosts, source: str, guest: str) -> str:
+    view = hosts.view(source, guest)
+    migration = view and view["status"]["migration"]
+    return str(migration["phase"]) if migration else ""
 
 
 def _figures(hosts: Hosts, source: str, guest: str) -> dict[str, Any]:
@@ -219,12 +249,24 @@ def _memory_percent(hosts: Hosts, source: str, guest: str) -> int:
 
 def _hurry(held: Held) -> None:
     """What is still slow need not be any more; it may have ended."""
+    if held.cell.way == POSTCOPY:
+        held.hosts.shape(Shape())
     if held.cell.point.gate == DISKS_COPYING:
         held.hosts.run(held.source, "ldm", "set-migration", held.guest, "max-bandwidth=0")
 
 
 def _go_on(held: Held) -> None:
     held.hosts.open_gate(held.cell.point.gate)
+
+
+def _may_be_lost(held: Held, host: str) -> bool:
+    """Whether the guest may have died with what was killed, if it is on that host now."""
+    dead = held.killed or (held.host if held.cell.fault.kind == "host-gone" else "")
+    return bool(dead) and (dead == host or _is_in_parts(held.cell))
+
+
+def _is_in_parts(cell: Cell) -> bool:
+    return cell.way == POSTCOPY and cell.point.gate in IN_PARTS
 
 
 def _wait_settled(held: Held) -> None:
@@ -238,15 +280,14 @@ def _wait_settled(held: Held) -> None:
 def _ask(held: Held, before: int) -> dict[str, object]:
     hosts, guest = held.hosts, held.guest
     (host,) = hosts.place(guest)
+    lost = _may_be_lost(held, host)
     said = None if held.ended else held.command.returncode
     if said is not None and not (held.cell.fault.kind == "host-gone" and held.host == held.source):
         complaint = held.command.stderr.read() if held.command.stderr else ""
-        assert said in ((1, UNKEPT) if host == held.source else (0,)), (
-            f"ldm says {said}, the domain is on {host}: {complaint}"
-        )
+        wanted = (1, UNKEPT) if host == held.source else (1, 0) if lost and _is_in_parts(held.cell) else (0,)
+        assert said in wanted, f"ldm says {said}, the domain is on {host}: {complaint}"
     wait_until(lambda: _is_clean(hosts, other(host)), 30, f"{other(host)} is not clean")
     hosts.check_clean(other(host))
-    lost = host == held.killed or (held.cell.fault.kind == "host-gone" and host == held.host)
     state = hosts.state(host, guest)
     if lost:
         assert state in ("bound", "active"), f"the guest that has died is listed as {state}"
@@ -463,14 +504,15 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def place(hosts: Hosts, storage: str) -> Iterator[tuple[str, str]]:
-    """A guest with a disk of that kind, and the host that it runs on; and the hosts in order again afterwards."""
+def place(hosts: Hosts, cell: Cell) -> Iterator[tuple[str, str]]:
+    """A guest for a cell, and the host that it runs on; and the hosts in order again afterwards."""
+    storage, wanted = cell.storage, _GUESTS.get(cell.way, _USUAL_GUEST)
     name = next((view for host in hosts.lab.hosts for view in _guests(hosts, host)), "")
-    if name and not any(image(hosts, storage, name, host).exists() for host in hosts.lab.hosts):
+    if name and not _is_like(hosts, name, storage, wanted["pulse_rate"]):
         forget_guests(hosts)
         name = ""
     if not name:
-        name = hosts.add_guest(pulse_fill=32, pulse_size=8, pulse_rate=4, pulse_disk=RECORDS)
+        name = hosts.add_guest(**wanted, pulse_disk=RECORDS)
         _give_disk(hosts, storage, name)
     (host,) = hosts.place(name)
     if storage == COPIED:
@@ -487,6 +529,17 @@ def place(hosts: Hosts, storage: str) -> Iterator[tuple[str, str]]:
         hosts.shape(Shape())
         for host in hosts.lab.hosts:
             hosts.start_manager(host)
+
+
+def _is_like(hosts: Hosts, guest: str, storage: str, rate: int) -> bool:
+    """Whether a guest that is there has a disk of that kind, and changes its memory at that rate."""
+    has_disk = any(image(hosts, storage, guest, host).exists() for host in hosts.lab.hosts)
+    arguments = [
+        dict(view["domain"]["variables"]).get("boot-args", "").split()
+        for host in hosts.lab.hosts
+        if (view := hosts.view(host, guest))
+    ]
+    return has_disk and all(f"pulse.rate={rate}" in words for words in arguments)
 
 
 def forget_guests(hosts: Hosts) -> None:

@@ -9,9 +9,10 @@ from itertools import product
 from ldoms.migration.phases import PHASES
 from ldoms.model.phases import Phase
 
-COPYING, DISKS_COPYING = "copying", "disks-copying"
-"""Not gates: memory, or the disks, are flowing, slowly."""
+COPYING, DISKS_COPYING, FETCHING = "copying", "disks-copying", "fetching"
+"""Not gates: memory, or the disks, are flowing, slowly; or the guest runs on the target and lacks memory."""
 SHARED, COPIED = "shared", "copied"
+PRECOPY, POSTCOPY = "precopy", "postcopy"
 
 INSIDE: dict[Phase, tuple[str, ...]] = {
     Phase.CHECK: (),
@@ -20,14 +21,13 @@ INSIDE: dict[Phase, tuple[str, ...]] = {
     Phase.SUSPEND: (),
     Phase.HAND_OFF: (
         *("source-sent-all", "source-handing-off", "target-take-over", "target-taken", "target-running"),
-        "source-peer-took",
+        *("source-peer-took", FETCHING),
     ),
 }
 """Gates within each phase; the edge into it is the gate ``source-PHASE``."""
 OF_COPIED_STORAGE = ("target-images-made", DISKS_COPYING, "source-disks-copied")
 STORAGES = (SHARED, COPIED)
-WAYS = ("precopy",)
-"""To be added: ``postcopy``."""
+WAYS = (PRECOPY, POSTCOPY)
 SOURCE, TARGET, BOTH, LINK = "source", "target", "both", "link"
 
 
@@ -107,6 +107,8 @@ class Cell:
 
 
 BEFORE_IMAGES = ("source-check", "source-prepare", "target-prepare")
+IN_PARTS = INSIDE[Phase.HAND_OFF]
+"""With postcopy, the guest is in parts: it needs both hosts."""
 
 
 def _has_target_qemu(cell: Cell) -> bool:
@@ -114,6 +116,13 @@ def _has_target_qemu(cell: Cell) -> bool:
 
 
 _RULES = {
+    "with precopy a guest lacks nothing where it runs": (
+        lambda cell: cell.way == PRECOPY and cell.point.gate == FETCHING
+    ),
+    "--copy-storage and postcopy exclude each other": lambda cell: (cell.storage, cell.way) == (COPIED, POSTCOPY),
+    "nothing was sent yet, so that it is as with precopy": (
+        lambda cell: cell.way == POSTCOPY and cell.point.phase in (Phase.CHECK, Phase.PREPARE)
+    ),
     "no disk is copied": lambda cell: cell.storage == SHARED and cell.point.gate in OF_COPIED_STORAGE,
     "the target has no image yet, so that it is as with shared storage": (
         lambda cell: cell.storage == COPIED and cell.point.gate in BEFORE_IMAGES
@@ -143,10 +152,11 @@ def sample() -> tuple[Cell, ...]:
     for fault in FAULTS:
         if fault.hold_s >= 60 and fault.kind != "cut-both":
             continue
-        order = [(point, storage) for points in (missing, POINTS) for storage in STORAGES for point in points]
-        possible = (Cell(fault, point, storage) for point, storage in order)
+        kinds = tuple(product(STORAGES, WAYS))
+        order = [(point, kind) for points in (missing, POINTS) for kind in kinds for point in points]
+        possible = (Cell(fault, point, *kind) for point, kind in order)
         cell = next((cell for cell in possible if not cell.left_out), None)
         if cell is not None:
             chosen.append(cell)
             missing = [point for point in missing if point != cell.point] or list(POINTS)
-    return tuple(sorted(chosen, key=lambda cell: STORAGES.index(cell.storage)))
+    return tuple(sorted(chosen, key=lambda cell: (STORAGES.index(cell.storage), WAYS.index(cell.way))))

@@ -8,7 +8,7 @@ import pytest
 
 import ldoms.migration
 from faults.__main__ import PAGE, table
-from faults.matrix import COPYING, DISKS_COPYING, FAULTS, GATES, POINTS, STORAGES, cells, sample
+from faults.matrix import COPYING, DISKS_COPYING, FAULTS, FETCHING, GATES, POINTS, STORAGES, WAYS, cells, sample
 from ldoms.migration.phases import PHASES
 
 NOT_ON_THE_WAY = {"source-reclaimed", "source-peer-refused", "source-called-off", "target-give-up"}
@@ -33,8 +33,9 @@ def test_the_sample_hits_every_fault_and_every_point() -> None:
     wanted = {(cell.fault.kind, cell.fault.place) for cell in possible}
     assert {(cell.fault.kind, cell.fault.place) for cell in chosen} == wanted
     assert {cell.fault.hold_s for cell in chosen} == {fault.hold_s for fault in FAULTS}
-    assert {COPYING, DISKS_COPYING} <= {cell.point.gate for cell in chosen}
+    assert {COPYING, DISKS_COPYING, FETCHING} <= {cell.point.gate for cell in chosen}
     assert {cell.storage for cell in chosen} == set(STORAGES)
+    assert {cell.way for cell in chosen} == set(WAYS)
 
 
 def test_every_cell_is_run_or_left_out_for_a_reason() -> None:
@@ -52,7 +53,8 @@ def test_every_cell_is_run_or_left_out_for_a_reason() -> None:
     assert "| 3 | **broken** |" in page
     assert f"- {second}: it ran twice" in page
     rows = [line for line in page.splitlines() if line.startswith(("| source |", "| target |", "| link |", "| both |"))]
-    assert len(rows) == len(FAULTS) * len(STORAGES)
+    kinds = {(cell.storage, cell.way) for cell in cells() if not cell.left_out}
+    assert len(rows) == len(FAULTS) * len(kinds)
     assert all(len(row.split("|")) == 4 + len(POINTS) for row in rows)
 
 
