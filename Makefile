@@ -20,7 +20,7 @@ demo: setup images  ## set everything up, then move a busy database between two 
 	$(BIN)/ldoms-bench demo
 
 test: system-tests setup images check  ## set everything up, then run all tests
-	$(PYTEST) -n 2 --dist loadfile $(LONGEST) tests/fault tests/integration
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(LONGEST) tests/fault tests/integration
 
 check: python  ## format, lint, types, imports, unit tests
 	$(BIN)/ruff format --check --quiet src tests
