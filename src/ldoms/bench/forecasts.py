@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ldoms.bench.backed import backed_memory
 from ldoms.bench.migrations import host_facts
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
 from ldoms.model.codec import from_wire, to_wire
@@ -28,6 +29,8 @@ LAB = "forecast"
 SEED = 4
 STRANDS_PER_CPU = 8
 GUEST_VCPUS, GUEST_MEMORY = 4, "640M"
+HELD_MIB = 1024
+"""Of free memory, for what receives the trial, or the guest: more than either."""
 SETTLE_S, PAUSE_S = 15.0, 2.0
 """After the start of a guest, and between a dry run and its move."""
 LONGEST = "180s"
@@ -202,15 +205,19 @@ def _lay(made: Stage, way: Way) -> None:
 def _measure(made: Stage, name: str, place: str, load: Load, way: Way) -> Case:
     options = ("--max-time", LONGEST, *(() if way.encrypted else ("--no-encryption",)))
     cpu_load = os.getloadavg()[0]
-    dry = json.loads(made.output(made.migrate_words(name, place, "-n", "--json", *options)))
+    with backed_memory(HELD_MIB) as about_to_try:
+        about_to_try()
+        dry = json.loads(made.output(made.migrate_words(name, place, "-n", "--json", *options)))
     forecast = from_wire(MigrationReport, dry).forecast
     if forecast is None:
         raise HostError(f"the dry run of {name} has made no forecast: its guest does not run", code="guest-gone")
     time.sleep(PAUSE_S)
-    try:
-        made.output(made.migrate_words(name, place, *options))
-    except HostError as error:
-        say(error.message)  # the report tells what was forecast and what came of it
+    with backed_memory(HELD_MIB) as about_to_move:
+        about_to_move()
+        try:
+            made.output(made.migrate_words(name, place, *options))
+        except HostError as error:
+            say(error.message)  # the report tells what was forecast and what came of it
     report = made.last_report(place)
     time.sleep(PAUSE_S)
     return Case(load, way, forecast, report, cpu_load)

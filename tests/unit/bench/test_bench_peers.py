@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -26,12 +27,13 @@ from ldoms.bench.peers.record import (
     table,
     targets,
 )
-from ldoms.bench.peers.run import LIMIT_MS, fewer_percent, slower_percent
+from ldoms.bench.peers.run import LIMIT_MS, _runs_of_others, fewer_percent, slower_percent
 from ldoms.bench.peers.scenario import SCENARIOS, SPARE_MIB, chosen, guests_of
 from ldoms.bench.peers.tools import Ldm, Plain, Virsh, all_tools, qemu_words, worst
 from ldoms.bench.probe import Ending, Exchange, ProbeRecord
 from ldoms.bench.solo import Image
 from ldoms.migration.plan import FIRST_DOWNTIME_LIMIT_S
+from ldoms.model.codec import to_wire
 from ldoms.model.errors import NotFound
 
 IMAGE = Image(Path("/home/vmlinuz"), Path("/home/initrd.img"), "quiet")
@@ -213,3 +215,11 @@ def test_a_guest_that_is_slowed_down_shows() -> None:
 def test_virsh_is_told_what_ldm_tries_first() -> None:
     """Half of its variants, so that both aim at the same suspension."""
     assert pytest.approx(FIRST_DOWNTIME_LIMIT_S * 1000) == LIMIT_MS
+
+
+def test_runs_of_other_scenarios_stay(tmp_path: Path) -> None:
+    """The whole can be measured in parts; a scenario that is measured again has new runs only."""
+    runs = [replace(RUN, scenario=name) for name in ("idle", "ten")]
+    (tmp_path / "peers.json").write_text(json.dumps(to_wire(runs)))
+    assert _runs_of_others(tmp_path, chosen(["idle"])) == runs[1:]
+    assert _runs_of_others(tmp_path / "new", chosen([])) == []

@@ -35,7 +35,7 @@ from ldoms.bench.peers.record import (
     table,
     targets,
 )
-from ldoms.bench.peers.scenario import CLIENTS, Guest, Scenario, chosen, guests_of
+from ldoms.bench.peers.scenario import CLIENTS, SCENARIOS, Guest, Scenario, chosen, guests_of
 from ldoms.bench.peers.tools import Moved, Tool, World, all_tools
 from ldoms.bench.pgbench import LoadOptions, LoadRun, ensure_pgbench, programs_cache
 from ldoms.bench.probe import ProbeRecord, ProbeRun, line_counters, probe_figures, start_probe
@@ -44,7 +44,7 @@ from ldoms.bench.server import Server, query
 from ldoms.bench.solo import Image, lab_image, run
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
 from ldoms.bench.workloads import find_workload
-from ldoms.model.codec import to_wire
+from ldoms.model.codec import from_wire, to_wire
 from ldoms.model.errors import HostError, LdomsError, NotFound
 
 LAB = "benchpeers"
@@ -90,12 +90,14 @@ class PeersOptions:
 def run_peers(build: Path, options: PeersOptions) -> list[PeerRun]:
     """Measure, print tables, and write ``peers.json`` and ``peers.md`` into the directory `build`, anew after each run.
 
+    Runs of other scenarios that are there from before stay, so that the whole can be made in parts.
+
     Raises:
         LdomsError: the lab, or a peer, cannot be had; runs that were made are kept.
     """
     scenarios, tools = chosen(options.scenarios, options.fill_mib), _tools(options)
     build.mkdir(parents=True, exist_ok=True)
-    before, runs, took = conditions(), list[PeerRun](), dict[str, float]()
+    before, runs, took = conditions(), _runs_of_others(build, scenarios), dict[str, float]()
     with _world(needs_libvirt=any(tool.name.startswith("virsh") for tool in tools)) as (made, world):
         for scenario in scenarios:
             heading(f"{scenario.name}: {scenario.title}; {options.rounds} rounds of {len(tools)} tools, shuffled")
@@ -109,12 +111,18 @@ def run_peers(build: Path, options: PeersOptions) -> list[PeerRun]:
             took[scenario.name] = time.monotonic() - began
             say(f"{scenario.name} took {took[scenario.name]:.0f} s")
         libvirt = world.libvirts.version if world.libvirts else "not there"
-    text = "\n".join(_page(runs, scenarios, took, {"before": before, "after": conditions(), "libvirt": libvirt}))
+    text = "\n".join(_page(runs, took, {"before": before, "after": conditions(), "libvirt": libvirt}))
     (build / "peers.md").write_text(text + "\n")
     say("")
     say(text)
     say(f"\nAll runs             {build / 'peers.json'}")
     return runs
+
+
+def _runs_of_others(build: Path, scenarios: Sequence[Scenario]) -> list[PeerRun]:
+    path, now = build / "peers.json", {scenario.name for scenario in scenarios}
+    known = json.loads(path.read_text()) if path.exists() else []
+    return [run for run in (from_wire(PeerRun, one) for one in known) if run.scenario not in now]
 
 
 def _tools(options: PeersOptions) -> tuple[Tool, ...]:
@@ -389,14 +397,13 @@ def _line(run: PeerRun) -> str:
     )
 
 
-def _page(
-    runs: Sequence[PeerRun], scenarios: Sequence[Scenario], took: dict[str, float], where: dict[str, object]
-) -> list[str]:
+def _page(runs: Sequence[PeerRun], took: dict[str, float], where: dict[str, object]) -> list[str]:
     """Tables and targets, as Markdown."""
     lines = [f"Conditions: {json.dumps(where)}", ""]
-    for scenario in scenarios:
-        lines += [f"### {scenario.title}", "", f"{took.get(scenario.name, 0):.0f} s for all runs.", ""]
-        lines += [*table(runs, scenario.name), ""]
+    for scenario in SCENARIOS:
+        if any(run.scenario == scenario.name for run in runs):
+            seconds = f"{took[scenario.name]:.0f} s for all runs." if scenario.name in took else "From an earlier time."
+            lines += [f"### {scenario.title}", "", seconds, "", *table(runs, scenario.name), ""]
     judged: Sequence[Target] = targets(runs)
     return [*lines, "### Targets", "", *(f"- {target}" for target in judged)]
 
