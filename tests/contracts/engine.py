@@ -611,6 +611,12 @@ IN_PARTS = replace(
 async def hand_over_in_parts(bench: EngineBench) -> Ends:
     """A guest that runs on the target, and lacks most of its memory."""
     ends = await make_ends(bench, plan=IN_PARTS)
+    await go_over_in_parts(ends)
+    return ends
+
+
+async def go_over_in_parts(ends: Ends) -> None:
+    """Have a guest go over before most of its memory does."""
     await ends.source.send(ends.host, ends.port)
     await until(ends.source, MigrationStatus.ACTIVE.__eq__)
     await ends.source.start_postcopy()
@@ -621,7 +627,6 @@ async def hand_over_in_parts(bench: EngineBench) -> Ends:
     await until_state(ends.target, RunState.PAUSED)
     assert (await ends.target.progress()).status == MigrationStatus.POSTCOPY_ACTIVE
     await ends.target.resume()
-    return ends
 
 
 async def check_a_guest_goes_over_before_all_of_its_memory(bench: EngineBench) -> None:

@@ -305,7 +305,7 @@ async def test_a_sender_whose_connection_says_nothing_does_not_hold_the_guest(pr
         source = await bench.engine.start(spec)
         await bench.booted(source)
         ends = await engine.make_ends(bench, plan=plan, source=source, away=bench.away(spec))
-        async with first_connection_only(ends.host, ends.port) as address:
+        async with Relay().towards(ends.host, ends.port) as address:
             await source.send(*address)
             assert (await source.progress()).status == MigrationStatus.SETUP
             used = sum(source.cpu_seconds())
@@ -323,28 +323,59 @@ async def test_a_sender_whose_connection_says_nothing_does_not_hold_the_guest(pr
         assert await engine.until(again.target, engine.ENDED.__contains__) == MigrationStatus.COMPLETED
 
 
-@asynccontextmanager
-async def first_connection_only(host: str, port: int) -> AsyncIterator[tuple[str, int]]:
-    """A way to there for one connection; others are taken, and nothing is said on them."""
-    tasks, taken = set[asyncio.Task[None]](), itertools.count()
+class Relay:
+    """A way to somewhere for one connection; others are taken, and nothing is said on them."""
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self) -> None:
+        self.keeps = False
+        """What is sent there is taken, and goes no further."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._taken = 0
+
+    @asynccontextmanager
+    async def towards(self, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+        """Its own address, while it is there."""
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._taken += 1
+            if self._taken == 1:
+                there, back = await asyncio.open_connection(host, port)
+                ways = self._carry(reader, back, may_keep=True), self._carry(there, writer)
+                self._tasks.update(asyncio.create_task(way) for way in ways)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, may_keep: bool = False
+    ) -> None:
         while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
+            if not (may_keep and self.keeps):
+                writer.write(data)
+                await writer.drain()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if next(taken) == 0:
-            there, back = await asyncio.open_connection(host, port)
-            tasks.update((asyncio.create_task(carry(reader, back)), asyncio.create_task(carry(there, writer))))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
+async def test_a_postcopy_that_is_broken_when_all_is_sent_is_lost(probed: Probe) -> None:
+    """QEMU 10 goes on when a connection breaks on which it still has to send; not when it waits for a last word."""
+    async with qemu_bench(probed) as bench, asyncio.timeout(CHECK_S):
+        relay, spec = Relay(), bench.spec()
+        source = await bench.engine.start(spec)
+        await bench.booted(source)
+        ends = await engine.make_ends(bench, plan=engine.IN_PARTS, source=source, away=bench.away(spec))
+        async with relay.towards(ends.host, ends.port) as (host, port):
+            await engine.go_over_in_parts(replace(ends, host=host, port=port))
+            relay.keeps = True
+            await source.set_bandwidth(0)
+            while (await source.progress()).remaining_bytes:
+                await asyncio.sleep(0.1)
+            assert (await source.progress()).status == MigrationStatus.POSTCOPY_ACTIVE
+            await source.pause_postcopy()
+            assert await engine.until(source, engine.ENDED.__contains__) == MigrationStatus.FAILED
 
 
 async def test_a_copy_that_never_connected_is_not_in_the_way_of_the_next(probed: Probe) -> None:

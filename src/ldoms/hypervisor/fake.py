@@ -522,11 +522,11 @@ class FakeGuest(FakeMirrors):
         self._set_status(MigrationStatus.COMPLETED)
 
     async def _send_rest(self, receiver: FakeGuest) -> None:
-        while self._rest_done_s < self._world.rest_s:
+        while self._rest_bytes > 0:
+            self._rest_done_s += 0.1  # the kernel has it, and it is not there yet
             if not await self._transfer(receiver, 0.1):
-                self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+                self._set_status(self._status_when_broken)
                 return
-            self._rest_done_s += 0.1
         receiver._set_status(MigrationStatus.COMPLETED)
         self._set_status(MigrationStatus.COMPLETED)
 
@@ -547,14 +547,20 @@ class FakeGuest(FakeMirrors):
             with suppress(asyncio.CancelledError):
                 await self._copy
         if self.status != MigrationStatus.POSTCOPY_PAUSED:
-            self._set_status(MigrationStatus.POSTCOPY_PAUSED)
+            self._set_status(self._status_when_broken)
         receiver = self._receiver
         if receiver is not None and self._world.links_up and receiver.status == MigrationStatus.POSTCOPY_ACTIVE:
             receiver._set_status(MigrationStatus.POSTCOPY_PAUSED)
 
     @property
+    def _status_when_broken(self) -> MigrationStatus:
+        """It gives up for good when it has sent all, and waits for the target's last word."""
+        has_sent_all = self.status == MigrationStatus.POSTCOPY_ACTIVE and self._rest_bytes == 0 and self._goes_over
+        return MigrationStatus.FAILED if has_sent_all else MigrationStatus.POSTCOPY_PAUSED
+
+    @property
     def _rest_bytes(self) -> int:
-        return round((self._world.rest_s - self._rest_done_s) * 1e8)
+        return max(0, round((self._world.rest_s - self._rest_done_s) * 1e8))
 
     @property
     def _hot_bytes(self) -> int:

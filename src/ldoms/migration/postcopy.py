@@ -47,16 +47,21 @@ class Step(Enum):
     """QEMU here has given up, for a reason of its own: the target knows what became of the guest."""
 
 
-def next_step(status: str, still_s: float) -> Step:
-    """What to do, by QEMU's word for where it is, and the time for which nothing has moved."""
+def next_step(status: str, still_s: float, left_bytes: int) -> Step:
+    """What to do, by QEMU's word for where it is, the time for which nothing has moved, and what it has still to send.
+
+    QEMU 10 gives up for good if the connection breaks when all is sent and only the target's last word is missing. Then
+    the kernel still has what is not there, and sends it when the link is back.
+    """
     if status == MigrationStatus.COMPLETED:
         return Step.DONE
     if status in ENDED or status == MigrationStatus.NONE:
         return Step.ASK
     if status == MigrationStatus.POSTCOPY_PAUSED:
         return Step.MEND
-    limit_s = STILL_S if status == MigrationStatus.POSTCOPY_ACTIVE else RECOVERY_S
-    return Step.MEND if still_s > limit_s else Step.WAIT
+    if status == MigrationStatus.POSTCOPY_ACTIVE:
+        return Step.MEND if left_bytes and still_s > STILL_S else Step.WAIT
+    return Step.MEND if still_s > RECOVERY_S else Step.WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class PageService:
         now_s = self._loop.time()
         self._seen = self._seen.after((progress.status, progress.transferred_bytes, guest.unsent_bytes()), now_s)
         self._note(progress, moves=self._seen.at_s == now_s)
-        match next_step(progress.status, now_s - self._seen.at_s):
+        match next_step(progress.status, now_s - self._seen.at_s, progress.remaining_bytes):
             case Step.DONE:
                 return Pages.WHOLE
             case Step.ASK:
