@@ -52,7 +52,9 @@ def basis(known: ForecastBasis) -> Iterable[tuple[str, str]]:
         yield "memory", "could not be looked at: all of it counts"
     else:
         total, used = known.memory.total_bytes, known.memory.nonzero_bytes
-        yield "memory", f"{mebibytes(used)} of {mebibytes(total)} are not zero"
+        share = known.memory.compressed_share
+        packed = f"; compressed, {100 * share:.0f} % would be left of that" if share else ""
+        yield "memory", f"{mebibytes(used)} of {mebibytes(total)} are not zero{packed}"
     rates = [f"{mebibytes(one.bytes_s)}/s within {one.window_s:g} s" for one in known.dirty_rates]
     again = f"; {mebibytes(known.working_set_bytes)} again and again" if known.working_set_bytes else ""
     yield "changes", (", ".join(rates) or "not measured") + again

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from ldoms.hypervisor.command_line import ADDED_MEMORY
-from ldoms.hypervisor.memory_sample import Block, nonzero_bytes
+from ldoms.hypervisor.memory_sample import Block, sample_memory
 from ldoms.hypervisor.qmp import Monitor
 from ldoms.model.errors import HostError
 from ldoms.model.forecast import MemoryUse
@@ -31,16 +31,16 @@ class QemuMemory:
         self._pid = pid
 
     async def use(self) -> MemoryUse:
-        """How much there is, and how much of it is not zero."""
+        """How much there is, how much of it is not zero, and how far that can be compressed."""
         listing = await self._monitor.execute("human-monitor-command", {"command-line": "info ramblock"})
         blocks = parse_blocks(listing)
         try:
-            nonzero = await asyncio.to_thread(nonzero_bytes, self._pid, tuple(blocks.values()))
+            sample = await asyncio.to_thread(sample_memory, self._pid, tuple(blocks.values()))
         except OSError as error:
             raise HostError(f"the memory of LDom {self._name} cannot be looked at: {error}", code="no-look") from error
         # What a guest could be given, and has not, is there in name only: it is not even looked through.
         total = sum(block.size_bytes for name, block in blocks.items() if ADDED_MEMORY not in name)
-        return MemoryUse(max(total, nonzero), nonzero)
+        return MemoryUse(max(total, sample.nonzero_bytes), sample.nonzero_bytes, sample.compressed_share)
 
     async def dirty_rate(self, window_s: float) -> float:
         """Bytes per second that changed within a window."""

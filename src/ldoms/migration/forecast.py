@@ -30,7 +30,7 @@ PAGE_BYTES = 4096
 PAGE_HEADER_BYTES = 8
 ZERO_PAGE_S = 0.4e-6
 """To find that a page is zero, and to say so."""
-FIXED_S = 0.45
+FIXED_S = 0.25
 """What a migration takes besides the checks and the copy, where nothing is known: QEMU's start, the hand-off."""
 FIXED_ROUND_TRIPS, SUSPENSION_ROUND_TRIPS = 12, 3
 SUSPENSION_S = 0.045
@@ -61,7 +61,10 @@ RATE_SPREAD, LONG_TAIL, MEMORY_SPREAD = 0.25, 5.0, 0.02
 MOST_BUSIER = 4.0
 """A guest that is busier, or quieter, by more than this than it was then, is another one."""
 COMPRESSED_SHARES = (0.39, 0.55, 0.77)
-"""Of what compressed memory takes on the wire: of files, in between, and of what a guest had filled at random."""
+"""Of what compressed memory takes on the wire, where none was tried: of files, in between, and of what a guest had
+filled at random."""
+SHARE_SPREAD = 0.15
+"""What QEMU's zstd leaves may differ from what zlib has left of a sample by so much."""
 COMPRESSED_BYTES_S = 250e6
 """Of memory, that one thread compresses."""
 _UNCOMPRESSED = ("", "none")
@@ -255,7 +258,7 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
     )
     before_s = basis.check_s + lessons.fixed_s + FIXED_ROUND_TRIPS * basis.round_trip_s
     befores = [before_s + sum(disk.content_bytes for disk in plan.disks) / bytes_s for bytes_s in (fast, speed, slow)]
-    shares = (1.0, 1.0, 1.0) if plan.compression in _UNCOMPRESSED else COMPRESSED_SHARES
+    shares = _shares(basis, plan)
     most = math.inf if plan.compression in _UNCOMPRESSED else COMPRESSED_BYTES_S * plan.channels
     fast, speed, slow = (min(most, bytes_s / share) for bytes_s, share in zip((fast, speed, slow), shares, strict=True))
     courses = [
@@ -285,6 +288,16 @@ def forecast(basis: ForecastBasis, plan: MigrationPlan, lessons: Lessons, total_
         converges=expected.converges,
         basis=basis,
     )
+
+
+def _shares(basis: ForecastBasis, plan: MigrationPlan) -> tuple[float, float, float]:
+    """What memory takes on the wire, of its size: at best, as expected, at worst."""
+    if plan.compression in _UNCOMPRESSED:
+        return 1.0, 1.0, 1.0
+    if basis.memory is None or not basis.memory.compressed_share:
+        return COMPRESSED_SHARES
+    share = basis.memory.compressed_share
+    return share / (1 + SHARE_SPREAD), share, min(1.0, share * (1 + SHARE_SPREAD))
 
 
 def learn(reports: Sequence[MigrationReport]) -> Lessons:

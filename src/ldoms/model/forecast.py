@@ -38,10 +38,15 @@ class DirtyRate:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """A guest's memory, and what of it is not zero: all that has to be sent; found by looking at samples of it."""
+    """A guest's memory, and what of it is not zero: all that has to be sent; found by looking at samples of it.
+
+    Attributes:
+        compressed_share: what zlib leaves of the bytes that are not zero, at its fastest; 0 = nobody has tried.
+    """
 
     total_bytes: int
     nonzero_bytes: int
+    compressed_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

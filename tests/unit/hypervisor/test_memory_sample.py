@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from ldoms.hypervisor.memory_sample import PAGE_BYTES, Block, nonzero_bytes
+from ldoms.hypervisor.memory_sample import PAGE_BYTES, Block, compressed_share, sample_memory
 from ldoms.hypervisor.qemu_memory import parse_blocks
 
 PAGES = 4096
@@ -31,7 +31,7 @@ def test_the_share_that_is_not_zero(filled: int) -> None:
         for page in range(filled):
             memory[page * PAGE_BYTES + 17] = 1
         view = ctypes.c_char.from_buffer(memory)
-        found = nonzero_bytes(os.getpid(), [Block(ctypes.addressof(view), PAGES * PAGE_BYTES)], samples=1024)
+        found = sample_memory(os.getpid(), [Block(ctypes.addressof(view), PAGES * PAGE_BYTES)], 1024).nonzero_bytes
         del view
     assert found == pytest.approx(filled * PAGE_BYTES, abs=0.03 * PAGES * PAGE_BYTES)
 
@@ -42,14 +42,26 @@ def test_pages_that_were_written_with_zeros_are_zero() -> None:
         for page in range(64):
             memory[page * PAGE_BYTES] = 0
         view = ctypes.c_char.from_buffer(memory)
-        assert nonzero_bytes(os.getpid(), [Block(ctypes.addressof(view), 64 * PAGE_BYTES)]) == 0
+        assert sample_memory(os.getpid(), [Block(ctypes.addressof(view), 64 * PAGE_BYTES)]).nonzero_bytes == 0
         del view
 
 
 def test_a_process_that_is_gone() -> None:
     """It is an error, not an empty memory."""
     with pytest.raises(OSError, match="No such file"):
-        nonzero_bytes((1 << 22) + 1, [Block(0, PAGE_BYTES)])
+        sample_memory((1 << 22) + 1, [Block(0, PAGE_BYTES)])
+
+
+@pytest.mark.parametrize(("random_bytes", "share"), [(PAGE_BYTES, 1.0), (PAGE_BYTES // 2, 0.5), (0, 0.0)])
+def test_what_can_be_compressed(random_bytes: int, share: float) -> None:
+    """As much as each page repeats itself; memory that cannot be never counts for more than it is."""
+    pages = [os.urandom(random_bytes).ljust(PAGE_BYTES, b"x") for _ in range(64)]
+    assert compressed_share(pages) == pytest.approx(share, abs=0.03)
+
+
+def test_no_pages_gain_nothing() -> None:
+    """A guest that has written nothing."""
+    assert compressed_share([]) == 1.0
 
 
 def test_blocks_are_read_from_qemus_words() -> None:

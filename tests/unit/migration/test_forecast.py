@@ -527,7 +527,7 @@ def test_disks_are_sent_before_the_memory() -> None:
 
 
 def test_compressed_memory_is_less_on_a_slow_link() -> None:
-    """What share of it is not known beforehand: the range is that of what was measured, and the plan is another one."""
+    """What share of it is not known where nothing was tried: the range is that of what was measured."""
     slow = basis(bytes_s=25e6)
     plain, packed = made(slow), made(slow, replace(PLAN, compression="zstd"))
     for figure in ("total_s", "bytes"):
@@ -536,3 +536,15 @@ def test_compressed_memory_is_less_on_a_slow_link() -> None:
         assert after.low < 0.5 * before.low
         assert after.expected < 0.6 * before.expected
     assert made(basis(), replace(PLAN, compression="zstd")).total_s.expected > made(basis()).total_s.expected
+
+
+@pytest.mark.parametrize("share", [0.2, 0.55, 0.9])
+def test_what_a_sample_leaves_is_expected_of_all(share: float) -> None:
+    """Within a narrower range than where nobody has tried, and never more than all of it."""
+    slow, packed = basis(bytes_s=25e6), replace(PLAN, compression="zstd")
+    assert slow.memory is not None
+    tried = made(replace(slow, memory=replace(slow.memory, compressed_share=share)), packed).bytes
+    assert tried.expected == pytest.approx(share * made(slow).bytes.expected, rel=0.02)
+    assert tried.high <= 1.03 * made(slow).bytes.high
+    unknown = made(slow, packed).bytes
+    assert tried.high / tried.low < unknown.high / unknown.low
