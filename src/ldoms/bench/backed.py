@@ -46,7 +46,9 @@ def backed_memory(mib: int) -> Iterator[Callable[[], None]]:
     if mib > memory_mib(_MEMINFO.read_text(), "MemAvailable"):
         raise lacking
     words = [sys.executable, "-m", "ldoms.bench.backed", f"{mib}"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None
         try:
@@ -55,8 +57,11 @@ def backed_memory(mib: int) -> Iterator[Callable[[], None]]:
             begin = holder.stdin
 
             def release() -> None:
-                begin.write("go\n")
-                begin.flush()
+                try:
+                    begin.write("go\n")
+                    begin.flush()
+                except OSError:
+                    raise lacking from None  # it has ended
 
             yield release
         finally:
@@ -79,19 +84,18 @@ def _hold(mib: int) -> None:
     held = [_piece() for _ in range(-(-mib // PIECE_MIB))]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        return
     before, freed, renewed_at = _free_now(), 0, 0.0
-    while held:
+    while not select.select([sys.stdin], [], [], POLL_S)[0]:  # until whoever has started it has ended
         unused = unused_mib(before, _free_now(), freed)
-        if time.monotonic() > renewed_at + AGAIN_S:
+        if held and time.monotonic() > renewed_at + AGAIN_S:
             again, renewed_at = unused // PIECE_MIB, time.monotonic()
             held += [_piece() for _ in range(again)]
             freed, unused = freed - again * PIECE_MIB, unused - again * PIECE_MIB
         while held and unused < AHEAD_MIB:
             held.pop().close()
             freed, unused = freed + PIECE_MIB, unused + PIECE_MIB
-        time.sleep(POLL_S)
-    sys.stdin.readline()
 
 
 def _piece() -> mmap.mmap:

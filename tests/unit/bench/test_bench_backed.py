@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from ldoms.bench.backed import backed_memory, memory_mib, unused_mib
@@ -36,6 +40,25 @@ def test_held_memory_is_given_to_who_uses_it() -> None:
         about_to_use()
         for at in range(0, len(memory), mmap.PAGESIZE):
             memory[at] = 1
+
+
+def test_it_ends_with_whoever_has_started_it() -> None:
+    """Also if that is killed, before or while the memory is used."""
+    for about_to_use in ("", "go()"):
+        code = f"""
+import os, signal, subprocess
+from ldoms.bench.backed import backed_memory
+with backed_memory(32) as go:
+    {about_to_use}
+    print(subprocess.check_output(["pgrep", "-P", str(os.getpid()), "-f", "ldoms.bench.backed"], text=True), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        holder = int(done.stdout)
+        deadline = time.monotonic() + 10
+        while psutil.pid_exists(holder) and psutil.Process(holder).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "it goes on"
+            time.sleep(0.02)
 
 
 def test_memory_that_is_not_there_cannot_be_held() -> None:

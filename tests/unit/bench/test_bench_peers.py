@@ -34,7 +34,7 @@ from ldoms.bench.probe import Ending, Exchange, ProbeRecord
 from ldoms.bench.solo import Image
 from ldoms.migration.plan import FIRST_DOWNTIME_LIMIT_S
 from ldoms.model.codec import to_wire
-from ldoms.model.errors import NotFound
+from ldoms.model.errors import NotFound, RequestError
 
 IMAGE = Image(Path("/home/vmlinuz"), Path("/home/initrd.img"), "quiet")
 RUN = PeerRun("1gbit", "ldm", True, 1, 2.0, 60.0, 400_000_000, 3.0, 1.5, MOVED, copy_s=1.5, own_ms=8.0)
@@ -223,3 +223,11 @@ def test_runs_of_other_scenarios_stay(tmp_path: Path) -> None:
     (tmp_path / "peers.json").write_text(json.dumps(to_wire(runs)))
     assert _runs_of_others(tmp_path, chosen(["idle"])) == runs[1:]
     assert _runs_of_others(tmp_path / "new", chosen([])) == []
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[{"scenario": "idle"}]', '"idle"'])
+def test_a_file_with_other_runs_is_not_written_over(tmp_path: Path, text: str) -> None:
+    """It is somebody's: a sentence says so, before anything is measured."""
+    (tmp_path / "peers.json").write_text(text)
+    with pytest.raises(RequestError, match=r"peers\.json has no runs of this comparison: move it away"):
+        _runs_of_others(tmp_path, chosen(["idle"]))

@@ -45,7 +45,7 @@ from ldoms.bench.solo import Image, lab_image, run
 from ldoms.bench.stage import SOURCE, TARGET, Stage, heading, say, stage
 from ldoms.bench.workloads import find_workload
 from ldoms.model.codec import from_wire, to_wire
-from ldoms.model.errors import HostError, LdomsError, NotFound
+from ldoms.model.errors import HostError, LdomsError, NotFound, RequestError
 
 LAB = "benchpeers"
 CLIENT = "client"
@@ -121,8 +121,13 @@ def run_peers(build: Path, options: PeersOptions) -> list[PeerRun]:
 
 def _runs_of_others(build: Path, scenarios: Sequence[Scenario]) -> list[PeerRun]:
     path, now = build / "peers.json", {scenario.name for scenario in scenarios}
-    known = json.loads(path.read_text()) if path.exists() else []
-    return [run for run in (from_wire(PeerRun, one) for one in known) if run.scenario not in now]
+    try:
+        known = [from_wire(PeerRun, one) for one in json.loads(path.read_text())] if path.exists() else []
+    except (ValueError, TypeError, LdomsError) as error:
+        raise RequestError(
+            f"{path} has no runs of this comparison: move it away, or choose another --build", code="no-runs"
+        ) from error
+    return [run for run in known if run.scenario not in now]
 
 
 def _tools(options: PeersOptions) -> tuple[Tool, ...]:
