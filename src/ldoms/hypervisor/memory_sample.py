@@ -52,17 +52,17 @@ def sample_memory(pid: int, blocks: Sequence[Block], samples: int = SAMPLES) -> 
     Raises:
         OSError: the process is gone, or may not be looked into.
     """
-    found: list[bytes] = []
+    kept = _Kept()
     pages = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
     try:
         memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
         try:
-            nonzero = sum(_nonzero(pages, memory, block, samples, found) for block in blocks)
+            nonzero = sum(_nonzero(pages, memory, block, samples, kept) for block in blocks)
         finally:
             os.close(memory)
     finally:
         os.close(pages)
-    return Sample(nonzero, compressed_share(random.sample(found, min(len(found), COMPRESSED_SAMPLES))))
+    return Sample(nonzero, compressed_share(kept.contents))
 
 
 def compressed_share(pages: Sequence[bytes]) -> float:
@@ -71,8 +71,23 @@ def compressed_share(pages: Sequence[bytes]) -> float:
     return min(1.0, len(zlib.compress(whole, FASTEST)) / len(whole)) if whole else 1.0
 
 
-def _nonzero(pages: int, memory: int, block: Block, samples: int, contents: list[bytes]) -> int:
-    """Bytes of a block; the contents of pages that are not zero are added to `contents`."""
+class _Kept:
+    """Some of many pages, each as likely as any other; they are never all in memory (reservoir sampling)."""
+
+    def __init__(self) -> None:
+        self.contents: list[bytes] = []
+        self._offered = 0
+
+    def offer(self, content: bytes) -> None:
+        self._offered += 1
+        if len(self.contents) < COMPRESSED_SAMPLES:
+            self.contents.append(content)
+        elif (place := random.randrange(self._offered)) < COMPRESSED_SAMPLES:  # noqa: S311
+            self.contents[place] = content
+
+
+def _nonzero(pages: int, memory: int, block: Block, samples: int, kept: _Kept) -> int:
+    """Bytes of a block that are in pages which are not zero; those pages are offered to `kept`."""
     stride = max(PAGE_BYTES, block.size_bytes // samples // PAGE_BYTES * PAGE_BYTES)
     found = looked_at = 0
     for begin in range(0, block.size_bytes, stride):
@@ -82,5 +97,5 @@ def _nonzero(pages: int, memory: int, block: Block, samples: int, contents: list
         (entry,) = struct.unpack("Q", os.pread(pages, 8, page * 8))
         if entry & _IS_THERE and (content := os.pread(memory, PAGE_BYTES, page * PAGE_BYTES)) != _ZERO:
             found += 1
-            contents.append(content)
+            kept.offer(content)
     return block.size_bytes * found // looked_at if looked_at else 0
