@@ -259,10 +259,9 @@ def _go_on(held: Held) -> None:
     held.hosts.open_gate(held.cell.point.gate)
 
 
-def _may_be_lost(held: Held, host: str) -> bool:
-    """Whether the guest may have died with what was killed, if it is on that host now."""
-    dead = held.killed or (held.host if held.cell.fault.kind == "host-gone" else "")
-    return bool(dead) and (dead == host or _is_in_parts(held.cell))
+def _died(held: Held) -> str:
+    """The host that has lost its QEMU, or all that it had; empty = none."""
+    return held.killed or (held.host if held.cell.fault.kind == "host-gone" else "")
 
 
 def _is_in_parts(cell: Cell) -> bool:
@@ -280,15 +279,17 @@ def _wait_settled(held: Held) -> None:
 def _ask(held: Held, before: int) -> dict[str, object]:
     hosts, guest = held.hosts, held.guest
     (host,) = hosts.place(guest)
-    lost = _may_be_lost(held, host)
     said = None if held.ended else held.command.returncode
     if said is not None and not (held.cell.fault.kind == "host-gone" and held.host == held.source):
         complaint = held.command.stderr.read() if held.command.stderr else ""
-        wanted = (1, UNKEPT) if host == held.source else (1, 0) if lost and _is_in_parts(held.cell) else (0,)
+        may_be_lost = bool(_died(held)) and _is_in_parts(held.cell)
+        wanted = (1, UNKEPT) if host == held.source else (0, 1) if may_be_lost else (0,)
         assert said in wanted, f"ldm says {said}, the domain is on {host}: {complaint}"
     wait_until(lambda: _is_clean(hosts, other(host)), 30, f"{other(host)} is not clean")
     hosts.check_clean(other(host))
     state = hosts.state(host, guest)
+    # In parts it dies with the other host, too, and then `ldm` must not have said that it has moved.
+    lost = bool(_died(held)) and (_died(held) == host or (_is_in_parts(held.cell) and said != 0))
     if lost:
         assert state in ("bound", "active"), f"the guest that has died is listed as {state}"
     else:
